@@ -1,0 +1,187 @@
+"""The camera's path inside each view's exposure: curves on SE(3) through learned knots.
+
+A knot is a learned se(3) increment on an initial pose, ``T_k = exp(xi_k) A_k`` (world-to-camera), as in
+BAD-Gaussians (Zhao et al. 2024, eq. 5).  Poses between knots are cumulative products
+
+    T(u) = exp(b_K-1(u) d_K-1) ... exp(b_1(u) d_1) T_0,      d_k = log(T_k T_k-1^-1)
+
+with the cumulative basis b of the curve: ``linear`` (2 knots, b_1 = u: the geodesic), ``cubic`` (one segment
+of the uniform B-spline, 4 knots), ``bezier`` (cubic Bernstein, 4 knots), and ``spline``: one uniform cubic
+B-spline over a whole recording, whose views share its knots, so that neighbours constrain each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation, RotationSpline
+from torch import Tensor, nn
+
+from utils import se3
+
+CURVES = ("linear", "cubic", "bezier", "spline")
+
+
+def _basis(curve: str, u: Tensor) -> Tensor:
+    """Blending weights [B, K] of the curve's knots at the times ``u`` [B]; each row sums to one."""
+    v = 1 - u
+    if curve == "linear":
+        return torch.stack([v, u], dim=-1)
+    if curve == "bezier":
+        return torch.stack([v**3, 3 * u * v**2, 3 * u**2 * v, u**3], dim=-1)
+    return torch.stack([v**3, 3 * u**3 - 6 * u**2 + 4, 3 * v**3 - 6 * v**2 + 4, u**3], dim=-1) / 6
+
+
+def interpolate_poses(times: np.ndarray, w2c: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """A smooth path through the poses ``w2c`` [V, 4, 4] at increasing ``times`` [V], sampled at ``at`` [B].
+
+    Camera centres by a natural cubic spline, orientations by a rotation spline with continuous angular
+    acceleration (scipy).  Two poses give the straight path, one a constant pose.
+    """
+    if len(times) == 1:
+        return np.repeat(w2c, len(at), axis=0)
+    to_world = np.linalg.inv(w2c)
+    order = "natural" if len(times) > 2 else "not-a-knot"
+    centres = CubicSpline(times, to_world[:, :3, 3], bc_type=order)(at)
+    rotations = RotationSpline(times, Rotation.from_matrix(to_world[:, :3, :3]))(at).as_matrix()
+    poses = np.tile(np.eye(4), (len(at), 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = rotations, centres
+    return np.linalg.inv(poses)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When each view was exposed, in units of the exposure (so that u = 0..1 spans one unit).
+
+    ``middle`` [V]: time of the view's u = 0.5 within its recording; ``recording`` [V]: which recording.
+    """
+
+    middle: np.ndarray
+    recording: np.ndarray
+
+    @classmethod
+    def consecutive(cls, recordings: list[str], exposures_apart: float) -> Timing:
+        """Views in file order, evenly spaced within each recording by ``exposures_apart`` exposures."""
+        labels, recording = np.unique(np.array(recordings), return_inverse=True)
+        middle = np.zeros(len(recordings))
+        for label in range(len(labels)):
+            members = np.flatnonzero(recording == label)
+            middle[members] = np.arange(len(members)) * exposures_apart
+        return cls(middle, recording)
+
+
+def first_guess(w2c: np.ndarray, timing: Timing, u: np.ndarray) -> np.ndarray:
+    """Each view's motion guessed from its neighbours in the recording: [V, len(u), 4, 4].
+
+    A long exposure has no gradient for the motion where the motion is zero (the blur is even in it), so a
+    symmetric start stays symmetric; the path through the neighbouring views' mid-exposure poses breaks it.
+    """
+    guess = np.repeat(w2c[:, None], len(u), axis=1)
+    for label in np.unique(timing.recording):
+        members = np.flatnonzero(timing.recording == label)
+        times = timing.middle[members]
+        at = (times[:, None] + u[None] - 0.5).reshape(-1)
+        guess[members] = interpolate_poses(times, w2c[members], at).reshape(len(members), len(u), 4, 4)
+    return guess
+
+
+class Trajectory(nn.Module):
+    """Camera poses at any time inside any view's exposure.
+
+    Args:
+        w2c: initial mid-exposure poses [V, 4, 4], world-to-camera, OpenCV axes.
+        curve: one of ``CURVES``.
+        timing: when the views were exposed; given, the first guess of the motion comes from neighbours,
+            otherwise every view starts at rest (``spline`` needs it).
+        knot_spacing: distance of the knots of ``spline``, in exposures.
+    """
+
+    def __init__(
+        self, w2c: Tensor, curve: str = "linear", timing: Timing | None = None, knot_spacing: float = 0.5
+    ):
+        super().__init__()
+        if curve not in CURVES:
+            raise ValueError(f"trajectory {curve!r} is unknown; expected one of {', '.join(CURVES)}")
+        if curve == "spline" and timing is None:
+            raise ValueError("trajectory 'spline' needs the order and spacing of the views in their recording")
+        self.curve = curve
+        poses = w2c.double().cpu().numpy()
+        if curve == "spline":
+            assert timing is not None
+            anchors, first = self._recording_knots(poses, timing, knot_spacing)
+            increments = torch.zeros(len(anchors), 6)
+        else:
+            anchors, increments, first = self._view_knots(poses, curve, timing)
+        self.increments = nn.Parameter(increments.to(w2c.device, torch.float32))
+        self.register_buffer("anchors", torch.as_tensor(anchors, dtype=torch.float32, device=w2c.device))
+        self.register_buffer("first", torch.as_tensor(first, dtype=torch.float64, device=w2c.device))
+        self.anchors: Tensor
+        self.first: Tensor
+        self.knot_spacing = knot_spacing
+
+    @staticmethod
+    def _view_knots(
+        poses: np.ndarray, curve: str, timing: Timing | None
+    ) -> tuple[np.ndarray, Tensor, np.ndarray]:
+        """Own knots for every view, fitted to the first guess in the tangent space of the middle pose."""
+        knots = 2 if curve == "linear" else 4
+        u = torch.linspace(0, 1, 9, dtype=torch.float64)
+        if timing is None:
+            increments = torch.zeros(len(poses) * knots, 6)
+        else:
+            guess = torch.as_tensor(first_guess(poses, timing, u.numpy()))
+            twists = se3.log(guess @ se3.inverse(torch.as_tensor(poses))[:, None])
+            basis = _basis(curve, u).expand(len(poses), -1, -1)
+            increments = torch.linalg.lstsq(basis, twists).solution.reshape(-1, 6)
+        return np.repeat(poses, knots, axis=0), increments, np.arange(len(poses)) * float(knots)
+
+    @staticmethod
+    def _recording_knots(
+        poses: np.ndarray, timing: Timing, spacing: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Shared knots at even times over each recording; ``first`` is a view's u = 0 in knot units."""
+        anchors: list[np.ndarray] = []
+        first = np.zeros(len(poses))
+        for label in np.unique(timing.recording):
+            members = np.flatnonzero(timing.recording == label)
+            times = timing.middle[members]
+            start, span = times.min() - 0.5, times.max() - times.min() + 1
+            count = int(np.ceil(span / spacing - 1e-9)) + 3
+            base = sum(len(a) for a in anchors)
+            first[members] = base + (times - 0.5 - start) / spacing
+            at = start + (np.arange(count) - 1) * spacing
+            anchors.append(interpolate_poses(times, poses[members], at))
+        return np.concatenate(anchors), first
+
+    @property
+    def knots(self) -> Tensor:
+        """World-to-camera pose of every knot, [Q, 4, 4]."""
+        return se3.exp(self.increments) @ self.anchors
+
+    def forward(self, views: Tensor, u: Tensor) -> Tensor:
+        """World-to-camera poses [B, 4, 4] of the views ``views`` [B] (long) at the times ``u`` [B] in [0, 1]."""
+        if self.curve == "spline":
+            position = self.first[views] + u.double() / self.knot_spacing
+            segment = position.floor()
+            # u = 1 of a recording's last view lies on the last knot: the end of the segment before it.
+            segment = torch.minimum(segment, torch.full_like(segment, len(self.anchors) - 4))
+            base, local = segment.long(), (position - segment).to(u.dtype)
+        else:
+            base, local = self.first[views].long(), u
+        basis = _basis(self.curve, local)
+        offsets = torch.arange(basis.shape[-1], device=views.device)
+        knots = (se3.exp(self.increments) @ self.anchors)[base[:, None] + offsets]
+        steps = se3.log(knots[:, 1:] @ se3.inverse(knots[:, :-1]))
+        cumulative = basis.flip(-1).cumsum(-1).flip(-1)[:, 1:, None]
+        pose = knots[:, 0]
+        moves = se3.exp(cumulative * steps)
+        for k in range(moves.shape[1]):
+            pose = moves[:, k] @ pose
+        return pose
+
+    def view(self, index: int, u: Tensor) -> Tensor:
+        """World-to-camera poses [M, 4, 4] of one view at the times ``u`` [M]."""
+        return self(torch.full((len(u),), index, device=u.device), u)

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+
+from scene.trajectory import CURVES, Timing, Trajectory, first_guess
+from utils import se3
+
+
+def path(times: np.ndarray) -> np.ndarray:
+    """A curved hand-held-like path, world-to-camera [B, 4, 4]."""
+    t = torch.as_tensor(times)
+    twist = torch.stack([t, (0.7 * t).sin(), 0.2 * t * t, 0.1 * t.sin(), 0.15 * t, 0.05 * t.cos()], dim=-1)
+    return se3.inverse(se3.exp(0.3 * twist)).numpy()
+
+
+TIMING = Timing.consecutive(["a"] * 6, 1.8)
+POSES = path(TIMING.middle)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_the_first_guess_follows_the_neighbours(curve):
+    trajectory = Trajectory(torch.as_tensor(POSES), curve, TIMING)
+    u = torch.linspace(0, 1, 5)
+    for view in (2, 3):
+        true = torch.as_tensor(path(TIMING.middle[view] + u.numpy() - 0.5)).float()
+        still = torch.as_tensor(POSES[view]).float().expand_as(true)
+        error = (trajectory.view(view, u) - true).abs().max()
+        assert error < 0.1 * (still - true).abs().max()
+
+
+@pytest.mark.parametrize("curve", ["linear", "cubic", "bezier"])
+def test_without_timing_every_view_rests_at_its_pose(curve):
+    trajectory = Trajectory(torch.as_tensor(POSES), curve)
+    assert torch.allclose(trajectory.view(4, torch.linspace(0, 1, 3)), torch.as_tensor(POSES[4]).float(), atol=1e-6)
+
+
+def test_linear_is_the_geodesic_between_its_knots():
+    trajectory = Trajectory(torch.as_tensor(POSES[:1]), "linear")
+    end = torch.tensor([0.3, -0.1, 0.2, 0.4, 0.1, -0.3])
+    with torch.no_grad():
+        trajectory.increments[1] = end
+    poses = trajectory.view(0, torch.tensor([0.0, 0.25, 1.0]))
+    expected = se3.exp(torch.tensor([0.0, 0.25, 1.0])[:, None] * end) @ torch.as_tensor(POSES[0]).float()
+    assert torch.allclose(poses, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_poses_are_rigid_and_gradients_reach_every_knot(curve):
+    trajectory = Trajectory(torch.as_tensor(POSES), curve, TIMING).double()
+    views = torch.arange(6).repeat_interleave(7)
+    u = torch.linspace(0, 1, 7, dtype=torch.float64).repeat(6)
+    poses = trajectory(views, u)
+    rotation = poses[:, :3, :3]
+    assert torch.allclose(rotation @ rotation.transpose(1, 2), torch.eye(3).double().expand_as(rotation), atol=1e-6)
+    (poses * torch.randn_like(poses)).sum().backward()
+    assert (trajectory.increments.grad.abs().sum(-1) > 0).all()
+
+
+def test_gradient_of_the_curve():
+    for curve in ("linear", "cubic", "bezier"):
+        trajectory = Trajectory(torch.as_tensor(POSES[:2]), curve, Timing.consecutive(["a", "a"], 1.5)).double()
+        increments = trajectory.increments.detach().clone().requires_grad_()
+
+        def poses(x, trajectory=trajectory):
+            u = torch.tensor([0.2, 0.9], dtype=torch.float64)
+            return torch.func.functional_call(trajectory, {"increments": x}, (torch.tensor([0, 1]), u))
+
+        assert torch.autograd.gradcheck(poses, (increments,))
+
+
+def test_the_spline_is_continuous_over_the_recording():
+    timing = Timing.consecutive(["a"] * 6, 1.0)  # exposures that touch
+    trajectory = Trajectory(torch.as_tensor(POSES), "spline", timing, knot_spacing=0.7)
+    with torch.no_grad():
+        trajectory.increments += 0.05 * torch.randn(trajectory.increments.shape)
+    ends = trajectory(torch.arange(5), torch.ones(5))
+    starts = trajectory(torch.arange(1, 6), torch.zeros(5))
+    assert torch.allclose(ends, starts, atol=1e-5)
+
+
+def test_recordings_do_not_mix():
+    timing = Timing.consecutive(["a", "a", "a", "b", "b", "b"], 1.8)
+    other = POSES.copy()
+    other[3:] = path(np.arange(3) + 50.0)
+    u = np.linspace(0, 1, 3)
+    alone = first_guess(POSES[:3], Timing.consecutive(["a"] * 3, 1.8), u)
+    assert np.allclose(first_guess(other, timing, u)[:3], alone)
+
+
+def test_an_unknown_curve_is_refused():
+    with pytest.raises(ValueError, match="'quartic' is unknown"):
+        Trajectory(torch.as_tensor(POSES), "quartic")
