@@ -1,0 +1,110 @@
+"""The sensor: how light becomes a firing rate, and a simulator of its integrate-and-fire pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SensorModel:
+    """Rates (spikes a frame) to intensities (1 = white): ``(rate - dark - spurious) / gain``.
+
+    Args:
+        gain: spikes a frame for white (0.4964 in the authors' synthetic data).
+        dark_rate: spikes a frame without light.
+        spurious_rate: spikes a frame that no light caused.
+        gain_map: each pixel's sensitivity relative to ``gain`` [H, W], or None.
+    """
+
+    gain: float = 1.0
+    dark_rate: float = 0.0
+    spurious_rate: float = 0.0
+    gain_map: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.gain) and self.gain > 0):
+            raise ValueError(f"the sensor's gain must be a positive number of spikes a frame, not {self.gain}")
+        for name in ("dark_rate", "spurious_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value < 1):
+                raise ValueError(f"the sensor's {name} must lie in [0, 1) spikes a frame, not {value}")
+
+    def intensity(self, rate: Tensor) -> Tensor:
+        """Intensities of the rates [..., H, W]; may fall below zero by noise, so that means stay unbiased."""
+        light = (rate - (self.dark_rate + self.spurious_rate)) / self.gain
+        return light if self.gain_map is None else light / self.gain_map.to(light)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scalar settings as plain numbers (the map is kept in a file of its own)."""
+        return {"gain": self.gain, "dark_rate": self.dark_rate, "spurious_rate": self.spurious_rate}
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Integrate-and-fire pixels, read out once a frame.
+
+    Each pixel adds ``gain * intensity + dark_rate`` a frame and fires when the sum reaches one.  A ``soft``
+    reset subtracts one and keeps the rest, a ``hard`` one starts from zero.
+
+    Args:
+        gain: spikes a frame for white.
+        gain_sigma: relative standard deviation of the gain between pixels.
+        dark_rate: charge a frame without light.
+        spurious_gap: mean and standard deviation of the frames between spurious spikes, or None.
+        shot_photons: photons a full charge stands for (Poisson noise), or None for none.
+        random_phase: pixels start part way through their first charge.
+    """
+
+    gain: float = 0.4964
+    gain_sigma: float = 0.0
+    dark_rate: float = 0.0
+    spurious_gap: tuple[float, float] | None = None
+    shot_photons: float | None = None
+    reset: Literal["soft", "hard"] = "soft"
+    random_phase: bool = True
+    seed: int = 0
+
+    def __call__(self, frames: Iterable[NDArray[np.floating[Any]]], view: int = 0) -> NDArray[np.uint8]:
+        """Spikes [T, H, W] of the sharp frames [H, W] (intensities in [0, 1]).
+
+        ``view`` picks an independent stream of noise; the pixels' gains stay those of the sensor.
+        """
+        fixed = np.random.default_rng([self.seed, 0])
+        rng = np.random.default_rng([self.seed, 1, view])
+        spikes: list[NDArray[np.uint8]] = []
+        charge = gains = next_spurious = None
+        for t, frame in enumerate(frames):
+            light = np.asarray(frame, np.float64)
+            if charge is None or gains is None:
+                gains = self.gain * np.clip(1 + self.gain_sigma * fixed.standard_normal(light.shape), 0.05, None)
+                charge = rng.random(light.shape) if self.random_phase else np.zeros(light.shape)
+                if self.spurious_gap is not None:
+                    # A uniform fraction of the first gap: the process was running before the recording.
+                    next_spurious = rng.random(light.shape) * self._gaps(rng, light.shape)
+            step = light * gains + self.dark_rate
+            if self.shot_photons is not None:
+                step = rng.poisson(step * self.shot_photons) / self.shot_photons
+            charge = charge + step
+            fired = charge >= 1
+            charge = np.where(fired, charge - 1 if self.reset == "soft" else 0.0, charge)
+            if next_spurious is not None:
+                noisy = next_spurious <= t
+                fired |= noisy
+                next_spurious = np.where(noisy, next_spurious + self._gaps(rng, light.shape), next_spurious)
+            spikes.append(fired.astype(np.uint8))
+        if not spikes:
+            raise ValueError("no frames to simulate")
+        return np.stack(spikes)
+
+    def _gaps(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        assert self.spurious_gap is not None
+        mean, sigma = self.spurious_gap
+        return np.clip(mean + sigma * rng.standard_normal(shape), 1, None)

@@ -1,0 +1,180 @@
+"""Spike streams: binary frames kept as packed bits, unpacked a window at a time.
+
+``.dat`` is the camera's own format: ``height * stored_width / 8`` bytes a frame, row-major bits.  Recordings
+differ in the order of the bits in a byte, in the order of the rows, and in columns padded to a multiple of
+eight or sixteen (416 stored for 400 used); all three are settings.  ``.npy`` and ``.npz`` hold a [T, H, W]
+array of zeros and ones.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spike.window import WindowSpec
+from utils.io import atomic_write
+
+BitOrder = Literal["little", "big"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a ``.dat`` stores its frames (the defaults are the authors' data)."""
+
+    bit_order: BitOrder = "little"
+    flip: bool = True
+    stored_width: int | None = None
+
+    def bytes_per_frame(self, height: int, width: int) -> int:
+        """Stored bytes of one frame; rows follow each other bit by bit."""
+        stored = self.stored_width or width
+        if stored < width:
+            raise ValueError(f"a stored width of {stored} pixels cannot hold {width} used ones")
+        if height * stored % 8:
+            raise ValueError(
+                f"a .dat stores whole bytes a frame: {stored}x{height} pixels are no multiple of 8; "
+                f"give the padded width ({-(-stored // 8) * 8}?)"
+            )
+        return height * stored // 8
+
+
+def _fitting_sizes(size: int) -> str:
+    """Common sensor sizes whose frames divide a file of ``size`` bytes."""
+    common = [(250, 400), (250, 416), (400, 600), (1000, 1024), (1000, 1000), (480, 640), (260, 352), (124, 200)]
+    fits = [f"{w}x{h} ({size // (h * w // 8)} frames)" for h, w in common if size and size % (h * w // 8) == 0]
+    return f"; it would fit {', '.join(fits)}" if fits else ""
+
+
+class SpikeStream:
+    """T binary frames of H x W pixels.  What stays in memory (or on disk, mapped) are the packed bits."""
+
+    def __init__(self, packed: NDArray[np.uint8], height: int, width: int, layout: Layout, name: str):
+        self._packed = packed  # [T, bytes per frame], as stored
+        self.height = height
+        self.width = width
+        self.layout = layout
+        self.name = name
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        height: int | None = None,
+        width: int | None = None,
+        bit_order: BitOrder = "little",
+        flip: bool = True,
+        stored_width: int | None = None,
+    ) -> SpikeStream:
+        """Open a recording; a ``.dat`` is memory-mapped, never read whole.
+
+        Args:
+            height, width: used pixels; needed for ``.dat``, checked for the others.
+            bit_order: which bit of a byte is its first pixel.
+            flip: rows are stored bottom to top.
+            stored_width: columns a row stores, where it is padded.
+
+        Raises:
+            ValueError: the file is missing, empty, of another size, or no stream of zeros and ones.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"{path}: no such spike stream")
+        if path.suffix in (".npy", ".npz"):
+            stream = cls.from_array(_read_array(path), str(path))
+            if (height or stream.height, width or stream.width) != (stream.height, stream.width):
+                raise ValueError(
+                    f"{path}: frames of {stream.width}x{stream.height} pixels, expected {width}x{height}"
+                )
+            return stream
+        if height is None or width is None:
+            raise ValueError(f"{path}: a .dat does not say its size; give height and width")
+        layout = Layout(bit_order, flip, stored_width)
+        try:
+            frame = layout.bytes_per_frame(height, width)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        size = path.stat().st_size
+        frames, rest = divmod(size, frame)
+        if rest or not frames:
+            raise ValueError(
+                f"{path}: {size} bytes are no whole number of {width}x{height} frames "
+                f"({frame} bytes each){_fitting_sizes(size)}"
+            )
+        packed = np.memmap(path, np.uint8, "r", shape=(frames, frame))
+        return cls(packed, height, width, layout, str(path))
+
+    @classmethod
+    def from_array(cls, spikes: NDArray[np.generic], name: str = "array") -> SpikeStream:
+        """Pack a [T, H, W] array of zeros and ones."""
+        if spikes.ndim != 3:
+            raise ValueError(f"{name}: expected spikes [T, H, W], got {spikes.ndim} dimensions")
+        if spikes.dtype != np.bool_:
+            if not np.issubdtype(spikes.dtype, np.integer) or spikes.min(initial=0) < 0 or spikes.max(initial=0) > 1:
+                raise ValueError(f"{name}: expected zeros and ones, got {spikes.dtype} values beyond them")
+        frames, height, width = spikes.shape
+        packed = np.packbits(spikes.astype(np.uint8).reshape(frames, -1), axis=-1, bitorder="little")
+        return cls(packed, height, width, Layout(flip=False), name)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def unpack(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Frames [stop - start, H, W] of zeros and ones, top row first."""
+        if not 0 <= start <= stop <= len(self):
+            raise ValueError(f"{self.name}: frames {start} to {stop} asked for, the stream has {len(self)}")
+        stored = self.layout.stored_width or self.width
+        bits = np.unpackbits(
+            self._packed[start:stop], axis=-1, count=self.height * stored, bitorder=self.layout.bit_order
+        )
+        rows = bits.reshape(stop - start, self.height, stored)[:, :, : self.width]
+        return np.ascontiguousarray(rows[:, ::-1] if self.layout.flip else rows)
+
+    def central(self, spec: WindowSpec, margin: int = 0) -> NDArray[np.uint8]:
+        """The central context [spec.context + 2 margin, H, W] of the stream."""
+        needed = spec.context + 2 * margin
+        if len(self) < needed:
+            raise ValueError(f"{self.name}: {len(self)} frames, a view needs at least {needed}")
+        start = (len(self) - needed) // 2
+        return self.unpack(start, start + needed)
+
+    def count(self, start: int = 0, stop: int | None = None, chunk: int = 256) -> NDArray[np.int64]:
+        """Spikes of every pixel [H, W] between two frames, unpacking ``chunk`` frames at a time."""
+        total = np.zeros((self.height, self.width), np.int64)
+        last = len(self) if stop is None else stop
+        for first in range(start, last, chunk):
+            total += self.unpack(first, min(first + chunk, last)).sum(0, dtype=np.int64)
+        return total
+
+
+def _read_array(path: Path) -> NDArray[np.generic]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        names = loaded.files
+        if len(names) != 1:
+            raise ValueError(f"{len(names)} arrays ({', '.join(names)}) where one was expected")
+        return np.asarray(loaded[names[0]])
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable array of spikes ({error})") from None
+
+
+def write_dat(
+    path: str | os.PathLike[str],
+    spikes: NDArray[np.generic],
+    bit_order: BitOrder = "little",
+    flip: bool = True,
+    stored_width: int | None = None,
+) -> None:
+    """Write spikes [T, H, W] (zeros and ones) as ``.dat``; padded columns are zero."""
+    frames, height, width = spikes.shape
+    Layout(bit_order, flip, stored_width).bytes_per_frame(height, width)
+    rows = spikes[:, ::-1] if flip else spikes
+    padded = np.pad(rows.astype(np.uint8), ((0, 0), (0, 0), (0, (stored_width or width) - width)))
+    with atomic_write(path, "wb") as file:
+        file.write(np.packbits(padded.reshape(frames, -1), axis=-1, bitorder=bit_order).tobytes())

@@ -1,0 +1,90 @@
+"""The frames of one view: which belong to the exposure, to each sub-frame and to Recon-Net's inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """All window numbers of the method, derived from four (supplement D and E).
+
+    Args:
+        exposure: frames T of the virtual long exposure (97).
+        short: frames of the short window about a sub-frame (41, odd).
+        subframes: sub-frames M in the exposure (13, odd), the first and last at its ends.
+        long_group: frames summed into one voxel of the long input (4).
+
+    Frames are counted from the start of the *context*: the exposure with half a short window on each side.
+    """
+
+    exposure: int = 97
+    short: int = 41
+    subframes: int = 13
+    long_group: int = 4
+
+    def __post_init__(self) -> None:
+        if self.subframes < 1 or self.subframes % 2 == 0:
+            raise ValueError(f"the number of sub-frames must be odd (one lies in the middle), not {self.subframes}")
+        if self.short < 1 or self.short % 2 == 0:
+            raise ValueError(f"the short window must be odd (centred on a frame), not {self.short}")
+        gaps = max(self.subframes - 1, 1)
+        if self.exposure < self.subframes or (self.exposure - 1) % gaps:
+            below = max((self.exposure - 1) // gaps, 1) * gaps + 1
+            raise ValueError(
+                f"an exposure of {self.exposure} frames cannot hold {self.subframes} evenly spaced sub-frames; "
+                f"{below} or {below + gaps} frames would"
+            )
+        if (self.context - 1) % self.long_group:
+            raise ValueError(
+                f"a context of {self.context} frames without its middle does not split into groups of "
+                f"{self.long_group}; choose exposure + short - 2 divisible by {self.long_group}"
+            )
+
+    @property
+    def half(self) -> int:
+        """Frames of a short window on either side of its centre (20)."""
+        return self.short // 2
+
+    @property
+    def context(self) -> int:
+        """All frames a view needs (137)."""
+        return self.exposure + self.short - 1
+
+    @property
+    def stride(self) -> int:
+        """Frames from one sub-frame to the next (8)."""
+        return (self.exposure - 1) // max(self.subframes - 1, 1)
+
+    @property
+    def centers(self) -> list[int]:
+        """Context frame of every sub-frame (20 + 8 m)."""
+        if self.subframes == 1:
+            return [self.context // 2]
+        return [self.half + self.stride * m for m in range(self.subframes)]
+
+    @property
+    def times(self) -> list[float]:
+        """Time u of every sub-frame in the exposure: m / (M - 1)."""
+        if self.subframes == 1:
+            return [0.5]
+        return [m / (self.subframes - 1) for m in range(self.subframes)]
+
+    @property
+    def long_channels(self) -> int:
+        """Voxel frames of the long input (34)."""
+        return (self.context - 1) // self.long_group
+
+    def interval(self, a: int, b: int) -> tuple[int, int]:
+        """Context frames [start, stop) from the centre of sub-frame ``a`` to that of ``b``, both included."""
+        centers = self.centers
+        if self.subframes == 1:
+            return self.half, self.half + self.exposure
+        return centers[a], centers[b] + 1
+
+    def window(self, m: int, width: int) -> tuple[int, int]:
+        """Context frames [start, stop) of the ``width`` (odd) frames centred on sub-frame ``m``."""
+        if width < 1 or width % 2 == 0:
+            raise ValueError(f"a window about a sub-frame must be odd, not {width}")
+        start = self.centers[m] - width // 2
+        return start, start + width
