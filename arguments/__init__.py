@@ -1,0 +1,394 @@
+"""The one configuration of a run: typed, documented, on the command line and as JSON beside the model.
+
+Every field below is a flag (``--sh_degree 2``, ``--no-flip``); its docstring is the flag's help.  Presets
+change defaults, flags given on the command line win over them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from utils.io import atomic_write
+
+CONFIG_NAME = "cfg_args.json"
+
+
+@dataclass
+class Data:
+    """What is read, and what the spikes are compared with"""
+
+    source_path: str = ""
+    """folder of the scene (transforms.json or sparse/0, spike_data/)"""
+    model_path: str = ""
+    """folder of the results (default: output/<scene>)"""
+    transforms: str = "transforms.json"
+    """pose file inside the scene folder, e.g. transforms_colmap.json"""
+    spike: bool = False
+    """learn from spike streams; without it, from the scene's (blurred) images as long exposures"""
+    eval: bool = False
+    """hold every llffhold-th view out of training"""
+    llffhold: int = 8
+    """distance of held-out views"""
+    targets: Literal["counting", "timing"] = "counting"
+    """what spikes are turned into: counts over a window, or intervals between spike times"""
+    exposure: int = 97
+    """spike frames in the virtual long exposure"""
+    short: int = 41
+    """spike frames in Recon-Net's short window"""
+    subframes: int = 13
+    """sub-frames M in the exposure"""
+    subframe_width: int = 9
+    """spike frames in the window that supervises one sub-frame (L_sub)"""
+    long_grouping: Literal["adjacent", "strided"] = "adjacent"
+    """how Recon-Net's long input sums frames in fours: neighbours (paper) or 34 apart (released program)"""
+
+
+@dataclass
+class Scene:
+    """Gaussians and their number"""
+
+    sh_degree: int = 3
+    """degree of the spherical harmonics"""
+    sh_every: int = 1000
+    """iterations between raising the active degree by one"""
+    antialiased: bool = True
+    """compensate the opacity of Gaussians smaller than a pixel (Mip-Splatting's 2D filter)"""
+    init_points: int = 0
+    """fill the first points up to this number, by rays at depths of the given points (0: only the points)"""
+    init_opacity: float = 0.1
+    """opacity at the start"""
+    strategy: Literal["default", "mcmc", "none"] = "default"
+    """densification: 3DGS's clone and split, MCMC relocation under a budget, or none"""
+    cap: int = 0
+    """most Gaussians (0: no limit; mcmc needs one)"""
+    densify_from: int = 500
+    """first iteration of densification"""
+    densify_until: int = 15000
+    """last iteration of densification"""
+    densify_every: int = 100
+    """iterations between densifications"""
+    densify_grad: float = 4e-4
+    """threshold on the screen-space gradient of one whole exposure (divided by M for a sub-frame)"""
+    densify_subframes: Literal["all", "last"] = "all"
+    """sub-frames whose gradients count (the released program: only the last)"""
+    opacity_reset_every: int = 3000
+    """iterations between opacity resets (strategy default; 0: never)"""
+    min_opacity: float = 5e-3
+    """Gaussians below this opacity are removed or relocated"""
+
+
+@dataclass
+class Motion:
+    """The camera's path inside the exposure"""
+
+    trajectory: Literal["linear", "cubic", "bezier", "spline"] = "linear"
+    """curve through each view's knots; spline: one curve over the whole recording"""
+    knot_spacing: float = 0.5
+    """distance of the spline's knots, in exposures"""
+    optimise_poses: bool = True
+    """learn the knots; off: keep the initial poses and their first guess"""
+    motion_init: bool = True
+    """first guess of a view's motion from its neighbours in the recording; off: start at rest"""
+    view_spacing: float = 0.0
+    """spike frames from one view's middle to the next in a recording (0: the stored length of a view)"""
+
+
+@dataclass
+class Recon:
+    """Recon-Net"""
+
+    recon_from: int = 0
+    """iterations before the network joins"""
+    recon_every: int = 1
+    """iterations between the network's steps"""
+    crop: int = 0
+    """side of the random crop on which L_rec and L_joint are computed (0: the full frame)"""
+
+
+@dataclass
+class Losses:
+    """Weights of the losses (0 or --no-<name> leaves one out) and their variants"""
+
+    lambda_gs: float = 1.0
+    """L_gs: mean of the renders against the long exposure"""
+    lambda_rec: float = 1.0
+    """L_rec: Recon-Net's frames, blurred again, against the spikes' means"""
+    lambda_joint: float = 1.0
+    """L_joint: renders against Recon-Net's frames"""
+    lambda_sub: float = 0.0
+    """L_sub: every render against the spikes in a narrow window about its instant"""
+    lambda_dssim: float = 0.2
+    """share of 1 - SSIM in L_gs"""
+    flip: bool = True
+    """L_joint takes the smaller of the pairing in order and in reverse"""
+    multi_interval: bool = True
+    """L_rec over several sub-intervals; off: the whole exposure only"""
+    lambda_scale_ratio: float = 0.1
+    """penalty on Gaussians more than ten times longer than wide, every tenth iteration"""
+    lambda_opacity: float = 0.0
+    """mean opacity (MCMC's regulariser)"""
+    lambda_scale: float = 0.0
+    """mean scale (MCMC's regulariser), in scene extents"""
+
+
+@dataclass
+class Optimisation:
+    """Steps and learning rates"""
+
+    iterations: int = 30000
+    """training steps, one view each"""
+    means_lr: float = 1.6e-4
+    """centres, at the start (times the scene extent)"""
+    means_lr_final: float = 1.6e-6
+    """centres, at the end"""
+    sh0_lr: float = 2.5e-3
+    """colour"""
+    shN_lr: float = 1.25e-4
+    """view-dependent colour"""
+    opacity_lr: float = 5e-2
+    """opacity logits"""
+    scale_lr: float = 5e-3
+    """log scales"""
+    rotation_lr: float = 1e-3
+    """quaternions"""
+    pose_lr: float = 1e-3
+    """knots of the trajectories, at the start"""
+    pose_lr_final: float = 1e-5
+    """knots, at the end"""
+    pose_every: int = 25
+    """steps over which gradients of the knots are gathered before one update"""
+    recon_lr: float = 1e-3
+    """Recon-Net, at the start"""
+    recon_lr_final: float = 1e-5
+    """Recon-Net, at the end"""
+
+
+@dataclass
+class Run:
+    """Where and how it runs, and what it keeps"""
+
+    rasterizer: Literal["auto", "cpu", "gsplat", "inria"] = "auto"
+    """backend of the Gaussians; auto: cpu without CUDA, gsplat or inria with it"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where tensors live"""
+    seed: int = 0
+    """seed of every random choice"""
+    save_iterations: list[int] = field(default_factory=list)
+    """iterations whose Gaussians are saved as PLY, beside the last"""
+    checkpoint_every: int = 1000
+    """iterations between checkpoints (0: only at the end or when interrupted)"""
+    resume: bool = False
+    """go on from the newest checkpoint in the model folder"""
+    quiet: bool = False
+    """no progress bar"""
+
+
+GROUPS: dict[str, type] = {
+    "data": Data,
+    "scene": Scene,
+    "motion": Motion,
+    "recon": Recon,
+    "losses": Losses,
+    "optimisation": Optimisation,
+    "run": Run,
+}
+
+# Differences from the defaults above, which are the paper's (supplement).
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    # The released program where it differs from the supplement.
+    "parity": {"long_grouping": "strided", "densify_subframes": "last", "motion_init": False},
+    # Few cores, minutes instead of hours.
+    "cpu": {
+        "targets": "timing",
+        "trajectory": "cubic",
+        "iterations": 4000,
+        "strategy": "mcmc",
+        "cap": 20000,
+        "init_points": 10000,
+        "densify_from": 100,
+        "densify_until": 3500,
+        "lambda_sub": 1.0,
+        "pose_every": 1,
+        "recon_from": 3000,
+        "crop": 64,
+        "sh_every": 500,
+    },
+}
+
+
+@dataclass
+class Config:
+    """All groups of one run, as they are saved and read back."""
+
+    data: Data = field(default_factory=Data)
+    scene: Scene = field(default_factory=Scene)
+    motion: Motion = field(default_factory=Motion)
+    recon: Recon = field(default_factory=Recon)
+    losses: Losses = field(default_factory=Losses)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    run: Run = field(default_factory=Run)
+    preset: str = "paper"
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``cfg_args.json`` into ``folder``."""
+        with atomic_write(Path(folder) / CONFIG_NAME, "w") as file:
+            json.dump(dataclasses.asdict(self), file, indent=1)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Config:
+        """Read ``cfg_args.json`` of the model in ``folder``.
+
+        Raises:
+            ValueError: no such file, not JSON, or fields that this version does not know.
+        """
+        path = Path(folder) / CONFIG_NAME
+        try:
+            text = path.read_text()
+        except OSError:
+            raise ValueError(f"{path}: not found; is {folder} the folder of a trained model?") from None
+        try:
+            stored = json.loads(text)
+            config = cls(preset=stored.pop("preset"))
+            for name, group in GROUPS.items():
+                setattr(config, name, group(**stored.pop(name)))
+        except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}: not a configuration of this version ({error})") from None
+        return config
+
+
+def _field_docs(group: type) -> dict[str, str]:
+    """The string below each field of a dataclass (the interpreter does not keep it)."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(group))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for statement, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                docs[statement.target.id] = str(after.value.value)
+    return docs
+
+
+def _add_group(parser: argparse.ArgumentParser, group: type, only: Sequence[str] | None = None) -> None:
+    title = (group.__doc__ or group.__name__).strip()
+    section = parser.add_argument_group(title)
+    hints = get_type_hints(group)
+    docs = _field_docs(group)
+    for item in dataclasses.fields(group):
+        if only is not None and item.name not in only:
+            continue
+        hint = hints[item.name]
+        names = [f"--{item.name}"]
+        if "_" in item.name:
+            names.append(f"--{item.name.replace('_', '-')}")
+        names += {"source_path": ["-s"], "model_path": ["-m"]}.get(item.name, [])
+        default = item.default_factory() if callable(item.default_factory) else item.default  # type: ignore[misc]
+        text = docs[item.name].replace("%", "%%")
+        if default not in ("", []):
+            text += f" (default: {default})"
+        options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text}
+        if hint is bool:
+            section.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+        elif get_origin(hint) is Literal:
+            section.add_argument(*names, choices=get_args(hint), **options)
+        elif get_origin(hint) is list:
+            section.add_argument(*names, nargs="*", type=int, **options)
+        else:
+            section.add_argument(*names, type=hint, metavar=hint.__name__.upper(), **options)
+        if item.name.startswith("lambda_"):
+            short = item.name.removeprefix("lambda_").replace("_", "-")
+            section.add_argument(
+                f"--no-{short}",
+                dest=item.name,
+                action="store_const",
+                const=0.0,
+                default=argparse.SUPPRESS,
+                help=f"the same as --{item.name} 0",
+            )
+
+
+def training_parser() -> argparse.ArgumentParser:
+    """The command line of ``train.py``."""
+    parser = argparse.ArgumentParser(
+        description="Learn Gaussians, camera trajectories and Recon-Net from spike streams."
+    )
+    parser.add_argument(
+        "--preset",
+        choices=["auto", *PRESETS],
+        default="auto",
+        help="paper: the published schedule; parity: the released program's variants; cpu: minutes on two "
+        "cores, spike timing and cubic motion; auto: paper with CUDA, cpu without (default)",
+    )
+    for group in GROUPS.values():
+        _add_group(parser, group)
+    return parser
+
+
+def parse_training(argv: Sequence[str] | None, cuda: bool) -> Config:
+    """The configuration of ``train.py``: defaults, then the preset, then the flags given.
+
+    Raises:
+        ValueError: flags that contradict each other or have impossible values.
+    """
+    given = vars(training_parser().parse_args(argv))
+    preset = given.pop("preset")
+    if preset == "auto":
+        preset = "paper" if cuda else "cpu"
+    values = PRESETS[preset] | given
+    config = Config(preset=preset)
+    for name in GROUPS:
+        group = getattr(config, name)
+        for item in dataclasses.fields(group):
+            if item.name in values:
+                setattr(group, item.name, values[item.name])
+    if not config.data.source_path:
+        raise ValueError("no scene given: say which folder with -s, for example -s data/tanabata")
+    if not config.data.model_path:
+        config.data.model_path = str(Path("output") / Path(config.data.source_path).resolve().name)
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuse values that contradict each other, in one sentence."""
+    data, losses = config.data, config.losses
+    for name in GROUPS:
+        for item in dataclasses.fields(getattr(config, name)):
+            value = getattr(getattr(config, name), item.name)
+            if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"--{item.name} must be a finite number of at least 0, not {value}")
+            if isinstance(value, int) and value < 0:
+                raise ValueError(f"--{item.name} must be at least 0, not {value}")
+    if config.optimisation.iterations < 1:
+        raise ValueError("--iterations must be at least 1, not 0")
+    if not 0 <= config.scene.sh_degree <= 3:
+        raise ValueError(f"--sh_degree must be 0 to 3, not {config.scene.sh_degree}")
+    if config.scene.strategy == "mcmc" and config.scene.cap < 1:
+        raise ValueError("--strategy mcmc needs a number of Gaussians: give --cap")
+    if not data.spike and not losses.lambda_gs:
+        raise ValueError("without --spike only L_gs has a target: --lambda_gs must not be 0")
+    if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_rec):
+        raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
+    if data.subframe_width % 2 == 0:
+        raise ValueError(f"--subframe_width must be odd (centred on a frame), not {data.subframe_width}")
+    for positive in ("sh_every", "densify_every"):
+        if getattr(config.scene, positive) < 1:
+            raise ValueError(f"--{positive} must be at least 1, not 0")
+    if config.optimisation.pose_every < 1 or config.recon.recon_every < 1:
+        raise ValueError("--pose_every and --recon_every must be at least 1")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags shared by the commands that read a trained model."""
+    _add_group(parser, Data, only=["model_path"])
+    _add_group(parser, Run, only=["rasterizer", "device", "quiet"])

@@ -1,0 +1,80 @@
+"""From Gaussians and camera poses to images: one call renders all sub-frames of a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scene.gaussian_model import GaussianModel
+
+Rasterizer = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
+
+
+@dataclass
+class RenderOutput:
+    """Images of M cameras.
+
+    ``images`` [M, C, H, W] intensities, ``alphas`` [M, 1, H, W], ``depths`` [M, 1, H, W] expected depth in
+    world units (where asked for), ``info`` the rasterizer's per-Gaussian statistics (gsplat's keys).
+    """
+
+    images: Tensor
+    alphas: Tensor
+    depths: Tensor | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def render_trajectory(
+    gaussians: GaussianModel,
+    w2c: Tensor,
+    intrinsics: Tensor,
+    width: int,
+    height: int,
+    rasterizer: Rasterizer,
+    *,
+    background: Tensor | None = None,
+    sh_degree: int | None = None,
+    antialiased: bool = True,
+    depth: bool = False,
+    absgrad: bool = False,
+) -> RenderOutput:
+    """Render the Gaussians from M poses in one call; gradients reach the Gaussians and the poses.
+
+    Args:
+        w2c: world-to-camera poses [M, 4, 4], OpenCV axes.
+        intrinsics: camera matrix [3, 3], or [M, 3, 3], in pixels.
+        rasterizer: a backend of ``gaussian_renderer.backends``.
+        background: intensity behind the scene [C]; black if None.
+        sh_degree: active degree of the spherical harmonics (the model's own if None).
+        depth: also the expected depth.
+        absgrad: also gather absolute screen-space gradients (AbsGS) in ``info``.
+    """
+    m = len(w2c)
+    renders, alphas, info = rasterizer(
+        means=gaussians.means,
+        quats=gaussians.quats,
+        scales=gaussians.scales,
+        opacities=gaussians.opacities,
+        colors=gaussians.colors,
+        viewmats=w2c,
+        Ks=intrinsics.expand(m, 3, 3),
+        width=width,
+        height=height,
+        sh_degree=gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree),
+        backgrounds=None if background is None else background.expand(m, -1),
+        render_mode="RGB+ED" if depth else "RGB",
+        rasterize_mode="antialiased" if antialiased else "classic",
+        absgrad=absgrad,
+    )
+    images = renders.permute(0, 3, 1, 2)
+    channels = gaussians.channels
+    return RenderOutput(
+        images=images[:, :channels],
+        alphas=alphas.permute(0, 3, 1, 2),
+        depths=images[:, channels:] if depth else None,
+        info=info | {"absgrad": absgrad},
+    )

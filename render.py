@@ -1,0 +1,219 @@
+"""Render a trained model: training views at their sub-frames, held-out views from fitted poses.
+
+    python render.py -m output/tanabata
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from arguments import Config, add_model_arguments
+from arguments.command import guarded
+from gaussian_renderer import Rasterizer, render_trajectory
+from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
+from recon_net import ReconNet
+from scene.cameras import View
+from scene.dataset import SceneData, read_scene
+from scene.exposure import Crop, Exposure, recon_frames
+from scene.gaussian_model import GaussianModel
+from scene.model_folder import (
+    camera_entry,
+    find_iteration,
+    load_gaussians,
+    load_network,
+    load_trajectory,
+    read_cameras,
+    write_cameras,
+)
+from scene.trajectory import Timing, Trajectory
+from scene.views import load_exposures, window_spec
+from utils.device import pick_device
+from utils.io import load_image, save_image
+from utils.trajectory_metrics import umeyama
+
+
+# Held-out sharp images share a folder with held-out exposures; their names must not meet.
+NOVEL = "novel_"
+
+
+class Renderer:
+    """A trained model and everything needed to draw it."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.model = args.model_path
+        self.config = Config.load(self.model)
+        self.device = pick_device(args.device)
+        self.rasterizer: Rasterizer = get_rasterizer(args.rasterizer, self.device)
+        self.iteration = find_iteration(self.model, args.iteration)
+        data = self.config.data
+        self.spec = window_spec(data)
+        self.u = torch.tensor(self.spec.times, device=self.device)
+        self.scene: SceneData = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
+        self.exposures = load_exposures(self.scene.train, self.scene, self.config, self.device)
+        channels = self.exposures[0].long.shape[0]
+        self.gaussians: GaussianModel = load_gaussians(self.model, self.iteration, channels).to(self.device)
+        self.trajectory = load_trajectory(self.model, self.iteration).to(self.device)
+        network = load_network(self.model, self.iteration, self.spec.short, self.spec.long_channels)
+        self.network: ReconNet | None = None if network is None else network.to(self.device)
+        self.quiet = args.quiet
+
+    def folder(self, split: str) -> Path:
+        return Path(self.model) / split / f"ours_{self.iteration}"
+
+    @torch.no_grad()
+    def images(self, view: View, poses: Tensor) -> Tensor:
+        """Renders [M, C, H, W] from ``poses`` [M, 4, 4]."""
+        camera = view.camera
+        return render_trajectory(
+            self.gaussians,
+            poses,
+            camera.K.to(self.device),
+            camera.width,
+            camera.height,
+            self.rasterizer,
+            antialiased=self.config.scene.antialiased,
+        ).images
+
+    @torch.no_grad()
+    def frames(self, exposure: Exposure) -> Tensor | None:
+        """Recon-Net's full frames [M, C, H, W], or None without a network."""
+        if self.network is None:
+            return None
+        whole = Crop(0, exposure.camera.height, 0, exposure.camera.width)
+        return recon_frames(self.network, exposure, self.u, whole, self.config.data.long_grouping)
+
+    def exposure_views(self, split: str, views: list[View], exposures: list[Exposure], paths: list[Tensor]) -> None:
+        """Views with an exposure of their own: middle and, where truth exists, other sub-frames."""
+        folder, middle = self.folder(split), self.spec.subframes // 2
+        rows = zip(views, exposures, paths, strict=True)
+        for view, exposure, poses in tqdm(rows, total=len(views), desc=f"Rendering {split}", disable=self.quiet):
+            name = view.camera.name
+            pictures = {"renders": self.images(view, poses)}
+            frames = self.frames(exposure)
+            if frames is not None:
+                pictures["recon"] = frames
+            for kind, images in pictures.items():
+                save_image(folder / kind / f"{name}.png", images[middle], bits=16)
+                for m in view.sequence_paths:
+                    save_image(folder / kind / f"{name}_{m:02d}.png", images[m], bits=16)
+            save_image(folder / "long" / f"{name}.png", exposure.long, bits=16)
+            if self.config.data.spike:
+                save_image(folder / "tfp" / f"{name}.png", exposure.short_mean(self.scene.sensor), bits=16)
+            if view.image_path is not None and view.image_path.exists():
+                save_image(folder / "gt" / f"{name}.png", load_image(view.image_path), bits=16)
+            for m, path in view.sequence_paths.items():
+                save_image(folder / "gt" / f"{name}_{m:02d}.png", load_image(path), bits=16)
+
+    def held_out_exposures(self, to_recovered: dict[str, Any]) -> list[Tensor]:
+        """Fitted poses of the views that ``--eval`` kept back, from their own spikes."""
+        exposures = load_exposures(self.scene.test, self.scene, self.config, self.device)
+        start = torch.stack(similarity_of([v.camera.w2c for v in self.scene.test], **to_recovered))
+        motion = self.config.motion
+        curve = "cubic" if motion.trajectory == "spline" else motion.trajectory
+        spacing = self.config.data.llffhold * (motion.view_spacing or self.scene.frames_per_view)
+        timing = Timing.consecutive([v.recording for v in self.scene.test], spacing / (self.spec.exposure - 1))
+        trajectory = Trajectory(start, curve, timing).to(self.device)
+        paths = []
+        for i, exposure in enumerate(tqdm(exposures, desc="Fitting held-out poses", disable=self.quiet)):
+            targets = exposure.subframes if exposure.subframes is not None else exposure.long[None]
+            times = self.u if exposure.subframes is not None else self.u[len(self.u) // 2 :][:1]
+            fit_trajectory(
+                self.gaussians,
+                exposure.camera,
+                trajectory,
+                i,
+                times,
+                targets,
+                self.rasterizer,
+                antialiased=self.config.scene.antialiased,
+            )
+            with torch.no_grad():
+                paths.append(trajectory.view(i, self.u))
+        self.exposure_views("test", self.scene.test, exposures, paths)
+        return paths
+
+    def novel_views(self, to_recovered: dict[str, Any]) -> list[Tensor]:
+        """Held-out sharp images: their pose fitted to the image, the scene frozen."""
+        folder = self.folder("test")
+        fitted = []
+        for view in tqdm(self.scene.novel, desc="Rendering novel views", disable=self.quiet):
+            assert view.image_path is not None
+            image = load_image(view.image_path).to(self.device)
+            [start] = similarity_of([view.camera.w2c], **to_recovered)
+            pose = fit_pose(
+                self.gaussians,
+                view.camera,
+                start.to(self.device),
+                image,
+                self.rasterizer,
+                antialiased=self.config.scene.antialiased,
+            )
+            name = f"{NOVEL}{view.camera.name}.png"
+            save_image(folder / "renders" / name, self.images(view, pose[None])[0], bits=16)
+            save_image(folder / "gt" / name, image, bits=16)
+            fitted.append(pose[None].cpu())
+        return fitted
+
+    def recovered_frame(self) -> dict[str, Any]:
+        """The similarity from the data set's frame to the one training recovered (mid-exposure poses)."""
+        middle = self.spec.subframes // 2
+        known, recovered = [], []
+        for i, view in enumerate(self.scene.train):
+            true = None if self.scene.truth is None else self.scene.truth.get(view.camera.name)
+            known.append(view.camera.w2c if true is None else true[middle])
+            with torch.no_grad():
+                recovered.append(self.trajectory.view(i, self.u[middle : middle + 1])[0].cpu())
+        centres = [
+            np.stack([-(p[:3, :3].T @ p[:3, 3]).double().numpy() for p in poses]) for poses in (known, recovered)
+        ]
+        scale, rotation, translation = umeyama(*centres)
+        as_tensor = {"rotation": rotation, "translation": translation}
+        return {"scale": float(scale)} | {
+            key: torch.as_tensor(value, dtype=torch.float32) for key, value in as_tensor.items()
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Render a trained model.")
+    add_model_arguments(parser)
+    parser.add_argument("--iteration", type=int, help="saved iteration to render (default: the newest)")
+    parser.add_argument("--skip_train", action="store_true", help="no training views")
+    parser.add_argument("--skip_test", action="store_true", help="no held-out views")
+    args = parser.parse_args()
+    if not args.model_path:
+        raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
+
+    renderer = Renderer(args)
+    entries = [entry for entry in read_cameras(args.model_path) if entry["split"] == "train"]
+    if not args.skip_train:
+        with torch.no_grad():
+            paths = [renderer.trajectory.view(i, renderer.u) for i in range(len(renderer.scene.train))]
+        renderer.exposure_views("train", renderer.scene.train, renderer.exposures, paths)
+    if not args.skip_test:
+        frame = renderer.recovered_frame()
+        held_out = [
+            ("", renderer.scene.test, renderer.held_out_exposures, renderer.u.cpu()),
+            (NOVEL, renderer.scene.novel, renderer.novel_views, torch.tensor([0.5])),
+        ]
+        for prefix, views, fit, times in held_out:
+            if not views:
+                continue
+            for view, path in zip(views, fit(frame), strict=True):
+                entry = camera_entry(len(entries), view, "test", path.cpu(), times)
+                entries.append(entry | {"name": prefix + entry["name"], "img_name": prefix + entry["name"]})
+        write_cameras(args.model_path, entries)
+    print(f"Rendered iteration {renderer.iteration}; the pictures are in {args.model_path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

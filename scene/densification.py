@@ -1,0 +1,289 @@
+"""Where Gaussians are added, moved and removed while training.
+
+Two strategies, one interface: ``step(gaussians, optimiser, info, iteration)`` after each optimiser step.
+``DefaultStrategy`` is 3DGS's adaptive density control (Kerbl et al. 2023, sec. 5) with the screen-space
+gradient of **all** M sub-frames; ``MCMCStrategy`` relocates dead Gaussians and explores with noise under a
+fixed budget (Kheradmand et al. 2024).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from scene.gaussian_model import GaussianModel
+
+
+class Strategy(Protocol):
+    """What the training loop asks of a densification strategy."""
+
+    def step(
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
+    ) -> None:
+        """Update the set of Gaussians after iteration ``iteration`` (1-based)."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors a checkpoint needs to resume."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore ``state_dict``."""
+
+
+def _rebuild(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, edit: Any, edit_state: Any) -> None:
+    """Replace every parameter by ``edit(name, value)`` and its Adam moments by ``edit_state(moment)``."""
+    groups = {group["name"]: group for group in optimiser.param_groups}
+    for name, old in list(gaussians.raw.items()):
+        new = torch.nn.Parameter(edit(name, old.detach()).contiguous())
+        state = optimiser.state.pop(old, None)
+        if state is not None:
+            for key, value in state.items():
+                if key != "step":
+                    state[key] = edit_state(value).contiguous()
+            optimiser.state[new] = state
+        groups[name]["params"] = [new]
+        gaussians.raw[name] = new
+
+
+def append(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, new: dict[str, Tensor]) -> None:
+    """Add Gaussians with fresh (zero) Adam moments."""
+    count = len(new["means"])
+    _rebuild(
+        gaussians,
+        optimiser,
+        lambda name, value: torch.cat([value, new[name]]),
+        lambda moment: torch.cat([moment, moment.new_zeros(count, *moment.shape[1:])]),
+    )
+
+
+def keep(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, mask: Tensor) -> None:
+    """Keep the Gaussians where ``mask`` [N] is true."""
+    _rebuild(gaussians, optimiser, lambda _, value: value[mask], lambda moment: moment[mask])
+
+
+def _forget(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, name: str, rows: Any) -> None:
+    """Zero the Adam moments of some rows of one parameter."""
+    state = optimiser.state.get(gaussians.raw[name], {})
+    for key, value in state.items():
+        if key != "step":
+            value[rows] = 0
+
+
+def rotations(quats: Tensor) -> Tensor:
+    """Rotation matrices [N, 3, 3] of the quaternions ``quats`` [N, 4] (wxyz, any length)."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
+
+
+def _generator(seed: int, iteration: int, device: torch.device) -> torch.Generator:
+    """Random numbers as a function of the iteration alone, so that a resumed run draws the same."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + iteration)
+
+
+@dataclass
+class DefaultStrategy:
+    """Clone small and split large Gaussians with a large screen-space gradient; cull the transparent.
+
+    Args:
+        grow_gradient: threshold on the mean gradient norm of the projected centre, in normalised device
+            units per camera (the images span [-1, 1]).
+        scene_extent: world units; Gaussians wider than ``split_scale`` times it are split, the others cloned.
+        cull_opacity: opacity under which Gaussians go.
+        cull_scale: Gaussians wider than this times the extent go, after the first opacity reset.
+        start, stop, every: iterations between which, and how often, the set changes.
+        reset_every: opacity reset interval (0: never).
+        cap: most Gaussians (0: no limit).
+        last_only: count the last camera of a call alone (what the authors' program does; all by default).
+    """
+
+    grow_gradient: float
+    scene_extent: float
+    cull_opacity: float = 5e-3
+    split_scale: float = 0.01
+    cull_scale: float = 0.1
+    start: int = 500
+    stop: int = 15_000
+    every: int = 100
+    reset_every: int = 3_000
+    cap: int = 0
+    last_only: bool = False
+    seed: int = 0
+    _gradient: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+    _seen: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
+
+    def step(
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
+    ) -> None:
+        if iteration > self.stop:
+            return
+        self._observe(len(gaussians), info)
+        if iteration > self.start and iteration % self.every == 0:
+            self._densify(gaussians, optimiser, iteration)
+        if self.reset_every and iteration % self.reset_every == 0:
+            with torch.no_grad():
+                ceiling = math.log(2 * self.cull_opacity / (1 - 2 * self.cull_opacity))
+                gaussians.raw["opacity_logits"].clamp_(max=ceiling)
+            _forget(gaussians, optimiser, "opacity_logits", slice(None))
+
+    def _observe(self, count: int, info: dict[str, Any]) -> None:
+        """Add this step's gradient norms, one for every sub-frame in which a Gaussian was visible."""
+        means2d: Tensor = info["means2d"]
+        gradient = means2d.absgrad if info.get("absgrad") else means2d.grad
+        assert gradient is not None, "densification needs the gradient of the projected centres"
+        scale = gradient.new_tensor([info["width"] / 2, info["height"] / 2])
+        norms = (gradient.reshape(-1, count, 2) * scale).norm(dim=-1)
+        visible = (info["radii"].reshape(norms.shape[0], count, -1) > 0).all(-1)
+        if self.last_only:
+            norms, visible = norms[-1:], visible[-1:]
+        if len(self._gradient) != count:
+            self._gradient = norms.new_zeros(count)
+            self._seen = norms.new_zeros(count)
+        self._gradient += (norms * visible).sum(0)
+        self._seen += visible.sum(0)
+
+    def _densify(self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, iteration: int) -> None:
+        gradient = self._gradient / self._seen.clamp_min(1)
+        grow = gradient > self.grow_gradient
+        if self.cap and len(gaussians) + int(grow.sum()) > self.cap:
+            room = max(self.cap - len(gaussians), 0)
+            best = torch.topk(torch.where(grow, gradient, gradient.new_tensor(-1.0)), room).indices
+            grow = torch.zeros_like(grow)
+            grow[best] = True
+        wide = gaussians.scales.detach().amax(-1) > self.split_scale * self.scene_extent
+        with torch.no_grad():
+            clone, split = grow & ~wide, grow & wide
+            children = self._split(gaussians, split, iteration)
+            copies = {name: value.detach()[clone] for name, value in gaussians.raw.items()}
+            append(gaussians, optimiser, {name: torch.cat([copies[name], children[name]]) for name in copies})
+            alive = torch.ones(len(gaussians), dtype=torch.bool, device=grow.device)
+            alive[: len(split)] = ~split
+            alive &= gaussians.opacities >= self.cull_opacity
+            if self.reset_every and iteration > self.reset_every:
+                alive &= gaussians.scales.amax(-1) <= self.cull_scale * self.scene_extent
+            keep(gaussians, optimiser, alive)
+        self._gradient = torch.zeros(0)
+        self._seen = torch.zeros(0)
+
+    def _split(self, gaussians: GaussianModel, which: Tensor, iteration: int) -> dict[str, Tensor]:
+        """Two children for each, drawn from the parent's own density, 1.6 times smaller."""
+        parents = {name: value.detach()[which].repeat_interleave(2, 0) for name, value in gaussians.raw.items()}
+        scales = parents["log_scales"].exp()
+        noise = torch.randn(
+            scales.shape, generator=_generator(self.seed, iteration, scales.device), device=scales.device
+        )
+        offset = rotations(parents["quats"]) @ (scales * noise)[..., None]
+        parents["means"] = parents["means"] + offset[..., 0]
+        parents["log_scales"] = (scales / 1.6).log()
+        return parents
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"gradient": self._gradient, "seen": self._seen}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._gradient, self._seen = state["gradient"], state["seen"]
+
+
+@dataclass
+class MCMCStrategy:
+    """A fixed budget of Gaussians: the dead are moved onto the living, and all explore with noise.
+
+    Args:
+        cap: number of Gaussians grown to (5 % at a time).
+        noise: factor on the exploration noise (multiplied by the learning rate of the means).
+        dead_opacity: opacity under which a Gaussian is relocated.
+        start, stop, every: iterations between which, and how often, Gaussians are relocated and added.
+    """
+
+    cap: int
+    noise: float = 5e5
+    dead_opacity: float = 5e-3
+    start: int = 500
+    stop: int = 25_000
+    every: int = 100
+    growth: float = 1.05
+    seed: int = 0
+
+    def step(
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
+    ) -> None:
+        del info  # statistics of the screen play no part
+        generator = _generator(self.seed, iteration, gaussians.means.device)
+        with torch.no_grad():
+            if self.start < iteration < self.stop and iteration % self.every == 0:
+                self._relocate(gaussians, optimiser, generator)
+                self._add(gaussians, optimiser, generator)
+            if iteration < self.stop:
+                self._explore(gaussians, optimiser, generator)
+
+    def _relocate(
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, generator: torch.Generator
+    ) -> None:
+        opacities = gaussians.opacities
+        dead = torch.nonzero(opacities <= self.dead_opacity)[:, 0]
+        alive = torch.nonzero(opacities > self.dead_opacity)[:, 0]
+        if len(dead) == 0 or len(alive) == 0:
+            return
+        picks = torch.multinomial(opacities[alive], len(dead), replacement=True, generator=generator)
+        sources = alive[picks]
+        self._share(gaussians, sources)
+        for name, value in gaussians.raw.items():
+            value[dead] = value[sources]
+            _forget(gaussians, optimiser, name, sources)
+
+    def _add(
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, generator: torch.Generator
+    ) -> None:
+        count = min(self.cap, int(self.growth * len(gaussians))) - len(gaussians)
+        if count <= 0:
+            return
+        sources = torch.multinomial(gaussians.opacities, count, replacement=True, generator=generator)
+        self._share(gaussians, sources)
+        append(gaussians, optimiser, {name: value.detach()[sources] for name, value in gaussians.raw.items()})
+
+    def _share(self, gaussians: GaussianModel, sources: Tensor) -> None:
+        """Opacity and scale of Gaussians that will stand n-fold, so that the picture stays (eq. 9)."""
+        counts = torch.bincount(sources, minlength=len(gaussians))
+        which = torch.nonzero(counts)[:, 0]
+        n = (counts[which] + 1).clamp_max(50).double()
+        old = gaussians.opacities[which].double()
+        new = 1 - (1 - old).clamp_min(0) ** (1 / n)
+        # sum over copies of the alternating binomial series that makes the integrated alpha equal
+        denominator = torch.zeros_like(old)
+        for i in range(1, int(n.max()) + 1):
+            for k in range(i):
+                term = math.comb(i - 1, k) * (-1) ** k / math.sqrt(k + 1)
+                denominator += torch.where(i <= n, term * new ** (k + 1), torch.zeros_like(old))
+        scale = old / denominator
+        eps = torch.finfo(torch.float32).eps
+        opacities = new.clamp(self.dead_opacity, 1 - eps)
+        gaussians.raw["opacity_logits"][which] = opacities.logit().float()
+        gaussians.raw["log_scales"][which] += scale.log()[:, None].float()
+
+    def _explore(
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, generator: torch.Generator
+    ) -> None:
+        rate = next(group["lr"] for group in optimiser.param_groups if group["name"] == "means")
+        # Only Gaussians about to vanish wander; a sigmoid at opacity 0.005 with slope 100.
+        weight = torch.sigmoid(100 * (0.005 - gaussians.opacities))
+        moved = torch.nonzero(weight > 1e-4)[:, 0]
+        if len(moved) == 0:
+            return
+        axes = rotations(gaussians.quats[moved]) * gaussians.scales[moved][:, None, :]
+        noise = torch.randn(len(moved), 3, generator=generator, device=axes.device)
+        noise = noise * (weight[moved] * self.noise * rate)[:, None]
+        covariance = axes @ axes.transpose(1, 2)
+        gaussians.means[moved] += (covariance @ noise[..., None])[..., 0]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        del state

@@ -1,0 +1,91 @@
+"""The scene: 3D Gaussians with spherical-harmonic colour, as raw (unconstrained) parameters."""
+
+from __future__ import annotations
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from utils.sh import SH_C0
+
+# Learned tensors in the order of the PLY; each is one parameter group of the optimiser.
+PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
+
+
+class GaussianModel(nn.Module):
+    """N Gaussians.  Raw parameters carry their own names; properties give the activated values.
+
+    Raw: ``means`` [N, 3] (world units), ``quats`` [N, 4] (wxyz, any length), ``log_scales`` [N, 3],
+    ``opacity_logits`` [N], ``sh0`` [N, 1, C] and ``shN`` [N, (D+1)^2 - 1, C] with C = 1 (mono) or 3.
+    """
+
+    def __init__(self, raw: dict[str, Tensor], sh_degree: int):
+        super().__init__()
+        coefficients = (sh_degree + 1) ** 2 - 1
+        if raw["shN"].shape[1] != coefficients:
+            raise ValueError(
+                f"Gaussians of SH degree {sh_degree} need {coefficients} coefficients in shN, "
+                f"not {raw['shN'].shape[1]}"
+            )
+        self.sh_degree = sh_degree
+        self.raw = nn.ParameterDict({name: nn.Parameter(raw[name].float()) for name in PARAMETERS})
+
+    @classmethod
+    def from_points(
+        cls, xyz: Tensor, colors: Tensor, sh_degree: int = 3, opacity: float = 0.1, scale: float = 1.0
+    ) -> GaussianModel:
+        """Isotropic Gaussians on points, each as wide as the mean distance to its three neighbours.
+
+        Args:
+            xyz: points [N, 3], world units.
+            colors: intensities [N, C] in [0, 1].
+            opacity: initial opacity.
+            scale: factor on the initial width.
+        """
+        n, channels = colors.shape
+        if n < 4:
+            raise ValueError(f"a scene starts from at least 4 points, not {n}")
+        distances, _ = cKDTree(xyz.cpu().numpy()).query(xyz.cpu().numpy(), k=4)
+        width = torch.as_tensor(distances[:, 1:].mean(1), dtype=torch.float32, device=xyz.device)
+        log_scales = (width.clamp_min(1e-7) * scale).log()[:, None].repeat(1, 3)
+        quats = torch.zeros(n, 4, device=xyz.device)
+        quats[:, 0] = 1
+        logits = torch.full((n,), opacity, device=xyz.device).logit()
+        raw = {
+            "means": xyz,
+            "quats": quats,
+            "log_scales": log_scales,
+            "opacity_logits": logits,
+            "sh0": ((colors - 0.5) / SH_C0)[:, None, :],
+            "shN": torch.zeros(n, (sh_degree + 1) ** 2 - 1, channels, device=xyz.device),
+        }
+        return cls(raw, sh_degree)
+
+    def __len__(self) -> int:
+        return len(self.raw["means"])
+
+    @property
+    def channels(self) -> int:
+        """Colour channels: 1 (mono) or 3."""
+        return self.raw["sh0"].shape[-1]
+
+    @property
+    def means(self) -> Tensor:
+        return self.raw["means"]
+
+    @property
+    def quats(self) -> Tensor:
+        return self.raw["quats"]
+
+    @property
+    def scales(self) -> Tensor:
+        return self.raw["log_scales"].exp()
+
+    @property
+    def opacities(self) -> Tensor:
+        return self.raw["opacity_logits"].sigmoid()
+
+    @property
+    def colors(self) -> Tensor:
+        """Spherical-harmonic coefficients [N, (D+1)^2, C]."""
+        return torch.cat([self.raw["sh0"], self.raw["shN"]], dim=1)

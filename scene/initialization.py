@@ -1,0 +1,84 @@
+"""First points of a scene: SfM's, filled up along the views' rays, or random ones in the cameras' frustums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One posed image: ``image`` [C, H, W], ``K`` [3, 3] in pixels, ``w2c`` [4, 4]."""
+
+    image: Tensor
+    K: Tensor
+    w2c: Tensor
+
+
+def depth_range(pictures: list[Picture]) -> tuple[float, float]:
+    """A guess of near and far without points: from half to ten times the spread of the cameras."""
+    centres = torch.stack([torch.linalg.inv(p.w2c)[:3, 3] for p in pictures])
+    spread = float((centres - centres.mean(0)).norm(dim=-1).max())
+    spread = spread if spread > 0 else 1.0
+    return 0.5 * spread, 10.0 * spread
+
+
+def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Depth at ``pixels`` [n, 2]: of the nearest projected points, or nan where none is in view."""
+    height, width = picture.image.shape[1:]
+    if points is not None and len(points):
+        camera = points @ picture.w2c[:3, :3].T + picture.w2c[:3, 3]
+        camera = camera[camera[:, 2] > 1e-3]
+        projected = camera @ picture.K.T
+        uv = (projected[:, :2] / projected[:, 2:]).numpy()
+        inside = ((uv > -0.1 * width) & (uv < [1.1 * width, 1.1 * height])).all(-1)
+        if inside.sum() >= 4:
+            distance, index = cKDTree(uv[inside]).query(pixels, k=4)
+            # Inverse-distance weights on log depth, one neighbour drawn in proportion: depth edges stay
+            # edges instead of becoming slopes of floating Gaussians.
+            weight = 1 / (distance + 1) ** 2
+            cumulative = (weight / weight.sum(-1, keepdims=True)).cumsum(-1)
+            pick = (rng.random((len(pixels), 1)) > cumulative[:, :-1]).sum(-1)
+            return camera[:, 2].numpy()[inside][index[np.arange(len(pixels)), pick]]
+    return np.full(len(pixels), np.nan)
+
+
+def fill_points(
+    xyz: Tensor | None, rgb: Tensor | None, pictures: list[Picture], count: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Points up to ``count``: the given ones, and pixels of the pictures pushed out along their rays.
+
+    A pushed-out pixel takes the depth of given points that project near it and its own colour.  Where
+    there are none, its depth is random (uniform in its inverse over ``depth_range``).
+
+    Args:
+        xyz, rgb: given points [N, 3] and colours [N, C], or None.
+        pictures: posed images, on the CPU.
+
+    Returns:
+        points [count or N, 3] and colours [., C].
+    """
+    rng = np.random.default_rng(seed)
+    given = 0 if xyz is None else len(xyz)
+    missing = max(count - given, 0)
+    near, far = depth_range(pictures)
+    clouds = [] if xyz is None else [xyz]
+    colors = [] if rgb is None else [rgb]
+    shares = np.diff(np.linspace(0, missing, len(pictures) + 1).round().astype(int))
+    for picture, share in zip(pictures, shares, strict=True):
+        height, width = picture.image.shape[1:]
+        pixels = rng.random((int(share), 2)) * [width, height]
+        depth = _pixel_depths(xyz, picture, pixels, rng)
+        blind = np.isnan(depth)
+        depth[blind] = 1 / (1 / far + rng.random(int(blind.sum())) * (1 / near - 1 / far))
+        homogeneous = torch.as_tensor(np.c_[pixels, np.ones(len(pixels))], dtype=torch.float32)
+        rays = homogeneous @ torch.linalg.inv(picture.K).T
+        camera = rays * torch.as_tensor(depth, dtype=torch.float32)[:, None]
+        clouds.append((camera - picture.w2c[:3, 3]) @ picture.w2c[:3, :3])
+        column, row = pixels[:, 0].astype(int), pixels[:, 1].astype(int)
+        colors.append(picture.image[:, row, column].T)
+    return torch.cat(clouds), torch.cat(colors).clamp(0, 1)

@@ -1,0 +1,143 @@
+"""The folder of a trained model, laid out as 3DGS users know it.
+
+    cfg_args.json  cameras.json  input.ply
+    point_cloud/iteration_N/point_cloud.ply   Gaussians
+    point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (plain state dict)
+    point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recon_net import ReconNet
+from scene.cameras import View
+from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.trajectory import Trajectory
+from utils import se3
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.io import atomic_write
+from utils.ply import GaussianParams, read_gaussian_ply, write_gaussian_ply, write_point_ply
+
+
+def iteration_folder(model: str | Path, iteration: int) -> Path:
+    """Where the Gaussians of one iteration are kept."""
+    return Path(model) / "point_cloud" / f"iteration_{iteration}"
+
+
+def find_iteration(model: str | Path, iteration: int | None = None) -> int:
+    """The newest saved iteration of a model, or the one asked for if it is there."""
+    found = sorted(
+        int(p.name.removeprefix("iteration_"))
+        for p in (Path(model) / "point_cloud").glob("iteration_*")
+        if p.name.removeprefix("iteration_").isdigit() and (p / "point_cloud.ply").exists()
+    )
+    if not found:
+        raise ValueError(f"{model}: no point_cloud/iteration_N/point_cloud.ply; train this model first")
+    if iteration is not None and iteration not in found:
+        raise ValueError(f"{model}: iteration {iteration} was not saved; there are {', '.join(map(str, found))}")
+    return found[-1] if iteration is None else iteration
+
+
+def save_input_points(model: str | Path, points: Tensor, colors: Tensor) -> None:
+    """Write the points that training started from as ``input.ply``."""
+    write_point_ply(Path(model) / "input.ply", points, colors.expand(-1, 3))
+
+
+def save_iteration(
+    model: str | Path,
+    iteration: int,
+    gaussians: GaussianModel,
+    trajectory: Trajectory,
+    network: ReconNet | None,
+    antialiased: bool,
+) -> Path:
+    """Write one iteration's Gaussians, trajectories and network; returns the folder."""
+    folder = iteration_folder(model, iteration)
+    raw = {name: gaussians.raw[name].detach().cpu() for name in PARAMETERS}
+    # The PLY goes last: a folder that has one is complete.
+    save_checkpoint(folder / "trajectory.pth", trajectory.checkpoint())
+    if network is not None:
+        save_checkpoint(folder / "recon_net.pth", {"weights": network.state_dict()})
+    write_gaussian_ply(folder / "point_cloud.ply", GaussianParams(**raw), antialiased=antialiased)
+    return folder
+
+
+def load_gaussians(model: str | Path, iteration: int, channels: int) -> GaussianModel:
+    """The saved Gaussians of an iteration, with ``channels`` colour channels."""
+    params = read_gaussian_ply(iteration_folder(model, iteration) / "point_cloud.ply", channels=channels)
+    raw = {name: getattr(params, name) for name in PARAMETERS}
+    return GaussianModel(raw, sh_degree=round((params.shN.shape[1] + 1) ** 0.5) - 1)
+
+
+def load_trajectory(model: str | Path, iteration: int) -> Trajectory:
+    """The saved trajectories of an iteration."""
+    path = iteration_folder(model, iteration) / "trajectory.pth"
+    return Trajectory.from_checkpoint(load_checkpoint(path), str(path))
+
+
+def load_network(model: str | Path, iteration: int, short: int, long: int) -> ReconNet | None:
+    """The saved Recon-Net of an iteration, or None where it was trained without."""
+    path = iteration_folder(model, iteration) / "recon_net.pth"
+    if not path.exists():
+        return None
+    network = ReconNet(short, long)
+    try:
+        network.load_state_dict(load_checkpoint(path)["weights"])
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: weights of another network ({error})") from None
+    return network.eval()
+
+
+def camera_entry(index: int, view: View, split: str, poses: Tensor, times: Tensor) -> dict[str, Any]:
+    """One view of ``cameras.json``: 3DGS's fields for the middle of the exposure, and all sub-frames."""
+    camera = view.camera
+    to_world = se3.inverse(poses[len(poses) // 2]).tolist()
+    return {
+        "id": index,
+        "img_name": camera.name,
+        "name": camera.name,
+        "split": split,
+        "width": camera.width,
+        "height": camera.height,
+        "position": [row[3] for row in to_world[:3]],
+        "rotation": [row[:3] for row in to_world[:3]],
+        "fx": float(camera.K[0, 0]),
+        "fy": float(camera.K[1, 1]),
+        "cx": float(camera.K[0, 2]),
+        "cy": float(camera.K[1, 2]),
+        "time": times.tolist(),
+        "w2c": poses.tolist(),
+    }
+
+
+def save_cameras(model: str | Path, views: Sequence[View], trajectory: Trajectory, times: Tensor) -> None:
+    """Write the corrected poses of every training view's sub-frames to ``cameras.json``."""
+    with torch.no_grad():
+        entries = [
+            camera_entry(i, view, "train", trajectory.view(i, times).cpu(), times.cpu()) for i, view in enumerate(views)
+        ]
+    write_cameras(model, entries)
+
+
+def write_cameras(model: str | Path, entries: list[dict[str, Any]]) -> None:
+    """Write ``cameras.json``."""
+    with atomic_write(Path(model) / "cameras.json", "w") as file:
+        json.dump(entries, file, indent=1)
+
+
+def read_cameras(model: str | Path) -> list[dict[str, Any]]:
+    """Read ``cameras.json``."""
+    path = Path(model) / "cameras.json"
+    try:
+        entries = json.loads(path.read_text())
+        assert isinstance(entries, list)
+        return entries
+    except (OSError, json.JSONDecodeError, AssertionError):
+        raise ValueError(f"{path}: not a readable list of cameras; train this model first") from None

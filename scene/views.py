@@ -1,0 +1,60 @@
+"""From a scene's views and a configuration to the exposures that training and evaluation use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from arguments import Config, Data
+from scene.cameras import View
+from scene.dataset import SceneData
+from scene.exposure import Exposure
+from spike import WindowSpec
+from utils.io import load_image
+from utils.losses import half_widths
+
+
+def window_spec(data: Data) -> WindowSpec:
+    """The window of a configuration."""
+    return WindowSpec(exposure=data.exposure, short=data.short, subframes=data.subframes)
+
+
+def load_exposures(
+    views: Sequence[View], scene: SceneData, config: Config, device: torch.device
+) -> list[Exposure]:
+    """Targets of every view, computed once: from spikes (``--spike``), or from the views' images."""
+    return [
+        _from_spikes(i, view, scene, config, device) if config.data.spike else _from_image(i, view, device)
+        for i, view in enumerate(views)
+    ]
+
+
+def _from_spikes(index: int, view: View, scene: SceneData, config: Config, device: torch.device) -> Exposure:
+    spec = window_spec(config.data)
+    middle = (spec.subframes - 1) // 2
+    widths = half_widths(spec.subframes, config.losses.multi_interval) if config.losses.lambda_rec else []
+    return Exposure.from_spikes(
+        index,
+        view.camera,
+        scene.open_stream(view),
+        spec,
+        scene.sensor,
+        mode=config.data.targets,
+        subframe_width=config.data.subframe_width,
+        intervals=[(middle - k, middle + k) for k in widths],
+    ).to(device)
+
+
+def _from_image(index: int, view: View, device: torch.device) -> Exposure:
+    if view.image_path is None or not view.image_path.exists():
+        raise ValueError(
+            f"view {view.camera.name}: no image to learn from (give --spike to learn from its spike stream)"
+        )
+    image = load_image(view.image_path, channels=None)
+    height, width = image.shape[1:]
+    if (height, width) != (view.camera.height, view.camera.width):
+        raise ValueError(
+            f"{view.image_path}: {width}x{height} pixels, expected {view.camera.width}x{view.camera.height}"
+        )
+    return Exposure(index, view.camera, image).to(device)

@@ -1,0 +1,381 @@
+"""Learn a 3D Gaussian scene, camera trajectories and Recon-Net from spike streams, without ground truth.
+
+    python train.py -s data/tanabata --spike
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from arguments import Config, parse_training
+from arguments.command import guarded
+from gaussian_renderer import RenderOutput, render_trajectory
+from gaussian_renderer.backends import get_rasterizer
+from recon_net import ReconNet
+from scene.dataset import read_scene
+from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
+from scene.exposure import Crop, Exposure, recon_frames
+from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.initialization import Picture, fill_points
+from scene.model_folder import save_cameras, save_input_points, save_iteration
+from scene.trajectory import Timing, Trajectory
+from scene.views import load_exposures, window_spec
+from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from utils.device import pick_device
+from utils.image_metrics import psnr
+from utils.losses import (
+    exposure_loss,
+    half_widths,
+    joint_loss,
+    reblur_loss,
+    scale_ratio_penalty,
+    subframe_loss,
+)
+
+
+def decayed(start: float, end: float, progress: float) -> float:
+    """Learning rate between ``start`` and ``end``, exponential in ``progress`` 0..1."""
+    return start * (end / start) ** progress if start > 0 and end > 0 else start
+
+
+class Training:
+    """Everything that changes while training, and one step of it."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.device = pick_device(config.run.device)
+        torch.manual_seed(config.run.seed)
+        self.spec = window_spec(config.data)
+        self.scene = read_scene(
+            config.data.source_path, config.data.transforms, eval=config.data.eval, llffhold=config.data.llffhold
+        )
+        self.exposures = load_exposures(self.scene.train, self.scene, config, self.device)
+        self.rasterizer = get_rasterizer(config.run.rasterizer, self.device)
+        self.u = torch.tensor(self.spec.times, device=self.device)
+        self.trajectory = self._make_trajectory().to(self.device)
+        self.gaussians = self._make_gaussians().to(self.device)
+        self.network: ReconNet | None = None
+        if config.data.spike and (config.losses.lambda_rec or config.losses.lambda_joint):
+            self.network = ReconNet(self.spec.short, self.spec.long_channels).to(self.device)
+        self.strategy = self._make_strategy()
+        self._make_optimisers()
+        self.iteration = 0
+
+    def _make_trajectory(self) -> Trajectory:
+        motion = self.config.motion
+        poses = torch.stack([view.camera.w2c for view in self.scene.train])
+        spacing = motion.view_spacing or self.scene.frames_per_view
+        timing = Timing.consecutive(
+            [view.recording for view in self.scene.train], spacing / (self.spec.exposure - 1)
+        )
+        moving = motion.motion_init or motion.trajectory == "spline"
+        return Trajectory(poses, motion.trajectory, timing if moving else None, motion.knot_spacing)
+
+    def _make_gaussians(self) -> GaussianModel:
+        options = self.config.scene
+        middle = self.spec.subframes // 2
+        pictures = [
+            Picture(
+                (e.long if e.subframes is None else e.subframes[middle]).cpu(), e.camera.K, e.camera.w2c
+            )
+            for e in self.exposures
+        ]
+        channels = self.exposures[0].long.shape[0]
+        rgb = self.scene.rgb
+        if rgb is not None and channels == 1:
+            rgb = rgb @ rgb.new_tensor([[0.299], [0.587], [0.114]])  # Rec.601
+        points, colors = fill_points(self.scene.points, rgb, pictures, options.init_points, self.config.run.seed)
+        save_input_points(self.config.data.model_path, points, colors)
+        return GaussianModel.from_points(points, colors, options.sh_degree, options.init_opacity)
+
+    def _make_strategy(self) -> Strategy | None:
+        options = self.config.scene
+        common = {"start": options.densify_from, "stop": options.densify_until, "every": options.densify_every}
+        if options.strategy == "mcmc":
+            return MCMCStrategy(
+                options.cap, dead_opacity=options.min_opacity, seed=self.config.run.seed, **common
+            )
+        if options.strategy == "default":
+            return DefaultStrategy(
+                options.densify_grad / self.spec.subframes,
+                self.scene.extent,
+                options.min_opacity,
+                reset_every=options.opacity_reset_every,
+                cap=options.cap,
+                last_only=options.densify_subframes == "last",
+                seed=self.config.run.seed,
+                **common,
+            )
+        return None
+
+    def _make_optimisers(self) -> None:
+        o, raw = self.config.optimisation, self.gaussians.raw
+        rates = [o.means_lr * self.scene.extent, o.rotation_lr, o.scale_lr, o.opacity_lr, o.sh0_lr, o.shN_lr]
+        groups = [
+            {"params": [raw[name]], "lr": rate, "name": name} for name, rate in zip(PARAMETERS, rates, strict=True)
+        ]
+        # One fused kernel over all parameters: fifteen times faster than the loop on a CPU.
+        self.gaussian_optimiser = torch.optim.Adam(groups, eps=1e-15, fused=True)
+        self.pose_optimiser = torch.optim.Adam([self.trajectory.increments], lr=o.pose_lr, eps=1e-15, fused=True)
+        self.network_optimiser = (
+            torch.optim.Adam(self.network.parameters(), lr=o.recon_lr, eps=1e-15, fused=True)
+            if self.network is not None
+            else None
+        )
+
+    # ---- one step, in the order of the paper -------------------------------------------------------------
+
+    def step(self) -> dict[str, float]:
+        """One view: render its exposure, compare, propagate, update.  Returns the loss terms."""
+        self.iteration += 1
+        random = torch.Generator().manual_seed(self.config.run.seed * 1_000_003 + self.iteration)
+        exposure = self.exposures[self._view_of(self.iteration)]
+
+        poses = self.trajectory.view(exposure.index, self.u)
+        out = self._render(exposure, poses)
+
+        terms = self._gaussian_terms(exposure, out)
+        if self._network_joins():
+            terms |= self._network_terms(exposure, out, random)
+        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        loss.backward()
+
+        self._update(out)
+        return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": float(loss.detach())}
+
+    def _render(self, exposure: Exposure, poses: Tensor) -> RenderOutput:
+        """I_gs(t_m): the M sub-frames along the trajectory."""
+        camera = exposure.camera
+        degree = self.iteration // self.config.scene.sh_every
+        return render_trajectory(
+            self.gaussians,
+            poses,
+            camera.K.to(self.device),
+            camera.width,
+            camera.height,
+            self.rasterizer,
+            sh_degree=degree,
+            antialiased=self.config.scene.antialiased,
+        )
+
+    def _gaussian_terms(self, exposure: Exposure, out: RenderOutput) -> dict[str, tuple[float, Tensor]]:
+        """Weighted losses that involve the Gaussians and poses alone."""
+        w = self.config.losses
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if w.lambda_gs:
+            terms["gs"] = (w.lambda_gs, exposure_loss(out.images, exposure.long, w.lambda_dssim))
+        if w.lambda_sub and exposure.subframes is not None:
+            terms["sub"] = (w.lambda_sub, subframe_loss(out.images, exposure.subframes))
+        if w.lambda_scale_ratio and self.iteration % 10 == 0:
+            terms["ratio"] = (w.lambda_scale_ratio, scale_ratio_penalty(self.gaussians.scales))
+        if w.lambda_opacity:
+            terms["opacity"] = (w.lambda_opacity, self.gaussians.opacities.mean())
+        if w.lambda_scale:
+            terms["scale"] = (w.lambda_scale, self.gaussians.scales.mean() / self.scene.extent)
+        return terms
+
+    def _network_joins(self) -> bool:
+        r = self.config.recon
+        return (
+            self.network is not None
+            and self.iteration > r.recon_from
+            and (self.iteration - r.recon_from) % r.recon_every == 0
+        )
+
+    def _network_terms(
+        self, exposure: Exposure, out: RenderOutput, random: torch.Generator
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Weighted L_rec and L_joint, on a random crop (or the full frame)."""
+        assert self.network is not None
+        w = self.config.losses
+        crop = self._crop(exposure, random)
+        frames = recon_frames(self.network, exposure, self.u, crop, self.config.data.long_grouping)
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if w.lambda_rec:
+            widths = half_widths(len(frames), w.multi_interval)
+            terms["rec"] = (
+                w.lambda_rec,
+                reblur_loss(frames, lambda a, b: crop.of(exposure.interval(a, b)), widths),
+            )
+        if w.lambda_joint:
+            terms["joint"] = (w.lambda_joint, joint_loss(crop.of(out.images), frames, w.flip))
+        return terms
+
+    def _crop(self, exposure: Exposure, random: torch.Generator) -> Crop:
+        height, width = exposure.camera.height, exposure.camera.width
+        side = self.config.recon.crop
+        h, w = (min(side or size, size) for size in (height, width))
+        top = int(torch.randint(height - h + 1, (1,), generator=random))
+        left = int(torch.randint(width - w + 1, (1,), generator=random))
+        return Crop(top, top + h, left, left + w)
+
+    def _update(self, out: RenderOutput) -> None:
+        """Optimiser steps, learning rates, densification."""
+        o = self.config.optimisation
+        progress = self.iteration / o.iterations
+        self.gaussian_optimiser.param_groups[0]["lr"] = self.scene.extent * decayed(
+            o.means_lr, o.means_lr_final, progress
+        )
+        self.gaussian_optimiser.step()
+        if self.strategy is not None:
+            self.strategy.step(self.gaussians, self.gaussian_optimiser, out.info, self.iteration)
+        self.gaussian_optimiser.zero_grad(set_to_none=True)
+
+        if self.config.motion.optimise_poses and self.iteration % o.pose_every == 0:
+            self.pose_optimiser.param_groups[0]["lr"] = decayed(o.pose_lr, o.pose_lr_final, progress)
+            self.pose_optimiser.step()
+            self.pose_optimiser.zero_grad(set_to_none=True)
+        if self.network_optimiser is not None and self._network_joins():
+            self.network_optimiser.param_groups[0]["lr"] = decayed(o.recon_lr, o.recon_lr_final, progress)
+            self.network_optimiser.step()
+            self.network_optimiser.zero_grad(set_to_none=True)
+
+    def _view_of(self, iteration: int) -> int:
+        """Views in a random order, each once an epoch; a function of the iteration, so it resumes."""
+        epoch, position = divmod(iteration - 1, len(self.exposures))
+        random = torch.Generator().manual_seed(self.config.run.seed * 7_919 + epoch)
+        return int(torch.randperm(len(self.exposures), generator=random)[position])
+
+    # ---- what is kept --------------------------------------------------------------------------------------
+
+    def probe(self) -> float:
+        """PSNR of the first training view's middle render, against its sharp image or else its spikes."""
+        exposure = self.exposures[0]
+        middle = self.spec.subframes // 2
+        with torch.no_grad():
+            image = self._render(exposure, self.trajectory.view(0, self.u[middle : middle + 1])).images[0]
+        target = exposure.long if exposure.subframes is None else exposure.subframes[middle]
+        return float(psnr(image[None], target[None]))
+
+    def save_model(self) -> Path:
+        """Gaussians, network and trajectories of this iteration, in 3DGS's folder layout."""
+        folder = save_iteration(
+            self.config.data.model_path,
+            self.iteration,
+            self.gaussians,
+            self.trajectory,
+            self.network,
+            antialiased=self.config.scene.antialiased,
+        )
+        save_cameras(self.config.data.model_path, self.scene.train, self.trajectory, self.u)
+        return folder
+
+    def _learners(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        learners: dict[str, torch.nn.Module | torch.optim.Optimizer] = {
+            "trajectory": self.trajectory,
+            "gaussian_optimiser": self.gaussian_optimiser,
+            "pose_optimiser": self.pose_optimiser,
+        }
+        if self.network is not None and self.network_optimiser is not None:
+            learners |= {"network": self.network, "network_optimiser": self.network_optimiser}
+        return learners
+
+    def save_checkpoint(self) -> Path:
+        """Everything needed to go on: random numbers are functions of the seed and the iteration."""
+        path = Path(self.config.data.model_path) / f"chkpnt{self.iteration}.pth"
+        state = {name: learner.state_dict() for name, learner in self._learners().items()}
+        state["iteration"] = self.iteration
+        state["gaussians"] = {name: value.detach() for name, value in self.gaussians.raw.items()}
+        state["strategy"] = self.strategy.state_dict() if self.strategy is not None else {}
+        # Gradients of the knots are gathered over several steps, so a checkpoint may fall between.
+        gradient = self.trajectory.increments.grad
+        state["pose_gradient"] = gradient if gradient is not None else torch.zeros(0)
+        save_checkpoint(path, state)
+        for old in path.parent.glob("chkpnt*.pth"):
+            if old != path and old.stem[6:].isdigit() and int(old.stem[6:]) < self.iteration:
+                old.unlink()
+        return path
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Continue where ``save_checkpoint`` stopped."""
+        state = load_checkpoint(path, self.device)
+        try:
+            self.gaussians = GaussianModel(state["gaussians"], self.config.scene.sh_degree).to(self.device)
+            self._make_optimisers()
+            for name, learner in self._learners().items():
+                learner.load_state_dict(state[name])
+            if self.strategy is not None:
+                self.strategy.load_state_dict(state["strategy"])
+            if len(state["pose_gradient"]):
+                self.trajectory.increments.grad = state["pose_gradient"]
+            self.iteration = int(state["iteration"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path}: does not fit this scene and configuration ({error})") from None
+
+
+def run(training: Training) -> int:
+    """The loop: steps, progress, checkpoints, and a clean stop on Ctrl-C."""
+    config = training.config
+    total = config.optimisation.iterations
+    stop = False
+
+    def ask_to_stop(*_: object) -> None:
+        nonlocal stop
+        stop = True
+
+    previous = signal.signal(signal.SIGINT, ask_to_stop)
+    bar = tqdm(
+        total=total, initial=training.iteration, disable=config.run.quiet, dynamic_ncols=True, desc="Training"
+    )
+    started = time.monotonic()
+    try:
+        while training.iteration < total and not stop:
+            terms = training.step()
+            if training.iteration % 50 == 0 or training.iteration == total:
+                bar.set_postfix(
+                    loss=f"{terms['loss']:.4f}", psnr=f"{training.probe():.2f}", N=len(training.gaussians)
+                )
+            bar.update()
+            if training.iteration in config.run.save_iterations:
+                training.save_model()
+            every = config.run.checkpoint_every
+            if every and training.iteration % every == 0 and training.iteration < total:
+                training.save_checkpoint()
+    finally:
+        bar.close()
+        signal.signal(signal.SIGINT, previous)
+    path = training.save_checkpoint()
+    if stop and training.iteration < total:
+        print(
+            f"Stopped after iteration {training.iteration}; {path} has everything. Go on with:\n"
+            f"  python train.py -s {config.data.source_path} -m {config.data.model_path} --resume"
+        )
+        return 130
+    folder = training.save_model()
+    print(f"{total} iterations in {time.monotonic() - started:.0f} s; the model is in {folder}")
+    return 0
+
+
+def resumed(config: Config) -> tuple[Config, Path]:
+    """The stored configuration of the run to go on with, and its newest checkpoint."""
+    folder = config.data.model_path
+    path = latest_checkpoint(folder)
+    if path is None:
+        raise ValueError(f"{folder}: no checkpoint chkpnt<iteration>.pth to resume from")
+    stored = Config.load(folder)
+    stored.run = dataclasses.replace(config.run, seed=stored.run.seed)
+    return stored, path
+
+
+def main() -> int:
+    config = parse_training(None, torch.cuda.is_available())
+    if config.run.resume:
+        config, path = resumed(config)
+        training = Training(config)
+        training.load_checkpoint(path)
+    else:
+        training = Training(config)
+        config.save(config.data.model_path)
+    return run(training)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,81 @@
+"""The losses of USP-Gaussian, as pure functions of images.
+
+Symbols follow the paper: E(T) the long exposure, I_gs a render, I_rec a Recon-Net frame, M sub-frames.
+Images are [M, C, H, W] (or [C, H, W] for one), intensities in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from utils.image_metrics import ssim
+
+
+def l1(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute difference, weighted per pixel where a weight is given (weights of mean 1)."""
+    difference = (a - b).abs()
+    return (difference if weight is None else difference * weight).mean()
+
+
+def exposure_loss(renders: Tensor, long_exposure: Tensor, dssim: float = 0.2) -> Tensor:
+    """L_gs: the mean of the M renders [M, C, H, W] against E(T) [C, H, W] (eq. 9 of the paper).
+
+    ``(1 - dssim) L1 + dssim (1 - SSIM)``, the 3DGS mixture.
+    """
+    blurred = renders.mean(0)
+    loss = (1 - dssim) * l1(blurred, long_exposure)
+    if dssim:
+        loss = loss + dssim * (1 - ssim(blurred[None], long_exposure[None]))
+    return loss
+
+
+def half_widths(subframes: int, multi_interval: bool = True) -> list[int]:
+    """Half-widths k of the reblur intervals c-k..c+k around the middle sub-frame c: 3..6 for M = 13."""
+    widest = (subframes - 1) // 2
+    return list(range(max(subframes // 4, 1), widest + 1)) if multi_interval else [widest]
+
+
+def reblur_loss(
+    frames: Tensor, interval: Callable[[int, int], Tensor], widths: Sequence[int], weight: Tensor | None = None
+) -> Tensor:
+    """L_rec: Recon-Net's frames, blurred again over sub-intervals, against the spikes' own mean there.
+
+    Args:
+        frames: Recon-Net frames [M, C, h, w].
+        interval: gives the target mean [C, h, w] of the sub-frames a..b (inclusive).
+        widths: half-widths k; the loss is the mean over them.
+    """
+    middle = (len(frames) - 1) // 2
+    terms = [
+        l1(frames[middle - k : middle + k + 1].mean(0), interval(middle - k, middle + k), weight) for k in widths
+    ]
+    return torch.stack(terms).mean()
+
+
+def joint_loss(renders: Tensor, frames: Tensor, flip: bool = True) -> Tensor:
+    """L_joint: render against Recon-Net frame at the same sub-frame, averaged over M.
+
+    A blurred mean cannot tell a trajectory from its reverse, so with ``flip`` the smaller of the pairing in
+    order and in reverse counts (the sub-frames must then be symmetric about the middle).
+    """
+    forward = l1(renders, frames)
+    if not flip:
+        return forward
+    return torch.minimum(forward, l1(renders, frames.flip(0)))
+
+
+def subframe_loss(renders: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+    """L_sub: every render against the spikes' own intensity in a narrow window about its instant."""
+    return l1(renders, targets, weight)
+
+
+def scale_ratio_penalty(scales: Tensor, largest: float = 10.0) -> Tensor:
+    """Mean excess of each Gaussian's longest over its shortest axis beyond ``largest`` (PhysGaussian eq. 17).
+
+    ``scales`` [N, 3].
+    """
+    ratio = scales.amax(-1) / scales.amin(-1)
+    return (ratio.clamp_min(largest) - largest).mean()
