@@ -9,7 +9,7 @@ CPU_RASTERIZER := submodules/diff-gaussian-rasterization-cpu
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.txt requirements-dev.txt $(shell find $(CPU_RASTERIZER) -name '*.[ch]pp' -o -name '*.toml' -o -name '*.h' -o -name 'CMakeLists.txt' -o -path '*diff_gaussian_rasterization_cpu/*.py' 2>/dev/null)
+$(VENV)/.ready: requirements.txt requirements-dev.txt $(shell find $(CPU_RASTERIZER) -name '*.[ch]pp' -o -name '*.toml' -o -name '*.h' -o -name 'CMakeLists.txt' -o -path '*/python/*.py' 2>/dev/null)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q -r requirements.txt -r requirements-dev.txt

@@ -1,0 +1,262 @@
+"""The native rasterizer as a torch function with gradients to everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diff_gaussian_rasterization_cpu import _native
+from diff_gaussian_rasterization_cpu.reference import arrange
+
+RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+RASTERIZE_MODES = ("classic", "antialiased")
+
+
+class Info(dict[str, Any]):
+    """Statistics of a call under gsplat's keys; what costs time is computed when first asked for.
+
+    ``radii`` [M, N, 2] int32 (0: culled), ``means2d`` [M, N, 2] pixels, ``depths`` [M, N], ``conics``
+    [M, N, 3], ``opacities`` [M, N] (antialias compensation included), ``width``, ``height``, ``n_cameras``,
+    ``n_invalid`` (Gaussians left out for NaN or infinite parameters), ``n_pairs`` (tile entries).
+    """
+
+    LAZY = ("radii", "means2d", "depths", "conics", "opacities")
+
+    def __init__(self, state: Any, views: int, count: int, **known: Any):
+        super().__init__(known)
+        self._state, self._shape = state, (views, count)
+
+    def __missing__(self, key: str) -> Tensor:
+        if key not in self.LAZY:
+            raise KeyError(key)
+        views, count = self._shape
+        arrays = {
+            "means2d": torch.empty(views, count, 2),
+            "depths": torch.empty(views, count),
+            "conics": torch.empty(views, count, 3),
+            "opacities": torch.empty(views, count),
+            "radii": torch.empty(views, count, 2, dtype=torch.int32),
+        }
+        self._state.statistics(*(arrays[k].numpy() for k in ("means2d", "depths", "conics", "opacities", "radii")))
+        for name, array in arrays.items():
+            self.setdefault(name, array)
+        value: Tensor = self[key]
+        return value
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        viewmats: Tensor,
+        backgrounds: Tensor | None,
+        means2d: Tensor | None,
+        ks: Tensor,
+        absgrad: bool,
+        holder: dict[str, Any],
+        options: dict[str, Any],
+    ) -> tuple[Tensor, Tensor]:
+        inputs = [x.detach().contiguous() for x in (means, quats, scales, opacities, colors)]
+        state = _native.forward(
+            *(x.numpy() for x in inputs),
+            viewmats=viewmats.detach().contiguous().numpy(),
+            ks=ks.contiguous().numpy(),
+            backgrounds=None if backgrounds is None else backgrounds.detach().contiguous().numpy(),
+            **options,
+        )
+        holder["state"] = state
+        image, transmittance = (torch.from_numpy(x) for x in state.pictures())
+        if means2d is not None:
+            info = Info(state, len(viewmats), len(means))
+            means2d.data.copy_(info["means2d"])
+        ctx.state, ctx.means2d, ctx.absgrad = state, means2d, absgrad
+        ctx.has_backgrounds = backgrounds is not None
+        ctx.set_materialize_grads(False)
+        # The image is saved so that torch notices if somebody writes into it: the state shares its memory.
+        ctx.save_for_backward(*inputs, image, transmittance)
+        return image, transmittance
+
+    @staticmethod
+    def backward(ctx: Any, grad_image: Tensor | None, grad_transmittance: Tensor | None) -> Any:  # type: ignore[override]
+        *inputs, image, transmittance = ctx.saved_tensors
+        if grad_image is None and grad_transmittance is None:
+            return (None,) * 12
+        if grad_image is None:
+            grad_image = torch.zeros_like(image)
+        grad_image = grad_image.contiguous()
+        views = len(image)
+        needs = ctx.needs_input_grad
+        outputs = [torch.empty_like(x) if need else None for x, need in zip(inputs, needs[:5], strict=True)]
+        grad_viewmats = torch.empty(views, 4, 4) if needs[5] else None
+        screen = torch.empty(views, len(inputs[0]), 2) if needs[7] else None
+        absolute = torch.empty(views, len(inputs[0]), 2) if needs[7] and ctx.absgrad else None
+
+        def array(x: Tensor | None) -> Any:
+            return None if x is None else x.numpy()
+
+        _native.backward(
+            ctx.state,
+            *(x.numpy() for x in inputs),
+            grad_image.numpy(),
+            None if grad_transmittance is None else grad_transmittance.contiguous().numpy(),
+            *(array(x) for x in outputs),
+            array(grad_viewmats),
+            array(screen),
+            array(absolute),
+        )
+        if absolute is not None:
+            ctx.means2d.absgrad = absolute
+        grad_backgrounds = None
+        if needs[6]:
+            color = grad_image[:, : inputs[4].shape[-1]]
+            grad_backgrounds = torch.einsum("mchw,mhw->mc", color, transmittance)
+        return (*outputs, grad_viewmats, grad_backgrounds, screen, None, None, None, None)
+
+
+def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+    wanted = "[" + ", ".join("any" if s is None else str(s) for s in shape) + "]"
+    if x.ndim != len(shape) or any(s is not None and s != t for s, t in zip(shape, x.shape, strict=True)):
+        raise ValueError(f"{name}: expected shape {wanted}, got {list(x.shape)}")
+    if x.dtype != torch.float32:
+        raise ValueError(f"{name}: expected float32, got {str(x.dtype).removeprefix('torch.')}")
+    if x.device.type != "cpu":
+        raise ValueError(f"{name}: expected a tensor on the CPU, got one on {x.device}")
+
+
+def rasterization(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    eps2d: float = 0.3,
+    sh_degree: int | None = None,
+    backgrounds: Tensor | None = None,
+    render_mode: str = "RGB",
+    absgrad: bool = False,
+    rasterize_mode: str = "classic",
+    *,
+    screen_gradients: bool = True,
+    crop: tuple[int, int, int, int] | None = None,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Render N Gaussians from M cameras (gsplat 1.5's call; all tensors float32 on the CPU).
+
+    Args:
+        means: centres [N, 3], world units.
+        quats: orientations [N, 4], wxyz, of any length.
+        scales: standard deviations along the axes [N, 3], world units.
+        opacities: [N], in [0, 1].
+        colors: [N, C], or spherical-harmonic coefficients [N, K, C] with ``sh_degree``; C = 1 or 3.
+        viewmats: world-to-camera [M, 4, 4], OpenCV axes, rigid.
+        Ks: camera matrices [M, 3, 3], pixels; no gradient.
+        width, height: pixels.
+        near_plane, far_plane: Gaussians whose centre is nearer or farther are left out.
+        eps2d: variance added on the screen, square pixels (0.3: the 3DGS low-pass).
+        sh_degree: active degree, at most what K holds.
+        backgrounds: [M, C], or None for black.
+        render_mode: RGB, D (accumulated depth), ED (expected depth), RGB+D, RGB+ED.
+        absgrad: also gather absolute screen gradients, in ``info["means2d"].absgrad`` after backward.
+        rasterize_mode: classic, or antialiased (opacity compensated for ``eps2d``).
+        screen_gradients: keep gradients of the projected centres, in ``info["means2d"].grad`` after
+            backward; without them a step is a little faster.
+        crop: (left, top, width, height) in pixels: render that rectangle alone.
+
+    Returns:
+        renders [M, H, W, C (+ 1)], alphas [M, H, W, 1] and ``info`` (see ``Info``).
+
+    Raises:
+        ValueError: a wrong shape, type, device or value; checked before any work.
+    """
+    n, m = len(means), len(viewmats)
+    _check("means", means, (None, 3))
+    _check("quats", quats, (n, 4))
+    _check("scales", scales, (n, 3))
+    _check("opacities", opacities, (n,))
+    _check("viewmats", viewmats, (None, 4, 4))
+    _check("Ks", Ks, (m, 3, 3))
+    if sh_degree is None:
+        _check("colors", colors, (n, None))
+        coefficients, degree = 0, 0
+    else:
+        _check("colors", colors, (n, None, None))
+        coefficients, degree = colors.shape[1], sh_degree
+        if not 0 <= degree <= 3 or (degree + 1) ** 2 > coefficients:
+            raise ValueError(f"sh_degree: {degree} needs {(degree + 1) ** 2} coefficients (at most 16), colors has {coefficients}")
+    channels = colors.shape[-1]
+    if channels not in (1, 3):
+        raise ValueError(f"colors: expected 1 or 3 channels, got {channels}")
+    if backgrounds is not None:
+        _check("backgrounds", backgrounds, (m, channels))
+    if render_mode not in RENDER_MODES:
+        raise ValueError(f"render_mode: expected one of {', '.join(RENDER_MODES)}, got {render_mode!r}")
+    if rasterize_mode not in RASTERIZE_MODES:
+        raise ValueError(f"rasterize_mode: expected one of {', '.join(RASTERIZE_MODES)}, got {rasterize_mode!r}")
+    for name, size in (("width", width), ("height", height)):
+        if not 1 <= size <= 65535:
+            raise ValueError(f"{name}: expected 1 to 65535 pixels, got {size}")
+    if m < 1:
+        raise ValueError("viewmats: expected at least one camera, got none")
+    for name, x in (("viewmats", viewmats), ("Ks", Ks)):
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    if not bool((Ks[:, [0, 1], [0, 1]] > 0).all()):
+        raise ValueError("Ks: expected positive focal lengths")
+    if crop is not None:
+        left, top, w, h = crop
+        if left < 0 or top < 0 or w < 1 or h < 1 or left + w > width or top + h > height:
+            raise ValueError(f"crop: {crop} does not lie in a picture of {width}x{height} pixels")
+
+    learning = torch.is_grad_enabled() and any(
+        x.requires_grad for x in (means, quats, scales, opacities, colors, viewmats)
+    )
+    means2d = torch.zeros(m, n, 2, requires_grad=True) if learning and screen_gradients else None
+    holder: dict[str, Any] = {}
+    image, transmittance = _Rasterize.apply(
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        backgrounds,
+        means2d,
+        Ks.detach(),
+        absgrad,
+        holder,
+        {
+            "coefficients": coefficients,
+            "degree": degree,
+            "width": width,
+            "height": height,
+            "crop": crop,
+            "near_plane": near_plane,
+            "far_plane": far_plane,
+            "eps2d": eps2d,
+            "antialiased": rasterize_mode == "antialiased",
+            "with_depth": "D" in render_mode,
+        },
+    )
+    state = holder["state"]
+    info = Info(
+        state, m, n, width=width, height=height, n_cameras=m, n_invalid=state.invalid, n_pairs=state.pairs
+    )
+    if means2d is not None:
+        info["means2d"] = means2d
+    alphas = (1 - transmittance)[..., None]
+    renders = arrange(image.permute(0, 2, 3, 1), alphas, render_mode)
+    return renders, alphas, info

@@ -1,0 +1,658 @@
+// The arithmetic of the rasterizer, compiled once an instruction set (DGR_ISA names it).
+//
+// Notation: W, t world-to-camera; M = R(q) diag(s); T = J W with J the Jacobian of the projection (EWA,
+// Zwicker et al. 2001); B = T M, so that the screen covariance is B B^T + eps I.  The determinant of B B^T is
+// |b0 x b1|^2 (Cauchy-Binet): no difference of products that a needle would cancel.
+#include "kernel.hpp"
+#include "simd.hpp"
+
+#define DGR_CONCAT_(a, b) a##b
+#define DGR_CONCAT(a, b) DGR_CONCAT_(a, b)
+#define DGR_STR_(a) #a
+#define DGR_STR(a) DGR_STR_(a)
+
+namespace {
+
+using namespace dgr;
+
+constexpr float kLog2e = 1.44269504088896340736f;
+constexpr float kLn2 = 0.69314718055994530942f;
+constexpr float kLog2AlphaMin = -7.99435343685885793770f;  // log2(1/255)
+constexpr int kParts = kBlock / kLanes;                    // vectors a prepared row holds
+constexpr int kVectors = 4;                                // vectors of pixels in registers
+constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
+
+// Rows of a prepared block.
+enum { kMean = 0, kAxes = 3, kOpacity = 12, kValid = 13, kColor = 14 };
+
+constexpr float kY0 = 0.28209479177387814f, kY1 = 0.4886025119029199f;
+constexpr float kY2a = 1.0925484305920792f, kY2b = 0.31539156525252005f, kY2c = 0.5462742152960396f;
+constexpr float kY3a = 0.5900435899266435f, kY3b = 2.890611442640554f, kY3c = 0.4570457994644658f,
+                kY3d = 0.3731763325901154f, kY3e = 1.445305721320277f;
+
+// Real spherical harmonics in 3DGS's order and signs.
+inline void sh_basis(int degree, vf x, vf y, vf z, vf* b) {
+  b[0] = splat(kY0);
+  if (degree < 1) return;
+  b[1] = -kY1 * y;
+  b[2] = kY1 * z;
+  b[3] = -kY1 * x;
+  if (degree < 2) return;
+  const vf xx = x * x, yy = y * y, zz = z * z;
+  b[4] = kY2a * x * y;
+  b[5] = -kY2a * y * z;
+  b[6] = kY2b * (2 * zz - xx - yy);
+  b[7] = -kY2a * x * z;
+  b[8] = kY2c * (xx - yy);
+  if (degree < 3) return;
+  b[9] = -kY3a * y * (3 * xx - yy);
+  b[10] = kY3b * x * y * z;
+  b[11] = -kY3c * y * (4 * zz - xx - yy);
+  b[12] = kY3d * z * (2 * zz - 3 * xx - 3 * yy);
+  b[13] = -kY3c * x * (4 * zz - xx - yy);
+  b[14] = kY3e * z * (xx - yy);
+  b[15] = -kY3a * x * (xx - 3 * yy);
+}
+
+// Gradient of sum_k w_k Y_k(x, y, z) with respect to the direction.
+inline void sh_direction(int degree, vf x, vf y, vf z, const vf* w, vf& gx, vf& gy, vf& gz) {
+  gx = gy = gz = vf{};
+  if (degree < 1) return;
+  gy -= kY1 * w[1];
+  gz += kY1 * w[2];
+  gx -= kY1 * w[3];
+  if (degree < 2) return;
+  gx += kY2a * y * w[4] - 2 * kY2b * x * w[6] - kY2a * z * w[7] + 2 * kY2c * x * w[8];
+  gy += kY2a * x * w[4] - kY2a * z * w[5] - 2 * kY2b * y * w[6] - 2 * kY2c * y * w[8];
+  gz += -kY2a * y * w[5] + 4 * kY2b * z * w[6] - kY2a * x * w[7];
+  if (degree < 3) return;
+  const vf xx = x * x, yy = y * y, zz = z * z;
+  gx += -6 * kY3a * x * y * w[9] + kY3b * y * z * w[10] + 2 * kY3c * x * y * w[11] - 6 * kY3d * x * z * w[12] -
+        kY3c * (4 * zz - 3 * xx - yy) * w[13] + 2 * kY3e * x * z * w[14] - 3 * kY3a * (xx - yy) * w[15];
+  gy += -3 * kY3a * (xx - yy) * w[9] + kY3b * x * z * w[10] - kY3c * (4 * zz - xx - 3 * yy) * w[11] -
+        6 * kY3d * y * z * w[12] + 2 * kY3c * x * y * w[13] - 2 * kY3e * y * z * w[14] + 6 * kY3a * x * y * w[15];
+  gz += kY3b * x * y * w[10] - 8 * kY3c * y * z * w[11] + kY3d * (6 * zz - 3 * xx - 3 * yy) * w[12] -
+        8 * kY3c * x * z * w[13] + kY3e * (xx - yy) * w[14];
+}
+
+// log2 of positive, finite x: exponent, and an odd series of (m - 1) / (m + 1) on [1/sqrt 2, sqrt 2).
+inline vf log2_positive(vf x) {
+  const vi bits = (vi)x;
+  const vi shifted = bits - 0x3f3504f3;  // bits of 1/sqrt 2
+  const vi exponent = shifted >> 23;
+  const vf m = (vf)(bits - (exponent << 23));
+  const vf t = (m - 1.0f) / (m + 1.0f);
+  const vf tt = t * t;
+  vf p = splat(1.0f / 9);
+  p = p * tt + 1.0f / 7;
+  p = p * tt + 1.0f / 5;
+  p = p * tt + 1.0f / 3;
+  p = p * tt + 1.0f;
+  return __builtin_convertvector(exponent, vf) + (2 * kLog2e) * t * p;
+}
+
+inline bool finite(float x) { return x - x == 0.0f; }
+
+void prepare(const Scene& s, int first, int last, float* prepared, int* invalid) {
+  const int size = prepared_floats(s);
+  const int used = s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1;
+  int bad = 0;
+  for (int block = first; block < last; ++block) {
+    float* out = prepared + size_t(block) * size;
+    for (int lane = 0; lane < kBlock; ++lane) {
+      const int n = block * kBlock + lane;
+      auto row = [&](int r) -> float& { return out[r * kBlock + lane]; };
+      if (n >= s.count) {
+        for (int r = 0; r < size / kBlock; ++r) row(r) = 0.0f;
+        continue;
+      }
+      const float* mean = s.means + 3 * size_t(n);
+      const float* q = s.quats + 4 * size_t(n);
+      const float* scale = s.scales + 3 * size_t(n);
+      const float opacity = s.opacities[n];
+      const float norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
+      bool good = finite(mean[0] + mean[1] + mean[2]) && finite(norm2) && norm2 > 0 &&
+                  finite(scale[0] + scale[1] + scale[2]) && finite(opacity);
+      const int stride = s.coefficients ? s.coefficients * s.channels : s.channels;
+      const float* color = s.colors + size_t(n) * stride;
+      for (int k = 0; k < used * s.channels; ++k) {
+        good = good && finite(color[k]);
+        row(kColor + k) = color[k];
+      }
+      if (!good) {
+        ++bad;
+        for (int r = 0; r < size / kBlock; ++r) row(r) = 0.0f;
+        continue;
+      }
+      const float inverse = 1.0f / __builtin_sqrtf(norm2);
+      const float w = q[0] * inverse, x = q[1] * inverse, y = q[2] * inverse, z = q[3] * inverse;
+      const float rotation[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),
+                                 2 * (x * y + w * z),     1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+                                 2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
+      for (int i = 0; i < 3; ++i) row(kMean + i) = mean[i];
+      for (int i = 0; i < 9; ++i) row(kAxes + i) = rotation[i] * scale[i % 3];
+      row(kOpacity) = opacity;
+      row(kValid) = 1.0f;
+    }
+  }
+  *invalid += bad;
+}
+
+// All that both directions need of one vector of Gaussians in one camera.
+struct Projected {
+  vf x, y, z, iz, xz, yz;           // camera space; x/z and y/z after the clamp
+  mask x_free, y_free;              // where the clamp did nothing
+  vf j00, j02, j11, j12;
+  vf t0[3], t1[3], b0[3], b1[3];
+  vf c00, c01, c11, det0, inverse_det;
+};
+
+inline vf row(const float* block, int r, int part) { return load(block + r * kBlock + part * kLanes); }
+
+inline void project_vector(const Camera& cam, float eps, const float* block, int part, Projected& p) {
+  const float* w = cam.rotation;
+  const vf mx = row(block, kMean, part), my = row(block, kMean + 1, part), mz = row(block, kMean + 2, part);
+  p.x = w[0] * mx + w[1] * my + w[2] * mz + cam.translation[0];
+  p.y = w[3] * mx + w[4] * my + w[5] * mz + cam.translation[1];
+  p.z = w[6] * mx + w[7] * my + w[8] * mz + cam.translation[2];
+  p.iz = 1.0f / p.z;
+  const vf xz = p.x * p.iz, yz = p.y * p.iz;
+  p.xz = vmin(vmax(xz, splat(cam.x_low)), splat(cam.x_high));
+  p.yz = vmin(vmax(yz, splat(cam.y_low)), splat(cam.y_high));
+  p.x_free = ge(xz, splat(cam.x_low)) & ge(splat(cam.x_high), xz);
+  p.y_free = ge(yz, splat(cam.y_low)) & ge(splat(cam.y_high), yz);
+  p.j00 = cam.fx * p.iz;
+  p.j02 = -p.j00 * p.xz;
+  p.j11 = cam.fy * p.iz;
+  p.j12 = -p.j11 * p.yz;
+  for (int i = 0; i < 3; ++i) {
+    p.t0[i] = p.j00 * w[i] + p.j02 * w[6 + i];
+    p.t1[i] = p.j11 * w[3 + i] + p.j12 * w[6 + i];
+  }
+  for (int j = 0; j < 3; ++j) {
+    const vf m0 = row(block, kAxes + j, part), m1 = row(block, kAxes + 3 + j, part),
+             m2 = row(block, kAxes + 6 + j, part);
+    p.b0[j] = p.t0[0] * m0 + p.t0[1] * m1 + p.t0[2] * m2;
+    p.b1[j] = p.t1[0] * m0 + p.t1[1] * m1 + p.t1[2] * m2;
+  }
+  p.c00 = p.b0[0] * p.b0[0] + p.b0[1] * p.b0[1] + p.b0[2] * p.b0[2];
+  p.c01 = p.b0[0] * p.b1[0] + p.b0[1] * p.b1[1] + p.b0[2] * p.b1[2];
+  p.c11 = p.b1[0] * p.b1[0] + p.b1[1] * p.b1[1] + p.b1[2] * p.b1[2];
+  const vf k0 = p.b0[1] * p.b1[2] - p.b0[2] * p.b1[1], k1 = p.b0[2] * p.b1[0] - p.b0[0] * p.b1[2],
+           k2 = p.b0[0] * p.b1[1] - p.b0[1] * p.b1[0];
+  p.det0 = k0 * k0 + k1 * k1 + k2 * k2;
+  p.inverse_det = 1.0f / (p.det0 + eps * (p.c00 + p.c11) + eps * eps);
+  p.c00 += eps;
+  p.c11 += eps;
+}
+
+inline void direction(const Camera& cam, const float* block, int part, vf& x, vf& y, vf& z, vf& inverse) {
+  x = row(block, kMean, part) - cam.centre[0];
+  y = row(block, kMean + 1, part) - cam.centre[1];
+  z = row(block, kMean + 2, part) - cam.centre[2];
+  inverse = 1.0f / vsqrt(vmax(x * x + y * y + z * z, splat(1e-30f)));
+  x *= inverse;
+  y *= inverse;
+  z *= inverse;
+}
+
+void project(const Scene& s, const Settings& settings, const Camera& cam, const float* prepared, int first, int last,
+             float* records, float* depths) {
+  const int size = prepared_floats(s);
+  const int channels = s.channels + settings.with_depth;
+  const int stride = record_stride(channels);
+  const int used = (s.degree + 1) * (s.degree + 1);
+  for (int block = first; block < last; ++block) {
+    const float* data = prepared + size_t(block) * size;
+    for (int part = 0; part < kParts; ++part) {
+      const int base = block * kBlock + part * kLanes;
+      if (base >= s.count) break;
+      Projected p;
+      project_vector(cam, settings.eps2d, data, part, p);
+      vf opacity = row(data, kOpacity, part);
+      if (settings.antialiased) opacity *= vsqrt(vmax(p.det0 * p.inverse_det, vf{}));
+      const vf u = cam.fx * p.x * p.iz + cam.cx, v = cam.fy * p.y * p.iz + cam.cy;
+      mask seen = gt(p.z, splat(settings.near_plane)) & gt(splat(settings.far_plane), p.z) &
+                  gt(row(data, kValid, part), vf{}) & ge(opacity, splat(kAlphaMin));
+      const vf level = log2_positive(vmax(opacity, splat(1e-30f)));
+      // Where alpha reaches 1/255: exp(-x^2 / 2 c00) = 1 / (255 opacity) along each axis.
+      const vf reach = vmax((2 * kLn2) * (level - kLog2AlphaMin), vf{});
+      const vf rx = vsqrt(reach * p.c00), ry = vsqrt(reach * p.c11);
+      const float x0 = float(settings.crop_x0), y0 = float(settings.crop_y0);
+      seen = seen & gt(u + rx, splat(x0)) & gt(splat(x0 + float(settings.width)), u - rx) & gt(v + ry, splat(y0)) &
+             gt(splat(y0 + float(settings.height)), v - ry);
+      store(depths + base, keep(seen, p.z));
+      if (!any(seen)) continue;
+
+      float out[12][kLanes];
+      store(out[0], u);
+      store(out[1], v);
+      store(out[2], (0.5f * kLog2e) * p.c11 * p.inverse_det);
+      store(out[3], -kLog2e * p.c01 * p.inverse_det);
+      store(out[4], (0.5f * kLog2e) * p.c00 * p.inverse_det);
+      store(out[5], level);
+      if (s.coefficients) {
+        vf dx, dy, dz, inverse, basis[kMaxSh];
+        direction(cam, data, part, dx, dy, dz, inverse);
+        sh_basis(s.degree, dx, dy, dz, basis);
+        for (int c = 0; c < s.channels; ++c) {
+          vf color = splat(0.5f);
+          for (int k = 0; k < used; ++k) color += basis[k] * row(data, kColor + k * s.channels + c, part);
+          store(out[6 + c], vmax(color, vf{}));
+        }
+      } else {
+        for (int c = 0; c < s.channels; ++c) store(out[6 + c], row(data, kColor + c, part));
+      }
+      if (settings.with_depth) store(out[6 + s.channels], p.z);
+      for (int lane = 0; lane < kLanes && base + lane < s.count; ++lane) {
+        if (depths[base + lane] == 0.0f) continue;
+        float* record = records + size_t(base + lane) * stride;
+        for (int j = 0; j < 6 + channels; ++j) record[j] = out[j][lane];
+      }
+    }
+  }
+}
+
+// Coordinates of the pixels of one pass over a tile.
+struct Pixels {
+  vf x[kVectors], y[kVectors];
+  Pixels(const Settings& s, int tile_x, int tile_y, int pass) {
+    for (int k = 0; k < kVectors; ++k)
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int i = (pass * kVectors + k) * kLanes + lane;
+        x[k][lane] = float(s.crop_x0 + tile_x * kTile + i % kTile) + 0.5f;
+        y[k][lane] = float(s.crop_y0 + tile_y * kTile + i / kTile) + 0.5f;
+      }
+  }
+};
+
+// Copies between an image plane and a tile's 64 pixels; outside the image pixels are zero.
+inline void read_tile(const Settings& s, const float* plane, int tile_x, int tile_y, float* tile) {
+  const int columns = s.width - tile_x * kTile < kTile ? s.width - tile_x * kTile : kTile;
+  for (int r = 0; r < kTile; ++r) {
+    const int y = tile_y * kTile + r;
+    for (int c = 0; c < kTile; ++c)
+      tile[r * kTile + c] = y < s.height && c < columns ? plane[size_t(y) * s.width + tile_x * kTile + c] : 0.0f;
+  }
+}
+
+inline void write_tile(const Settings& s, float* plane, int tile_x, int tile_y, const float* tile) {
+  const int columns = s.width - tile_x * kTile < kTile ? s.width - tile_x * kTile : kTile;
+  for (int r = 0; r < kTile && tile_y * kTile + r < s.height; ++r)
+    std::memcpy(plane + size_t(tile_y * kTile + r) * s.width + tile_x * kTile, tile + r * kTile,
+                columns * sizeof(float));
+}
+
+template <int NC>
+void blend_rows(const Settings& s, const float* records, const uint32_t* starts, const uint32_t* list,
+                const float* background, int row0, int row1, float* image, float* transmittance) {
+  constexpr int stride = NC <= 2 ? 8 : 12;
+  const size_t plane = size_t(s.width) * s.height;
+  const vf alpha_max = splat(kAlphaMax), t_min = splat(kTransmittanceMin), cut = splat(kLog2AlphaMin);
+  for (int ty = row0; ty < row1; ++ty)
+    for (int tx = 0; tx < s.tiles_x; ++tx) {
+      const int tile = ty * s.tiles_x + tx;
+      const uint32_t begin = starts[tile], end = starts[tile + 1];
+      float out_t[kTile * kTile], out_c[NC][kTile * kTile];
+      for (int pass = 0; pass < kPasses; ++pass) {
+        const Pixels at(s, tx, ty, pass);
+        vf t[kVectors], color[NC][kVectors];
+        mask live[kVectors];
+        for (int k = 0; k < kVectors; ++k) {
+          t[k] = splat(1.0f);
+          live[k] = all();
+          for (int c = 0; c < NC; ++c) color[c][k] = vf{};
+        }
+        for (uint32_t i = begin; i < end; ++i) {
+          const float* r = records + size_t(list[i]) * stride;
+          bool died = false;
+          const vf a = splat(r[2]), b = splat(r[3]), cc = splat(r[4]), u = splat(r[0]), v = splat(r[1]);
+          for (int k = 0; k < kVectors; ++k) {
+            const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
+            const vf power = (r[5] - a * dx * dx) - dy * (b * dx + cc * dy);
+            const mask hit = ge(power, cut) & live[k];
+            if (!any(hit)) continue;
+            const vf alpha = vmin(exp2_small(power), alpha_max);
+            vf weight = t[k] * alpha;
+            const vf next = t[k] - weight;
+            const mask enough = gt(next, t_min);
+            const mask blended = hit & enough;
+            const mask ended = andnot(hit, enough);
+            weight = keep(blended, weight);
+            t[k] -= weight;
+            for (int c = 0; c < NC; ++c) color[c][k] += weight * r[6 + c];
+            live[k] = andnot(live[k], ended);
+            died = died || any(ended);
+          }
+          if (died) {
+            mask left = live[0];
+            for (int k = 1; k < kVectors; ++k) left = left | live[k];
+            if (!any(left)) break;
+          }
+        }
+        for (int k = 0; k < kVectors; ++k) {
+          const int offset = (pass * kVectors + k) * kLanes;
+          store(out_t + offset, t[k]);
+          for (int c = 0; c < NC; ++c) store(out_c[c] + offset, color[c][k] + t[k] * background[c]);
+        }
+      }
+      write_tile(s, transmittance, tx, ty, out_t);
+      for (int c = 0; c < NC; ++c) write_tile(s, image + c * plane, tx, ty, out_c[c]);
+    }
+}
+
+// The same loop with the same decisions, front to back: what lies behind a Gaussian is the whole picture
+// less what was accumulated so far, so transmittance is never divided by (only 1 - alpha, at least 0.01).
+template <int NC, bool Absolute>
+void blend_rows_backward(const Settings& s, const float* records, const uint32_t* starts, const uint32_t* list,
+                         const float* image, const float* transmittance, const float* grad_image,
+                         const float* grad_transmittance, int row0, int row1, float* sums, float* absolute) {
+  constexpr int stride = NC <= 2 ? 8 : 12;
+  constexpr int sum_stride = NC <= 2 ? 8 : 16;
+  const size_t plane = size_t(s.width) * s.height;
+  const vf alpha_max = splat(kAlphaMax), t_min = splat(kTransmittanceMin), cut = splat(kLog2AlphaMin);
+  for (int ty = row0; ty < row1; ++ty)
+    for (int tx = 0; tx < s.tiles_x; ++tx) {
+      const int tile = ty * s.tiles_x + tx;
+      const uint32_t begin = starts[tile], end = starts[tile + 1];
+      if (begin == end) continue;
+      float in_t[kTile * kTile], in_gt[kTile * kTile], in_c[kTile * kTile], in_g[NC][kTile * kTile];
+      float in_rest[kTile * kTile];
+      read_tile(s, transmittance, tx, ty, in_t);
+      for (int i = 0; i < kTile * kTile; ++i) in_rest[i] = 0.0f;
+      if (grad_transmittance != nullptr) {
+        read_tile(s, grad_transmittance, tx, ty, in_gt);
+        for (int i = 0; i < kTile * kTile; ++i) in_rest[i] = in_gt[i] * in_t[i];
+      }
+      for (int c = 0; c < NC; ++c) {
+        read_tile(s, grad_image + c * plane, tx, ty, in_g[c]);
+        read_tile(s, image + c * plane, tx, ty, in_c);
+        for (int i = 0; i < kTile * kTile; ++i) in_rest[i] += in_g[c][i] * in_c[i];
+      }
+      for (int pass = 0; pass < kPasses; ++pass) {
+        const Pixels at(s, tx, ty, pass);
+        vf t[kVectors], rest[kVectors], grad[NC][kVectors];
+        mask live[kVectors];
+        for (int k = 0; k < kVectors; ++k) {
+          const int offset = (pass * kVectors + k) * kLanes;
+          t[k] = splat(1.0f);
+          live[k] = all();
+          rest[k] = load(in_rest + offset);
+          for (int c = 0; c < NC; ++c) grad[c][k] = load(in_g[c] + offset);
+        }
+        for (uint32_t i = begin; i < end; ++i) {
+          const float* r = records + size_t(list[i]) * stride;
+          bool died = false, touched = false;
+          vf s0{}, sx{}, sy{}, sxx{}, sxy{}, syy{}, sc[NC], ax{}, ay{};
+          for (int c = 0; c < NC; ++c) sc[c] = vf{};
+          const vf a = splat(r[2]), b = splat(r[3]), cc = splat(r[4]), u = splat(r[0]), v = splat(r[1]);
+          for (int k = 0; k < kVectors; ++k) {
+            const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
+            const vf power = (r[5] - a * dx * dx) - dy * (b * dx + cc * dy);
+            const mask hit = ge(power, cut) & live[k];
+            if (!any(hit)) continue;
+            const vf raw = exp2_small(power);
+            const vf alpha = vmin(raw, alpha_max);
+            vf weight = t[k] * alpha;
+            const vf next = t[k] - weight;
+            const mask enough = gt(next, t_min);
+            const mask blended = hit & enough;
+            const mask ended = andnot(hit, enough);
+            live[k] = andnot(live[k], ended);
+            died = died || any(ended);
+            weight = keep(blended, weight);
+            vf along{};
+            for (int c = 0; c < NC; ++c) {
+              along += grad[c][k] * r[6 + c];
+              sc[c] += weight * grad[c][k];
+            }
+            rest[k] -= weight * along;
+            // dL/dalpha times alpha; none where alpha is held at its maximum.
+            const mask moves = blended & gt(alpha_max, raw);
+            const vf g = keep(moves, weight * along - alpha * rest[k] / (1.0f - alpha));
+            t[k] -= weight;
+            touched = true;
+            const vf gy = g * dy;
+            s0 += g;
+            sy += gy;
+            syy += gy * dy;
+            if constexpr (kLanes < 8) {
+              sx += g * dx;
+              sxx += g * dx * dx;
+              sxy += gy * dx;
+            }
+            if constexpr (Absolute) {
+              const vf gu = g * (2 * a * dx + b * dy), gv = g * (b * dx + 2 * cc * dy);
+              ax += vmax(gu, -gu);
+              ay += vmax(gv, -gv);
+            }
+          }
+          if (!touched) continue;
+          if constexpr (kLanes >= 8) {  // dx is the same in every vector of the pass
+            const vf dx = at.x[0] - u;
+            sx = s0 * dx;
+            sxx = sx * dx;
+            sxy = sy * dx;
+          }
+          float* out = sums + size_t(list[i]) * sum_stride;
+          add_sums(out, sx, sy, sxx, sxy, syy, s0, sc[0], NC > 1 ? sc[NC > 1 ? 1 : 0] : vf{});
+          if constexpr (NC > 2)
+            add_sums(out + 8, sc[2], sc[NC > 3 ? 3 : 2], vf{}, vf{}, vf{}, vf{}, vf{}, vf{});
+          if constexpr (Absolute) {
+            float* target = absolute + 2 * size_t(list[i]);
+            for (int lane = 0; lane < kLanes; ++lane) {
+              target[0] += kLn2 * ax[lane];
+              target[1] += kLn2 * ay[lane];
+            }
+          }
+          if (died) {
+            mask left = live[0];
+            for (int k = 1; k < kVectors; ++k) left = left | live[k];
+            if (!any(left)) break;
+          }
+        }
+      }
+    }
+}
+
+void blend(const Settings& s, int channels, const float* records, const uint32_t* starts, const uint32_t* list,
+           const float* background, int row0, int row1, float* image, float* transmittance) {
+  const auto run = channels == 1   ? blend_rows<1>
+                   : channels == 2 ? blend_rows<2>
+                   : channels == 3 ? blend_rows<3>
+                                   : blend_rows<4>;
+  run(s, records, starts, list, background, row0, row1, image, transmittance);
+}
+
+void blend_backward(const Settings& s, int channels, const float* records, const uint32_t* starts,
+                    const uint32_t* list, const float* image, const float* transmittance, const float* grad_image,
+                    const float* grad_transmittance, int row0, int row1, float* sums, float* absolute) {
+  auto run = channels == 1   ? blend_rows_backward<1, false>
+             : channels == 2 ? blend_rows_backward<2, false>
+             : channels == 3 ? blend_rows_backward<3, false>
+                             : blend_rows_backward<4, false>;
+  if (absolute != nullptr)
+    run = channels == 1   ? blend_rows_backward<1, true>
+          : channels == 2 ? blend_rows_backward<2, true>
+          : channels == 3 ? blend_rows_backward<3, true>
+                          : blend_rows_backward<4, true>;
+  run(s, records, starts, list, image, transmittance, grad_image, grad_transmittance, row0, row1, sums, absolute);
+}
+
+void project_backward(const Scene& s, const Settings& settings, int cameras, const Camera* cams,
+                      const float* prepared, const float* records, const float* depths, const float* sums, int first,
+                      int last, const Gradients& out, float* camera_grads, float* means2d) {
+  const int size = prepared_floats(s);
+  const int channels = s.channels + settings.with_depth;
+  const int stride = record_stride(channels), sum_stride = gradient_stride(channels);
+  const int used = s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1;
+  for (int block = first; block < last; ++block)
+    for (int part = 0; part < kParts; ++part) {
+      const float* data = prepared + size_t(block) * size;
+      const int base = block * kBlock + part * kLanes;
+      const int lanes = s.count - base < kLanes ? s.count - base : kLanes;
+      if (lanes <= 0) break;
+      vf g_mean[3] = {}, g_axes[9] = {}, g_opacity{}, g_color[kMaxSh * 3] = {};
+      for (int m = 0; m < cameras; ++m) {
+        const Camera& cam = cams[m];
+        const size_t at = size_t(m) * s.count + base;
+        float z[kLanes] = {};
+        for (int lane = 0; lane < lanes; ++lane) z[lane] = depths[at + lane];
+        const mask seen = gt(load(z), vf{});
+        if (means2d != nullptr)
+          for (int lane = 0; lane < lanes; ++lane) means2d[2 * (at + lane)] = means2d[2 * (at + lane) + 1] = 0.0f;
+        if (!any(seen)) continue;
+        float in[10][kLanes] = {}, shown[3][kLanes] = {};
+        for (int lane = 0; lane < lanes; ++lane) {
+          if (z[lane] == 0.0f) continue;
+          const float* sum = sums + (at + lane) * sum_stride;
+          const float* record = records + (at + lane) * stride;
+          for (int j = 0; j < 6 + channels; ++j) in[j][lane] = sum[j];
+          for (int c = 0; c < s.channels; ++c) shown[c][lane] = record[6 + c];
+        }
+        Projected p;
+        project_vector(cam, settings.eps2d, data, part, p);
+        const vf q00 = keep(seen, p.c11 * p.inverse_det), q01 = keep(seen, -p.c01 * p.inverse_det),
+                 q11 = keep(seen, p.c00 * p.inverse_det);
+        const vf sx = load(in[0]), sy = load(in[1]), s0 = load(in[5]);
+        const vf gu = q00 * sx + q01 * sy, gv = q01 * sx + q11 * sy;
+        if (means2d != nullptr)
+          for (int lane = 0; lane < lanes; ++lane) {
+            means2d[2 * (at + lane)] = gu[lane];
+            means2d[2 * (at + lane) + 1] = gv[lane];
+          }
+        const vf opacity = row(data, kOpacity, part);
+        g_opacity += keep(seen, s0 / opacity);
+
+        // dL/dcov = Q H Q / 2 with H the second moments (sigma = d^T Q d / 2, dL/dsigma = -g).
+        const vf hxx = 0.5f * load(in[2]), hxy = 0.5f * load(in[3]), hyy = 0.5f * load(in[4]);
+        const vf e00 = q00 * hxx + q01 * hxy, e01 = q00 * hxy + q01 * hyy, e10 = q01 * hxx + q11 * hxy,
+                 e11 = q01 * hxy + q11 * hyy;
+        vf v00 = e00 * q00 + e01 * q01, v01 = e00 * q01 + e01 * q11, v11 = e10 * q01 + e11 * q11;
+        if (settings.antialiased) {
+          // comp^2 = det0 / det1: the adjugates over the determinants, of the covariance without and with eps.
+          const vf f = 0.5f * s0, inverse0 = keep(seen & gt(p.det0, splat(1e-30f)), 1.0f / p.det0);
+          v00 += f * ((p.c11 - settings.eps2d) * inverse0 - q00);
+          v01 += f * (-p.c01 * inverse0 - q01);
+          v11 += f * ((p.c00 - settings.eps2d) * inverse0 - q11);
+        }
+        // Through B, the Jacobian and the camera-space point.
+        vf g_t0[3] = {}, g_t1[3] = {};
+        for (int j = 0; j < 3; ++j) {
+          const vf gb0 = 2 * (v00 * p.b0[j] + v01 * p.b1[j]), gb1 = 2 * (v01 * p.b0[j] + v11 * p.b1[j]);
+          for (int i = 0; i < 3; ++i) {
+            g_axes[3 * i + j] += keep(seen, p.t0[i] * gb0 + p.t1[i] * gb1);
+            const vf axis = row(data, kAxes + 3 * i + j, part);
+            g_t0[i] += gb0 * axis;
+            g_t1[i] += gb1 * axis;
+          }
+        }
+        const float* w = cam.rotation;
+        const vf g_j00 = g_t0[0] * w[0] + g_t0[1] * w[1] + g_t0[2] * w[2];
+        const vf g_j02 = g_t0[0] * w[6] + g_t0[1] * w[7] + g_t0[2] * w[8];
+        const vf g_j11 = g_t1[0] * w[3] + g_t1[1] * w[4] + g_t1[2] * w[5];
+        const vf g_j12 = g_t1[0] * w[6] + g_t1[1] * w[7] + g_t1[2] * w[8];
+        const vf g_xz = keep(p.x_free, -p.j00 * g_j02), g_yz = keep(p.y_free, -p.j11 * g_j12);
+        const vf wide = g_xz + cam.fx * gu, high = g_yz + cam.fy * gv;  // gradients of x/z and y/z
+        vf gx = wide * p.iz, gy = high * p.iz;
+        vf gz = -p.iz * (wide * p.x * p.iz + high * p.y * p.iz + p.j00 * g_j00 + p.j02 * g_j02 + p.j11 * g_j11 +
+                         p.j12 * g_j12);
+        if (settings.with_depth) gz += load(in[6 + s.channels]);
+        gx = keep(seen, gx);
+        gy = keep(seen, gy);
+        gz = keep(seen, gz);
+        const vf mean[3] = {row(data, kMean, part), row(data, kMean + 1, part), row(data, kMean + 2, part)};
+        vf g_w[9], g_t[3] = {gx, gy, gz};
+        for (int i = 0; i < 3; ++i) {
+          g_mean[i] += w[i] * gx + w[3 + i] * gy + w[6 + i] * gz;
+          g_w[i] = keep(seen, gx * mean[i] + p.j00 * g_t0[i]);
+          g_w[3 + i] = keep(seen, gy * mean[i] + p.j11 * g_t1[i]);
+          g_w[6 + i] = keep(seen, gz * mean[i] + p.j02 * g_t0[i] + p.j12 * g_t1[i]);
+        }
+        if (s.coefficients) {
+          vf dx, dy, dz, inverse, basis[kMaxSh], weight[kMaxSh] = {};
+          direction(cam, data, part, dx, dy, dz, inverse);
+          sh_basis(s.degree, dx, dy, dz, basis);
+          for (int c = 0; c < s.channels; ++c) {
+            const vf g = keep(seen & gt(load(shown[c]), vf{}), load(in[6 + c]));
+            for (int k = 0; k < used; ++k) {
+              g_color[k * s.channels + c] += g * basis[k];
+              weight[k] += g * row(data, kColor + k * s.channels + c, part);
+            }
+          }
+          vf ex, ey, ez;
+          sh_direction(s.degree, dx, dy, dz, weight, ex, ey, ez);
+          const vf radial = ex * dx + ey * dy + ez * dz;
+          const vf g_view[3] = {keep(seen, (ex - radial * dx) * inverse), keep(seen, (ey - radial * dy) * inverse),
+                                keep(seen, (ez - radial * dz) * inverse)};
+          // The camera's centre is -W^T t and moves the other way.
+          for (int i = 0; i < 3; ++i) {
+            g_mean[i] += g_view[i];
+            for (int j = 0; j < 3; ++j) {
+              g_w[3 * i + j] += cam.translation[i] * g_view[j];
+              g_t[i] += w[3 * i + j] * g_view[j];
+            }
+          }
+        } else {
+          for (int c = 0; c < s.channels; ++c) g_color[c] += load(in[6 + c]);
+        }
+        if (camera_grads != nullptr) {
+          float* sum = camera_grads + 16 * m;
+          add_sums(sum, g_w[0], g_w[1], g_w[2], g_w[3], g_w[4], g_w[5], g_w[6], g_w[7]);
+          add_sums(sum + 8, g_w[8], g_t[0], g_t[1], g_t[2], vf{}, vf{}, vf{}, vf{});
+        }
+      }
+      // From the axes M = R diag(s) to the quaternion and the scales.
+      for (int lane = 0; lane < lanes; ++lane) {
+        const int n = base + lane;
+        if (out.means != nullptr)
+          for (int i = 0; i < 3; ++i) out.means[3 * size_t(n) + i] = g_mean[i][lane];
+        if (out.opacities != nullptr) out.opacities[n] = g_opacity[lane];
+        if (out.colors != nullptr) {
+          const int width = (s.coefficients ? s.coefficients : 1) * s.channels;
+          float* target = out.colors + size_t(n) * width;
+          for (int k = 0; k < width; ++k) target[k] = k < used * s.channels ? g_color[k][lane] : 0.0f;
+        }
+        if (out.quats == nullptr && out.scales == nullptr) continue;
+        const bool valid = data[kValid * kBlock + part * kLanes + lane] > 0;
+        const float* q = s.quats + 4 * size_t(n);
+        const float* scale = s.scales + 3 * size_t(n);
+        const float norm2 = valid ? q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3] : 1.0f;
+        const float inverse = 1.0f / __builtin_sqrtf(norm2);
+        const float qw = valid ? q[0] * inverse : 1, x = valid ? q[1] * inverse : 0, y = valid ? q[2] * inverse : 0,
+                    z = valid ? q[3] * inverse : 0;
+        const float rotation[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - qw * z),    2 * (x * z + qw * y),
+                                   2 * (x * y + qw * z),    1 - 2 * (x * x + z * z), 2 * (y * z - qw * x),
+                                   2 * (x * z - qw * y),    2 * (y * z + qw * x),    1 - 2 * (x * x + y * y)};
+        float g[9];
+        for (int j = 0; j < 3; ++j) {
+          float gs = 0;
+          for (int i = 0; i < 3; ++i) {
+            gs += g_axes[3 * i + j][lane] * rotation[3 * i + j];
+            g[3 * i + j] = valid ? g_axes[3 * i + j][lane] * scale[j] : 0.0f;
+          }
+          if (out.scales != nullptr) out.scales[3 * size_t(n) + j] = valid ? gs : 0.0f;
+        }
+        if (out.quats == nullptr) continue;
+        const float gw = 2 * (x * (g[7] - g[5]) + y * (g[2] - g[6]) + z * (g[3] - g[1]));
+        const float gx = 2 * (-2 * x * (g[4] + g[8]) + y * (g[1] + g[3]) + z * (g[2] + g[6]) + qw * (g[7] - g[5]));
+        const float gy = 2 * (x * (g[1] + g[3]) - 2 * y * (g[0] + g[8]) + z * (g[5] + g[7]) + qw * (g[2] - g[6]));
+        const float gz = 2 * (x * (g[2] + g[6]) + y * (g[5] + g[7]) - 2 * z * (g[0] + g[4]) + qw * (g[3] - g[1]));
+        const float radial = gw * qw + gx * x + gy * y + gz * z;
+        float* target = out.quats + 4 * size_t(n);
+        target[0] = (gw - radial * qw) * inverse;
+        target[1] = (gx - radial * x) * inverse;
+        target[2] = (gy - radial * y) * inverse;
+        target[3] = (gz - radial * z) * inverse;
+      }
+    }
+}
+
+const Kernels kTable = {DGR_STR(DGR_ISA), kLanes,         prepare, project, blend,
+                        blend_backward,   project_backward};
+
+}  // namespace
+
+namespace dgr {
+const Kernels* DGR_CONCAT(kernels_, DGR_ISA)() { return &kTable; }
+}  // namespace dgr

@@ -1,0 +1,94 @@
+// What the kernels of every instruction set share with the module: plain structs and one table of functions.
+//
+// No standard-library templates here or in kernel.cpp: their out-of-line copies would be compiled once an
+// instruction set and the linker might keep the one this machine cannot run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dgr {
+
+constexpr int kTile = 8;           // pixels; a tile's 64 pixels live in registers
+constexpr int kBlock = 16;         // Gaussians a block of the prepared arrays
+constexpr int kMaxChannels = 4;    // colour channels and depth
+constexpr int kMaxSh = 16;         // coefficients of degree 3
+constexpr float kAlphaMin = 1.0f / 255.0f;
+constexpr float kAlphaMax = 0.99f;
+constexpr float kTransmittanceMin = 1e-4f;
+
+// A projected Gaussian: u v a b c l colour..., with alpha = 2^(l - (a dx^2 + b dx dy + c dy^2)).
+inline int record_stride(int channels) { return channels <= 2 ? 8 : 12; }
+// Gradient sums of one record: Sx Sy Sxx Sxy Syy S0 colour...
+inline int gradient_stride(int channels) { return channels <= 2 ? 8 : 16; }
+
+struct Camera {
+  float rotation[9];     // world to camera, row-major
+  float translation[3];
+  float centre[3];       // in the world
+  float fx, fy, cx, cy;
+  float x_low, x_high, y_low, y_high;  // limits of x/z and y/z in the projection's Jacobian
+};
+
+struct Settings {
+  int width, height, tiles_x, tiles_y;
+  int crop_x0, crop_y0;  // pixel that the picture's corner stands for
+  float near_plane, far_plane, eps2d;
+  bool antialiased;
+  bool with_depth;
+};
+
+struct Scene {
+  int count;             // Gaussians
+  int channels;          // colour channels (1 or 3), without depth
+  int coefficients;      // spherical-harmonic coefficients in memory; 0: plain colours
+  int degree;            // active degree
+  const float* means;    // [N, 3]
+  const float* quats;    // [N, 4]
+  const float* scales;   // [N, 3]
+  const float* opacities;  // [N]
+  const float* colors;   // [N, C] or [N, K, C]
+};
+
+// Floats of one prepared block: mean 3, axes 9, opacity 1, valid 1, colour.
+inline int prepared_floats(const Scene& s) {
+  return kBlock * (14 + s.channels * (s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1));
+}
+
+struct Gradients {       // null where nobody asked
+  float* means;
+  float* quats;
+  float* scales;
+  float* opacities;
+  float* colors;
+};
+
+struct Kernels {
+  const char* name;
+  int lanes;
+  // Blocks [first, last) of the scene, in structure-of-arrays form.
+  void (*prepare)(const Scene&, int first, int last, float* prepared, int* invalid);
+  // Records, depths and visibility of blocks [first, last) in one camera; depth 0 marks a culled Gaussian.
+  void (*project)(const Scene&, const Settings&, const Camera&, const float* prepared, int first, int last,
+                  float* records, float* depths);
+  // One row of tiles [row0, row1): picture and transmittance.
+  void (*blend)(const Settings&, int channels, const float* records, const uint32_t* starts, const uint32_t* list,
+                const float* background, int row0, int row1, float* image, float* transmittance);
+  void (*blend_backward)(const Settings&, int channels, const float* records, const uint32_t* starts,
+                         const uint32_t* list, const float* image, const float* transmittance,
+                         const float* grad_image, const float* grad_transmittance, int row0, int row1, float* sums,
+                         float* absolute);
+  // Gradients of blocks [first, last) from the sums of all cameras; camera_grads [M, 12] is added to.
+  void (*project_backward)(const Scene&, const Settings&, int cameras, const Camera*, const float* prepared,
+                           const float* records, const float* depths, const float* sums, int first, int last,
+                           const Gradients&, float* camera_grads, float* means2d);
+};
+
+#define DGR_DECLARE(isa) const Kernels* kernels_##isa();
+DGR_DECLARE(sse2)
+DGR_DECLARE(avx2)
+DGR_DECLARE(avx512)
+DGR_DECLARE(generic)
+#undef DGR_DECLARE
+
+}  // namespace dgr

@@ -1,0 +1,350 @@
+// The Python module: arrays in and out, the choice of instruction set, and the order of the work.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bin.hpp"
+#include "kernel.hpp"
+#include "pool.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace dgr {
+namespace {
+
+using In = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Out = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+
+std::vector<const Kernels*> available() {
+  std::vector<const Kernels*> found;
+#ifdef DGR_HAVE_generic
+  found.push_back(kernels_generic());
+#endif
+#ifdef DGR_HAVE_sse2
+  found.push_back(kernels_sse2());
+#endif
+#ifdef DGR_HAVE_avx2
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(kernels_avx2());
+#endif
+#ifdef DGR_HAVE_avx512
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    found.push_back(kernels_avx512());
+#endif
+  return found;
+}
+
+const Kernels* g_kernels = nullptr;
+
+const Kernels& kernels() {
+  if (g_kernels == nullptr) g_kernels = available().back();
+  return *g_kernels;
+}
+
+// All that the backward pass needs of a forward one.
+struct State {
+  Scene scene{};
+  Settings settings{};
+  std::vector<Camera> cameras;
+  std::vector<TileLists> lists;
+  Memory prepared, records, depths, image, transmittance;
+  int invalid = 0;
+  const Kernels* kernels = nullptr;
+  // Pictures whose parallel work is split by rows: a fixed number, so that sums do not depend on threads.
+  int bands = 1;
+
+  int channels() const { return scene.channels + (settings.with_depth ? 1 : 0); }
+  size_t plane() const { return size_t(settings.width) * settings.height; }
+  template <class T = float>
+  static T* as(const Memory& memory) {
+    return reinterpret_cast<T*>(memory.get());
+  }
+  float* record(int m) const {
+    return as(records) + size_t(m) * scene.count * record_stride(channels());
+  }
+  float* depth(int m) const { return as(depths) + size_t(m) * scene.count; }
+  int blocks() const { return (scene.count + kBlock - 1) / kBlock; }
+};
+
+constexpr int kChunk = 64;  // blocks a task: 1024 Gaussians
+
+Camera make_camera(const float* view, const float* k, int width, int height) {
+  Camera c{};
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j) c.rotation[3 * i + j] = view[4 * i + j];
+    c.translation[i] = view[4 * i + 3];
+  }
+  for (int j = 0; j < 3; ++j)
+    c.centre[j] = -(c.rotation[j] * c.translation[0] + c.rotation[3 + j] * c.translation[1] +
+                    c.rotation[6 + j] * c.translation[2]);
+  c.fx = k[0];
+  c.fy = k[4];
+  c.cx = k[2];
+  c.cy = k[5];
+  // The Jacobian is evaluated at most 0.3 of the half field of view outside the picture.
+  const float margin_x = 0.3f * 0.5f * float(width) / c.fx, margin_y = 0.3f * 0.5f * float(height) / c.fy;
+  c.x_high = (float(width) - c.cx) / c.fx + margin_x;
+  c.x_low = -(c.cx / c.fx + margin_x);
+  c.y_high = (float(height) - c.cy) / c.fy + margin_y;
+  c.y_low = -(c.cy / c.fy + margin_y);
+  return c;
+}
+
+// Shapes, types and values are checked by the Python layer, which can name the argument.
+State* forward(In means, In quats, In scales, In opacities, In colors, int coefficients, int degree, In viewmats,
+               In ks, int width, int height, std::optional<std::tuple<int, int, int, int>> crop, float near_plane,
+               float far_plane, float eps2d, bool antialiased, bool with_depth, std::optional<In> backgrounds) {
+  auto owner = std::make_unique<State>();
+  State& s = *owner;
+  s.kernels = &kernels();
+  s.scene = {int(means.shape(0)), int(colors.shape(colors.ndim() - 1)), coefficients, degree,
+             means.data(), quats.data(), scales.data(), opacities.data(), colors.data()};
+  int x0 = 0, y0 = 0, w = width, h = height;
+  if (crop) std::tie(x0, y0, w, h) = *crop;
+  s.settings = {w, h, (w + kTile - 1) / kTile, (h + kTile - 1) / kTile, x0, y0, near_plane, far_plane, eps2d,
+                antialiased, with_depth};
+  const int views = int(viewmats.shape(0));
+  for (int m = 0; m < views; ++m)
+    s.cameras.push_back(make_camera(viewmats.data() + 16 * m, ks.data() + 9 * m, width, height));
+  s.bands = views == 1 ? std::min(4, s.settings.tiles_y) : 1;
+
+  nb::gil_scoped_release release;
+  const int channels = s.channels(), blocks = s.blocks(), chunks = (blocks + kChunk - 1) / kChunk;
+  s.prepared = take(sizeof(float) * size_t(prepared_floats(s.scene)) * size_t(blocks));
+  s.records = take(sizeof(float) * size_t(views) * s.scene.count * record_stride(channels) + 64);
+  s.depths = take(sizeof(float) * size_t(views) * (size_t(blocks) * kBlock) + 64);
+  s.image = take(sizeof(float) * size_t(views) * channels * s.plane());
+  s.transmittance = take(sizeof(float) * size_t(views) * s.plane());
+  s.lists.resize(size_t(views));
+
+  std::vector<int> invalid(size_t(std::max(chunks, 1)), 0);
+  parallel(chunks, [&](int chunk) {
+    s.kernels->prepare(s.scene, chunk * kChunk, std::min((chunk + 1) * kChunk, blocks), State::as(s.prepared),
+                       &invalid[size_t(chunk)]);
+  });
+  for (int bad : invalid) s.invalid += bad;
+
+  // Depths have no padding between views, so a block's unused lanes would spill into the next view's first:
+  // each view is projected into scratch of whole blocks and copied.
+  auto project_view = [&](int m, int first, int last, float* scratch) {
+    s.kernels->project(s.scene, s.settings, s.cameras[size_t(m)], State::as(s.prepared), first, last, s.record(m),
+                       scratch);
+  };
+  auto blend_view = [&](int m, int row0, int row1) {
+    float background[kMaxChannels] = {};
+    if (backgrounds)
+      for (int c = 0; c < s.scene.channels; ++c)
+        background[c] = backgrounds->data()[m * s.scene.channels + c];
+    s.kernels->blend(s.settings, channels, s.record(m), State::as<uint32_t>(s.lists[size_t(m)].starts),
+                     State::as<uint32_t>(s.lists[size_t(m)].list), background, row0, row1,
+                     State::as(s.image) + size_t(m) * channels * s.plane(),
+                     State::as(s.transmittance) + size_t(m) * s.plane());
+  };
+  auto copy_depths = [&](int m, const float* scratch) {
+    std::memcpy(s.depth(m), scratch, sizeof(float) * size_t(s.scene.count));
+  };
+  auto bin_view = [&](int m) {
+    s.lists[size_t(m)] = bin_tiles(s.settings, s.scene.count, record_stride(channels), s.record(m), s.depth(m));
+  };
+  const size_t padded = sizeof(float) * size_t(blocks) * kBlock + 64;
+  if (views > 1) {  // one view a thread: no two threads touch the same sums
+    parallel(views, [&](int m) {
+      Memory scratch = take(padded);
+      project_view(m, 0, blocks, State::as(scratch));
+      copy_depths(m, State::as(scratch));
+      bin_view(m);
+      blend_view(m, 0, s.settings.tiles_y);
+    });
+  } else if (views == 1) {
+    Memory scratch = take(padded);
+    parallel(chunks, [&](int chunk) {
+      project_view(0, chunk * kChunk, std::min((chunk + 1) * kChunk, blocks), State::as(scratch));
+    });
+    copy_depths(0, State::as(scratch));
+    bin_view(0);
+    parallel(s.settings.tiles_y, [&](int row) { blend_view(0, row, row + 1); });
+  }
+  return owner.release();
+}
+
+void backward(const State& s, In means, In quats, In scales, In opacities, In colors, In grad_image,
+              std::optional<In> grad_transmittance, std::optional<Out> grad_means, std::optional<Out> grad_quats,
+              std::optional<Out> grad_scales, std::optional<Out> grad_opacities, std::optional<Out> grad_colors,
+              std::optional<Out> grad_viewmats, std::optional<Out> grad_means2d, std::optional<Out> absolute_means2d) {
+  Scene scene = s.scene;  // the inputs' memory may have moved since
+  scene.means = means.data();
+  scene.quats = quats.data();
+  scene.scales = scales.data();
+  scene.opacities = opacities.data();
+  scene.colors = colors.data();
+  auto pointer = [](std::optional<Out>& array) { return array ? array->data() : nullptr; };
+  const Gradients gradients = {pointer(grad_means), pointer(grad_quats), pointer(grad_scales),
+                               pointer(grad_opacities), pointer(grad_colors)};
+  float* viewmats = pointer(grad_viewmats);
+  float* means2d = pointer(grad_means2d);
+  float* absolute = pointer(absolute_means2d);
+  const float* image_grad = grad_image.data();
+  const float* alpha_grad = grad_transmittance ? grad_transmittance->data() : nullptr;
+
+  nb::gil_scoped_release release;
+  const int views = int(s.cameras.size()), channels = s.channels(), count = scene.count;
+  const int stride = gradient_stride(channels);
+  const int parts = views == 1 ? s.bands : views;
+  const size_t one = size_t(count) * stride;
+  Memory sum_memory = take(sizeof(float) * one * size_t(std::max(parts, 1)));
+  float* sums = State::as(sum_memory);
+  Memory absolute_memory;
+  if (absolute != nullptr && views == 1) absolute_memory = take(sizeof(float) * 2 * size_t(count) * size_t(parts));
+  if (absolute != nullptr) std::memset(absolute, 0, sizeof(float) * 2 * size_t(count) * size_t(views));
+  parallel(parts, [&](int part) {
+    const int m = views == 1 ? 0 : part, rows = s.settings.tiles_y;
+    float* target = sums + size_t(part) * one;
+    const float* depth = s.depth(m);
+    for (int n = 0; n < count; ++n)
+      if (depth[n] != 0.0f) std::memset(target + size_t(n) * stride, 0, sizeof(float) * size_t(stride));
+    float* absolute_target = nullptr;
+    if (absolute != nullptr) {
+      absolute_target = views == 1 ? State::as(absolute_memory) + 2 * size_t(part) * count : absolute + 2 * size_t(m) * count;
+      std::memset(absolute_target, 0, sizeof(float) * 2 * size_t(count));
+    }
+    s.kernels->blend_backward(s.settings, channels, s.record(m), State::as<uint32_t>(s.lists[size_t(m)].starts),
+                              State::as<uint32_t>(s.lists[size_t(m)].list),
+                              State::as(s.image) + size_t(m) * channels * s.plane(),
+                              State::as(s.transmittance) + size_t(m) * s.plane(),
+                              image_grad + size_t(m) * channels * s.plane(),
+                              alpha_grad == nullptr ? nullptr : alpha_grad + size_t(m) * s.plane(),
+                              views == 1 ? rows * part / parts : 0, views == 1 ? rows * (part + 1) / parts : rows,
+                              target, absolute_target);
+  });
+  const int blocks = s.blocks(), chunks = (blocks + kChunk - 1) / kChunk;
+  const size_t camera_floats = size_t(views) * 16;
+  std::vector<float> camera(viewmats != nullptr ? camera_floats * size_t(chunks) : 0, 0.0f);
+  parallel(chunks, [&](int chunk) {
+    const int first = chunk * kChunk, last = std::min(first + kChunk, blocks);
+    if (views == 1)  // bands in their order
+      for (int n = first * kBlock; n < std::min(last * kBlock, count); ++n) {
+        if (s.depth(0)[n] == 0.0f) continue;
+        for (int part = 1; part < parts; ++part) {
+          for (int j = 0; j < stride; ++j) sums[size_t(n) * stride + j] += sums[part * one + size_t(n) * stride + j];
+          if (absolute != nullptr)
+            for (int j = 0; j < 2; ++j)
+              State::as(absolute_memory)[2 * size_t(n) + j] += State::as(absolute_memory)[2 * (size_t(part) * count + n) + j];
+        }
+        if (absolute != nullptr) std::memcpy(absolute + 2 * size_t(n), State::as(absolute_memory) + 2 * size_t(n), 8);
+      }
+    s.kernels->project_backward(scene, s.settings, views, s.cameras.data(), State::as(s.prepared), State::as(s.records),
+                                State::as(s.depths), sums, first, last, gradients,
+                                viewmats == nullptr ? nullptr : camera.data() + camera_floats * size_t(chunk), means2d);
+  });
+  if (viewmats != nullptr)
+    for (int m = 0; m < views; ++m) {
+      double total[12] = {};
+      for (int chunk = 0; chunk < chunks; ++chunk)
+        for (int j = 0; j < 12; ++j) total[j] += camera[camera_floats * size_t(chunk) + 16 * size_t(m) + size_t(j)];
+      float* out = viewmats + 16 * m;
+      for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 3; ++j) out[4 * i + j] = float(total[3 * i + j]);
+        out[4 * i + 3] = float(total[9 + i]);
+      }
+      for (int j = 0; j < 4; ++j) out[12 + j] = 0.0f;
+    }
+}
+
+// Copies of what the forward pass knows about each Gaussian in each view; culled ones are zero.
+void statistics(const State& s, Out means2d, Out depths, Out conics, Out opacities,
+                nb::ndarray<int32_t, nb::c_contig, nb::device::cpu> radii) {
+  constexpr float ln2 = 0.69314718055994530942f;
+  const int stride = record_stride(s.channels());
+  for (int m = 0; m < int(s.cameras.size()); ++m)
+    for (int n = 0; n < s.scene.count; ++n) {
+      const size_t i = size_t(m) * s.scene.count + n;
+      const float depth = s.depth(m)[n];
+      depths.data()[i] = depth;
+      if (depth == 0.0f) {
+        for (int j = 0; j < 2; ++j) means2d.data()[2 * i + j] = 0.0f;
+        for (int j = 0; j < 2; ++j) radii.data()[2 * i + j] = 0;
+        for (int j = 0; j < 3; ++j) conics.data()[3 * i + j] = 0.0f;
+        opacities.data()[i] = 0.0f;
+        continue;
+      }
+      const float* r = s.record(m) + size_t(n) * stride;
+      means2d.data()[2 * i] = r[0];
+      means2d.data()[2 * i + 1] = r[1];
+      const float q00 = 2 * ln2 * r[2], q01 = ln2 * r[3], q11 = 2 * ln2 * r[4];
+      conics.data()[3 * i] = q00;
+      conics.data()[3 * i + 1] = q01;
+      conics.data()[3 * i + 2] = q11;
+      opacities.data()[i] = std::exp2(r[5]);
+      const double det = std::max(double(q00) * q11 - double(q01) * q01, 1e-30);
+      const double reach = std::max(2.0 * ln2 * (double(r[5]) + 7.99435343685885793770), 0.0);
+      radii.data()[2 * i] = std::max(int(std::ceil(std::sqrt(reach * q11 / det))), 1);
+      radii.data()[2 * i + 1] = std::max(int(std::ceil(std::sqrt(reach * q00 / det))), 1);
+    }
+}
+
+nb::tuple pictures(const State& s) {
+  // Views of the state's own memory: the caller keeps the state alive with them.
+  nb::object owner = nb::find(&s);
+  const size_t views = s.cameras.size(), h = size_t(s.settings.height), w = size_t(s.settings.width);
+  using Array = nb::ndarray<nb::numpy, float>;
+  return nb::make_tuple(Array(State::as(s.image), {views, size_t(s.channels()), h, w}, owner),
+                        Array(State::as(s.transmittance), {views, h, w}, owner));
+}
+
+}  // namespace
+}  // namespace dgr
+
+NB_MODULE(_native, m) {
+  using namespace dgr;
+  nb::set_leak_warnings(false);  // pictures that live until the interpreter ends are no leak
+  m.doc() = "Differentiable Gaussian rasterization on the CPU";
+  nb::class_<State>(m, "State")
+      .def("pictures", &pictures, "Image [M, C, H, W] and transmittance [M, H, W], in the state's memory")
+      .def("statistics", &statistics)
+      .def_prop_ro("invalid", [](const State& s) { return s.invalid; })
+      .def_prop_ro("pairs", [](const State& s) {
+        size_t pairs = 0;
+        for (const TileLists& list : s.lists) pairs += list.pairs;
+        return pairs;
+      })
+      .def_prop_ro("visible", [](const State& s) {
+        std::vector<int> visible;
+        for (const TileLists& list : s.lists) visible.push_back(int(list.visible));
+        return visible;
+      });
+  m.def("forward", &forward, nb::rv_policy::take_ownership, "means"_a.noconvert(), "quats"_a.noconvert(),
+        "scales"_a.noconvert(), "opacities"_a.noconvert(), "colors"_a.noconvert(), "coefficients"_a, "degree"_a,
+        "viewmats"_a.noconvert(), "ks"_a.noconvert(), "width"_a, "height"_a, "crop"_a.none(), "near_plane"_a,
+        "far_plane"_a, "eps2d"_a, "antialiased"_a, "with_depth"_a, "backgrounds"_a.none());
+  m.def("backward", &backward, "state"_a, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "grad_image"_a,
+        "grad_transmittance"_a.none(), "grad_means"_a.none(), "grad_quats"_a.none(), "grad_scales"_a.none(),
+        "grad_opacities"_a.none(), "grad_colors"_a.none(), "grad_viewmats"_a.none(), "grad_means2d"_a.none(),
+        "absolute_means2d"_a.none());
+  m.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (const Kernels* k : available()) names.emplace_back(k->name);
+    return names;
+  });
+  m.def("instruction_set", [] { return std::string(kernels().name); });
+  m.def("set_instruction_set", [](const std::string& name) {
+    for (const Kernels* k : available())
+      if (name == k->name) {
+        g_kernels = k;
+        return;
+      }
+    throw nb::value_error(("instruction set '" + name + "' is not available on this machine").c_str());
+  });
+  m.def("thread_count", &thread_count);
+  m.def("set_thread_count", &set_thread_count);
+  m.def("cached_bytes", &cached_bytes);
+}

@@ -1,0 +1,175 @@
+"""The native rasterizer against its torch twin, forward and backward, on every instruction set."""
+
+import pytest
+import torch
+from scenes import as_float32, make
+
+import diff_gaussian_rasterization_cpu as dgr
+from diff_gaussian_rasterization_cpu import reference
+
+LEARNED = ("means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds")
+KINDS = ("mixed", "occluded", "needles", "extreme", "behind", "offscreen")
+
+
+@pytest.fixture(params=dgr.instruction_sets())
+def isa(request):
+    before = dgr.instruction_set()
+    dgr.set_instruction_set(request.param)
+    yield request.param
+    dgr.set_instruction_set(before)
+
+
+def run(function, scene, **options):
+    """Renders and the gradients of a fixed random functional of them."""
+    scene = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
+    for name in LEARNED:
+        scene[name].requires_grad_()
+    renders, alphas, info = function(**scene, **options)
+    g = torch.Generator().manual_seed(99)
+    weights = torch.randn(renders.shape, generator=g, dtype=torch.float64).to(renders.dtype)
+    alpha_weights = torch.randn(alphas.shape, generator=g, dtype=torch.float64).to(renders.dtype)
+    ((renders * weights).sum() + (alphas * alpha_weights).sum()).backward()
+    gradients = {name: scene[name].grad for name in LEARNED}
+    gradients["viewmats"] = gradients["viewmats"][:, :3]
+    return renders.detach(), alphas.detach(), gradients, info
+
+
+def compare(scene, tolerance=2e-3, **options):
+    ours = run(dgr.rasterization, as_float32(scene), **options)
+    twin = run(reference.rasterization, scene, **options)
+    # float32 against float64: a pair at the 1/255 threshold may fall on either side, a pixel at most
+    difference = (ours[0].double() - twin[0]).abs()
+    assert float(difference.quantile(0.99)) < 2e-5 and float(difference.max()) < 6e-3
+    assert float((ours[1].double() - twin[1]).abs().max()) < 6e-3
+    for name in LEARNED:
+        a, b = ours[2][name].double(), twin[2][name]
+        assert torch.isfinite(a).all()
+        assert float((a - b).norm()) <= tolerance * float(b.norm()) + 1e-6, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["classic", "antialiased"])
+@pytest.mark.parametrize("seed", range(4))
+def test_against_the_twin(isa, kind, mode, seed):
+    # A needle's inverse covariance loses digits in float32: its own condition number, not the code's.
+    compare(make(seed, kind=kind), tolerance=1e-2 if kind == "needles" else 2e-3, rasterize_mode=mode)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("degree", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("views", [1, 3])
+def test_colours_and_views(isa, channels, degree, views):
+    compare(make(7, m=views, channels=channels, degree=degree))
+
+
+@pytest.mark.parametrize("render_mode", ["D", "ED", "RGB+D", "RGB+ED"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_depth(isa, render_mode, channels):
+    scene = make(3, channels=channels, kind="occluded")
+    compare(scene, render_mode=render_mode)
+
+
+def test_crop_is_the_picture_cut_out(isa):
+    scene = as_float32(make(5))
+    whole = dgr.rasterization(**scene)[0]
+    part = dgr.rasterization(**scene, crop=(3, 2, 11, 13))[0]
+    assert torch.allclose(part, whole[:, 2:15, 3:14], atol=1e-6)
+    compare(make(5), crop=(3, 2, 11, 13))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_screen_gradients(isa, seed, monkeypatch):
+    """``info["means2d"].grad`` is the gradient of every projected centre, ``absgrad`` no smaller."""
+    scene = make(seed, m=2)
+    probe = torch.zeros(2, len(scene["means"]), 2, dtype=torch.float64, requires_grad=True)
+    project, cameras = reference.project, iter(range(2))
+
+    def moved(*arguments):
+        centres, *rest = project(*arguments)
+        return centres + probe[next(cameras)], *rest
+
+    monkeypatch.setattr(reference, "project", moved)
+    run(reference.rasterization, scene)
+    *_, info = run(dgr.rasterization, as_float32(scene), absgrad=True)
+    got = info["means2d"].grad.double()
+    assert float((got - probe.grad).norm()) < 2e-3 * float(probe.grad.norm())
+    assert (info["means2d"].absgrad >= info["means2d"].grad.abs() - 1e-3).all()
+    silent = run(dgr.rasterization, as_float32(scene), screen_gradients=False)[3]
+    assert silent["means2d"].grad is None
+    assert torch.allclose(silent["means2d"], info["means2d"].detach())
+
+
+def test_no_gaussians_and_none_in_sight(isa):
+    scene = as_float32(make(0))
+    far = scene | {"means": scene["means"] - 100}
+    picture, alpha, info = dgr.rasterization(**far)
+    assert (alpha == 0).all() and (info["radii"] == 0).all()
+    assert torch.allclose(picture, scene["backgrounds"][:, None, None].expand_as(picture))
+    empty = scene | {k: scene[k][:0] for k in ("means", "quats", "scales", "opacities", "colors")}
+    empty["means"].requires_grad_()
+    picture, alpha, _ = dgr.rasterization(**empty)
+    picture.sum().backward()
+    assert (alpha == 0).all()
+
+
+def test_invalid_gaussians_are_left_out_and_counted(isa):
+    scene = as_float32(make(1))
+    good = dgr.rasterization(**scene)[0]
+    junk = {k: torch.cat([scene[k][:4] * 1.0, scene[k]]) for k in ("means", "quats", "scales", "opacities", "colors")}
+    junk["means"][0, 1] = float("nan")
+    junk["scales"][1, 0] = float("inf")
+    junk["quats"][2] = 0
+    junk["colors"][3, 2] = float("nan")
+    ours = run(dgr.rasterization, scene | junk)
+    assert ours[3]["n_invalid"] == 4
+    assert torch.allclose(ours[0], good, atol=1e-6)
+    for gradient in ours[2].values():
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("views", [1, 5])
+def test_results_do_not_depend_on_threads(isa, views):
+    scene = as_float32(make(2, n=3000, m=views))
+    results = []
+    before = dgr.thread_count()
+    for threads in (1, 2, 3):
+        dgr.set_thread_count(threads)
+        results.append(run(dgr.rasterization, scene))
+    dgr.set_thread_count(before)
+    for other in results[1:]:
+        assert torch.equal(results[0][0], other[0])
+        for name in LEARNED:
+            assert torch.equal(results[0][2][name], other[2][name]), name
+
+
+def test_the_twin_has_correct_gradients():
+    """float64 gradcheck of the twin itself, on pictures small enough for finite differences."""
+    for seed in range(3):
+        scene = make(seed, n=4, m=1) | {"width": 8, "height": 8}
+
+        def picture(*values, scene=scene):
+            return reference.rasterization(
+                **(scene | dict(zip(LEARNED, values, strict=True))), rasterize_mode="antialiased"
+            )[0]
+
+        values = [scene[name].clone().requires_grad_() for name in LEARNED]
+        assert torch.autograd.gradcheck(picture, values, eps=1e-7, atol=2e-4, rtol=1e-3, nondet_tol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"means": torch.zeros(24, 2)}, r"means: expected shape \[any, 3\], got \[24, 2\]"),
+        ({"quats": torch.zeros(23, 4)}, r"quats: expected shape \[24, 4\], got \[23, 4\]"),
+        ({"scales": torch.zeros(24, 3, dtype=torch.float64)}, "scales: expected float32, got float64"),
+        ({"viewmats": torch.full((2, 4, 4), float("nan"))}, "viewmats: expected finite numbers"),
+        ({"width": 0}, "width: expected 1 to 65535 pixels, got 0"),
+        ({"sh_degree": 4}, "sh_degree: 4 needs 25 coefficients"),
+        ({"render_mode": "XYZ"}, "render_mode: expected one of"),
+        ({"crop": (0, 0, 22, 4)}, "crop: .* does not lie in a picture of 21x17"),
+        ({"opacities": torch.zeros(24, device="meta")}, "opacities: expected a tensor on the CPU"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        dgr.rasterization(**(as_float32(make(0)) | change))
