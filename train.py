@@ -164,6 +164,7 @@ class Training:
             self.rasterizer,
             sh_degree=degree,
             antialiased=self.config.scene.antialiased,
+            screen_gradients=self.config.scene.strategy == "default",
         )
 
     def _gaussian_terms(self, exposure: Exposure, out: RenderOutput) -> dict[str, tuple[float, Tensor]]:

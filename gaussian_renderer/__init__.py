@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from gaussian_renderer.backends import Rasterizer
 from scene.gaussian_model import GaussianModel
-
-Rasterizer = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 
 
 @dataclass
@@ -40,6 +37,7 @@ def render_trajectory(
     sh_degree: int | None = None,
     antialiased: bool = True,
     depth: bool = False,
+    screen_gradients: bool = False,
     absgrad: bool = False,
 ) -> RenderOutput:
     """Render the Gaussians from M poses in one call; gradients reach the Gaussians and the poses.
@@ -51,6 +49,7 @@ def render_trajectory(
         background: intensity behind the scene [C]; black if None.
         sh_degree: active degree of the spherical harmonics (the model's own if None).
         depth: also the expected depth.
+        screen_gradients: keep the gradients of the projected centres in ``info`` (densification by gradient).
         absgrad: also gather absolute screen-space gradients (AbsGS) in ``info``.
     """
     m = len(w2c)
@@ -69,12 +68,14 @@ def render_trajectory(
         render_mode="RGB+ED" if depth else "RGB",
         rasterize_mode="antialiased" if antialiased else "classic",
         absgrad=absgrad,
+        screen_gradients=screen_gradients,
     )
+    info["absgrad"] = absgrad
     images = renders.permute(0, 3, 1, 2)
     channels = gaussians.channels
     return RenderOutput(
         images=images[:, :channels],
         alphas=alphas.permute(0, 3, 1, 2),
         depths=images[:, channels:] if depth else None,
-        info=info | {"absgrad": absgrad},
+        info=info,
     )

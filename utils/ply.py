@@ -1,0 +1,131 @@
+"""PLY files: point clouds, and Gaussians with the properties that 3DGS viewers read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from plyfile import PlyData, PlyElement, PlyParseError
+from torch import Tensor
+
+from utils.io import atomic_write
+
+_ANTIALIASED = "antialiased (Mip-Splatting 2D filter)"
+
+
+@dataclass
+class GaussianParams:
+    """Raw parameters of N Gaussians with C colour channels, float32 (see ``scene.gaussian_model``)."""
+
+    means: Tensor  # [N, 3]
+    quats: Tensor  # [N, 4] wxyz
+    log_scales: Tensor  # [N, 3]
+    opacity_logits: Tensor  # [N]
+    sh0: Tensor  # [N, 1, C]
+    shN: Tensor  # [N, K - 1, C]
+
+
+def _write(path: str | os.PathLike[str], columns: dict[str, NDArray[np.generic]], comments: list[str]) -> None:
+    table = np.empty(len(next(iter(columns.values()))), dtype=[(k, v.dtype) for k, v in columns.items()])
+    for name, values in columns.items():
+        table[name] = values
+    ply = PlyData([PlyElement.describe(table, "vertex")], byte_order="<", comments=comments)
+    with atomic_write(path, "wb") as file:
+        ply.write(file)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
+    try:
+        ply = PlyData.read(str(path))
+        vertex = ply["vertex"]
+        return {p.name: np.asarray(vertex[p.name]) for p in vertex.properties}, list(ply.comments)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such PLY file") from None
+    except (PlyParseError, KeyError, OSError, ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable PLY with vertices ({error})") from None
+
+
+def _column(path: str | os.PathLike[str], columns: dict[str, NDArray[np.generic]], names: list[str]) -> Tensor:
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise ValueError(f"{path}: has no property {missing[0]}")
+    values = np.stack([columns[name].astype(np.float32) for name in names], axis=-1)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).any(-1).sum())
+        raise ValueError(f"{path}: {bad} of {len(values)} vertices have NaN or infinite {names[0]}...")
+    return torch.from_numpy(values)
+
+
+def write_point_ply(path: str | os.PathLike[str], xyz: Tensor, rgb: Tensor) -> None:
+    """Write points [N, 3] with colours [N, 3] in [0, 1] (and zero normals, as 3DGS's input.ply)."""
+    xyz_array = xyz.detach().cpu().numpy().astype(np.float32)
+    colors = (rgb.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    columns: dict[str, NDArray[np.generic]] = dict(zip("xyz", xyz_array.T, strict=True))
+    columns |= {n: np.zeros(len(xyz_array), np.float32) for n in ("nx", "ny", "nz")}
+    columns |= dict(zip(("red", "green", "blue"), colors.T, strict=True))
+    _write(path, columns, [])
+
+
+def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
+    """Points [N, 3] and colours [N, 3] in [0, 1] (grey where the file has none)."""
+    columns, _ = _read(path)
+    xyz = _column(path, columns, ["x", "y", "z"])
+    if "red" not in columns:
+        return xyz, torch.full_like(xyz, 0.5)
+    return xyz, _column(path, columns, ["red", "green", "blue"]) / 255
+
+
+def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams, antialiased: bool) -> None:
+    """Write Gaussians as 3DGS does; mono colour is replicated to the three channels viewers expect."""
+    g = gaussians
+    n = len(g.means)
+    sh0, shn = (x.expand(-1, -1, 3) if x.shape[-1] == 1 else x for x in (g.sh0, g.shN))
+    blocks = [
+        (["x", "y", "z"], g.means),
+        (["nx", "ny", "nz"], torch.zeros(n, 3)),
+        ([f"f_dc_{i}" for i in range(3)], sh0[:, 0]),
+        # channel by channel, as 3DGS stores them
+        ([f"f_rest_{i}" for i in range(3 * shn.shape[1])], shn.transpose(1, 2).reshape(n, -1)),
+        (["opacity"], g.opacity_logits[:, None]),
+        ([f"scale_{i}" for i in range(3)], g.log_scales),
+        ([f"rot_{i}" for i in range(4)], g.quats),
+    ]
+    columns: dict[str, NDArray[np.generic]] = {}
+    for names, values in blocks:
+        array = values.detach().cpu().numpy().astype(np.float32)
+        columns |= {name: array[:, i] for i, name in enumerate(names)}
+    _write(path, columns, [_ANTIALIASED] if antialiased else [])
+
+
+def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> GaussianParams:
+    """Read any 3DGS PLY; ``channels`` = 1 averages the three colour channels back to one."""
+    columns, _ = _read(path)
+    rest = sum(name.startswith("f_rest_") for name in columns)
+    if rest % 3 or rest // 3 not in (0, 3, 8, 15):
+        raise ValueError(f"{path}: {rest} f_rest properties are no degree of spherical harmonics (0, 9, 24 or 45)")
+    means = _column(path, columns, ["x", "y", "z"])
+    sh0 = _column(path, columns, [f"f_dc_{i}" for i in range(3)])[:, None]
+    if rest:
+        shn = _column(path, columns, [f"f_rest_{i}" for i in range(rest)])
+        shn = shn.reshape(len(means), 3, rest // 3).transpose(1, 2)
+    else:
+        shn = torch.zeros(len(means), 0, 3)
+    if channels == 1:
+        sh0, shn = sh0.mean(-1, keepdim=True), shn.mean(-1, keepdim=True)
+    return GaussianParams(
+        means,
+        _column(path, columns, [f"rot_{i}" for i in range(4)]),
+        _column(path, columns, [f"scale_{i}" for i in range(3)]),
+        _column(path, columns, ["opacity"])[:, 0],
+        sh0.contiguous(),
+        shn.contiguous(),
+    )
+
+
+def is_antialiased(path: str | os.PathLike[str]) -> bool:
+    """Whether the PLY says that it was trained with the antialiasing filter."""
+    return _ANTIALIASED in _read(Path(path))[1]

@@ -1,0 +1,23 @@
+"""Spherical harmonics outside the rasterizer: the constant term, and colours for backends that want them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diff_gaussian_rasterization_cpu.reference import sh_basis
+
+# Y_0: a constant colour c is the coefficient (c - 0.5) / SH_C0.
+SH_C0 = 0.28209479177387814
+
+
+def eval_sh(degree: int, coefficients: Tensor, directions: Tensor) -> Tensor:
+    """Colours [N, C] seen along the unit ``directions`` [N, 3] from ``coefficients`` [N, K, C], not below 0."""
+    basis = sh_basis(degree, directions)
+    return ((basis[..., None] * coefficients[:, : basis.shape[-1]]).sum(1) + 0.5).clamp_min(0)
+
+
+def view_directions(means: Tensor, w2c: Tensor) -> Tensor:
+    """Unit directions [N, 3] from the camera ``w2c`` [4, 4] to the points ``means`` [N, 3]."""
+    eye = -w2c[:3, :3].T @ w2c[:3, 3]
+    return torch.nn.functional.normalize(means - eye, dim=-1)
