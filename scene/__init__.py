@@ -1,0 +1,1 @@
+"""Scenes: readers, cameras, Gaussians, trajectories, densification (no losses, no command line)."""
