@@ -7,11 +7,12 @@
 namespace dgr {
 namespace {
 
+constexpr uint32_t kAhead = 16;
 constexpr float kLog2AlphaMin = -7.99435343685885793770f;
 
 // Visible Gaussians by depth: three passes of eleven bits over the bits of positive floats, which order
 // like integers.
-uint32_t sort_by_depth(int count, const float* depths, uint32_t* order, uint32_t* scratch, uint32_t* keys,
+__attribute__((noinline)) uint32_t sort_by_depth(int count, const float* depths, uint32_t* order, uint32_t* scratch, uint32_t* keys,
                        uint32_t* key_scratch) {
   uint32_t visible = 0;
   static thread_local uint32_t histogram[3][2048];
@@ -76,6 +77,8 @@ TileLists bin_tiles(const Settings& s, int count, int stride, const float* recor
   Span* span = reinterpret_cast<Span*>(span_memory.get());
 
   for (uint32_t i = 0; i < out.visible; ++i) {
+    // In order of depth the records lie anywhere: asked for ahead, or every one is a wait for memory.
+    if (i + kAhead < out.visible) __builtin_prefetch(records + size_t(sorted[i + kAhead]) * stride);
     const float* r = records + size_t(sorted[i]) * stride;
     const float u = r[0] - float(s.crop_x0) - 0.5f, v = r[1] - float(s.crop_y0) - 0.5f;  // in pixel indices
     const float a = r[2], b = r[3], c = r[4];

@@ -19,6 +19,7 @@ constexpr float kLog2e = 1.44269504088896340736f;
 constexpr float kLn2 = 0.69314718055994530942f;
 constexpr float kLog2AlphaMin = -7.99435343685885793770f;  // log2(1/255)
 constexpr int kParts = kBlock / kLanes;                    // vectors a prepared row holds
+constexpr uint32_t kAhead = 8;                             // Gaussians of a list asked for before their turn
 constexpr int kVectors = 4;                                // vectors of pixels in registers
 constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
 
@@ -90,6 +91,9 @@ inline vf log2_positive(vf x) {
   p = p * tt + 1.0f;
   return __builtin_convertvector(exponent, vf) + (2 * kLog2e) * t * p;
 }
+
+inline void prefetch(const float* p) { __builtin_prefetch(p, 0); }
+inline void prefetch_write(const float* p) { __builtin_prefetch(p, 1); }
 
 inline bool finite(float x) { return x - x == 0.0f; }
 
@@ -304,6 +308,7 @@ void blend_rows(const Settings& s, const float* records, const uint32_t* starts,
           for (int c = 0; c < NC; ++c) color[c][k] = vf{};
         }
         for (uint32_t i = begin; i < end; ++i) {
+          if (i + kAhead < end) prefetch(records + size_t(list[i + kAhead]) * stride);
           const float* r = records + size_t(list[i]) * stride;
           bool died = false;
           const vf a = splat(r[2]), b = splat(r[3]), cc = splat(r[4]), u = splat(r[0]), v = splat(r[1]);
@@ -381,6 +386,8 @@ void blend_rows_backward(const Settings& s, const float* records, const uint32_t
           for (int c = 0; c < NC; ++c) grad[c][k] = load(in_g[c] + offset);
         }
         for (uint32_t i = begin; i < end; ++i) {
+          if (i + kAhead < end) prefetch(records + size_t(list[i + kAhead]) * stride);
+          if (i + kAhead < end) prefetch_write(sums + size_t(list[i + kAhead]) * sum_stride);
           const float* r = records + size_t(list[i]) * stride;
           bool died = false, touched = false;
           vf s0{}, sx{}, sy{}, sxx{}, sxy{}, syy{}, sc[NC], ax{}, ay{};

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -292,6 +293,46 @@ void statistics(const State& s, Out means2d, Out depths, Out conics, Out opaciti
     }
 }
 
+// Pairs of a pixel and a Gaussian in one view that the kernels evaluate and that they blend: what a time is
+// to be divided by.  Plain scalar code, for benchmarks.
+std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
+  const int stride = record_stride(s.channels());
+  const uint32_t* starts = State::as<uint32_t>(s.lists[size_t(view)].starts);
+  const uint32_t* list = State::as<uint32_t>(s.lists[size_t(view)].list);
+  size_t evaluated = 0, blended = 0;
+  for (int tile = 0; tile < s.settings.tiles_x * s.settings.tiles_y; ++tile) {
+    float t[kTile * kTile];
+    bool live[kTile * kTile];
+    const int x0 = tile % s.settings.tiles_x * kTile, y0 = tile / s.settings.tiles_x * kTile;
+    for (int i = 0; i < kTile * kTile; ++i) {
+      t[i] = 1.0f;
+      live[i] = x0 + i % kTile < s.settings.width && y0 + i / kTile < s.settings.height;
+    }
+    bool going = true;
+    for (uint32_t at = starts[tile]; going && at < starts[tile + 1]; ++at) {
+      const float* r = s.record(view) + size_t(list[at]) * stride;
+      evaluated += kTile * kTile;
+      going = false;
+      for (int i = 0; i < kTile * kTile; ++i) {
+        if (!live[i]) continue;
+        const float dx = float(s.settings.crop_x0 + x0 + i % kTile) + 0.5f - r[0];
+        const float dy = float(s.settings.crop_y0 + y0 + i / kTile) + 0.5f - r[1];
+        const float alpha = std::exp2(r[5] - r[2] * dx * dx - dy * (r[3] * dx + r[4] * dy));
+        going = true;
+        if (alpha < kAlphaMin) continue;
+        const float next = t[i] * (1.0f - std::min(alpha, kAlphaMax));
+        if (next > kTransmittanceMin) {
+          t[i] = next;
+          ++blended;
+        } else {
+          live[i] = false;
+        }
+      }
+    }
+  }
+  return {evaluated, blended};
+}
+
 nb::tuple pictures(const State& s) {
   // Views of the state's own memory: the caller keeps the state alive with them.
   nb::object owner = nb::find(&s);
@@ -311,6 +352,7 @@ NB_MODULE(_native, m) {
   nb::class_<State>(m, "State")
       .def("pictures", &pictures, "Image [M, C, H, W] and transmittance [M, H, W], in the state's memory")
       .def("statistics", &statistics)
+      .def("pair_counts", &pair_counts, "view"_a, "Pairs of a pixel and a Gaussian evaluated and blended")
       .def_prop_ro("invalid", [](const State& s) { return s.invalid; })
       .def_prop_ro("pairs", [](const State& s) {
         size_t pairs = 0;
