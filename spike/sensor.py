@@ -22,12 +22,14 @@ class SensorModel:
         dark_rate: spikes a frame without light.
         spurious_rate: spikes a frame that no light caused.
         gain_map: each pixel's sensitivity relative to ``gain`` [H, W], or None.
+        dark_map: each pixel's own dark rate [H, W] in place of ``dark_rate``, or None.
     """
 
     gain: float = 1.0
     dark_rate: float = 0.0
     spurious_rate: float = 0.0
     gain_map: Tensor | None = None
+    dark_map: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0):
@@ -37,9 +39,14 @@ class SensorModel:
             if not (math.isfinite(value) and 0 <= value < 1):
                 raise ValueError(f"the sensor's {name} must lie in [0, 1) spikes a frame, not {value}")
 
-    def intensity(self, rate: Tensor) -> Tensor:
-        """Intensities of the rates [..., H, W]; may fall below zero by noise, so that means stay unbiased."""
-        light = (rate - (self.dark_rate + self.spurious_rate)) / self.gain
+    def intensity(self, rate: Tensor, spurious_left: bool = True) -> Tensor:
+        """Intensities of the rates [..., H, W]; may fall below zero by noise, so that means stay unbiased.
+
+        Args:
+            spurious_left: the rate still holds spurious spikes; their mean is subtracted.
+        """
+        dark = self.dark_rate if self.dark_map is None else self.dark_map.to(rate)
+        light = (rate - dark - (self.spurious_rate if spurious_left else 0.0)) / self.gain
         return light if self.gain_map is None else light / self.gain_map.to(light)
 
     def to_dict(self) -> dict[str, Any]:
