@@ -4,13 +4,23 @@
     novel.json  novel/   held-out sharp images      trajectory.json   true poses of all sub-frames
 
 Everything but the spikes and the poses is optional.  Views are paired with their files by name.
+
+``transforms.json`` holds intrinsics (``fl_x``, ``fl_y``, ``cx``, ``cy``, ``w``, ``h``; for all frames, or in
+a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), ``transform_matrix``
+(camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
+listed in its order.  The sensor is described by ``spike_gain`` and an object ``spike`` with any of ``gain``,
+``dark_rate``, ``spurious_rate`` (spikes a frame), ``bit_order``, ``flip``, ``stored_width``; a COLMAP scene
+has the same two keys in ``spike.json``.
+
+Lens distortion is refused: binary spikes cannot be resampled to an ideal pinhole camera.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +30,24 @@ from torch import Tensor
 
 from scene.cameras import Camera, View
 from spike import SensorModel, SpikeStream
+from spike.stream import BitOrder
 from utils.ply import read_point_ply
 
 # From OpenGL's camera axes (y up, z backward), which transforms.json uses, to OpenCV's.
 _OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 _SPIKE_SUFFIXES = (".dat", ".npy", ".npz")
-_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
+# Camera models that are a pinhole camera once their coefficients are zero; a fisheye's never is.
+_PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL", "RADIAL")
+_SENSOR_KEYS = ("gain", "dark_rate", "spurious_rate")
+_STREAM_KEYS = ("bit_order", "flip", "stored_width")
 
 
 @dataclass(frozen=True)
 class StreamSettings:
     """How the scene's ``.dat`` files are packed (see ``SpikeStream.open``)."""
 
-    bit_order: str = "little"
+    bit_order: BitOrder = "little"
     flip: bool = True
     stored_width: int | None = None
 
@@ -43,7 +58,8 @@ class SceneData:
 
     ``train`` and ``test`` views have exposures of their own, ``novel`` views are sharp images alone.
     ``truth`` gives true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene
-    radius: 1.1 times the largest distance of a camera from their centre, world units.
+    radius: 1.1 times the largest distance of a camera from their centre, world units.  ``frames_per_view`` is
+    the stored length of a view's stream (0 without spikes).
     """
 
     root: Path
@@ -56,7 +72,7 @@ class SceneData:
     settings: StreamSettings
     truth: dict[str, Tensor] | None
     extent: float
-    frames_per_view: int = field(default=0)
+    frames_per_view: int = 0
 
     def open_stream(self, view: View) -> SpikeStream:
         """The spikes of a view."""
@@ -67,7 +83,7 @@ class SceneData:
             view.spike_path,
             view.camera.height,
             view.camera.width,
-            bit_order=s.bit_order,  # type: ignore[arg-type]
+            bit_order=s.bit_order,
             flip=s.flip,
             stored_width=s.stored_width,
         )
@@ -79,7 +95,8 @@ def read_scene(
     """Read the scene in ``root``.
 
     Args:
-        transforms: pose file in the authors' layout; without it COLMAP's ``sparse/0`` is looked for.
+        transforms: pose file in the authors' layout; a scene without ``transforms.json`` may have COLMAP's
+            ``sparse/0`` instead.
         eval: keep every ``llffhold``-th view out of training.
 
     Raises:
@@ -88,24 +105,24 @@ def read_scene(
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
+    if llffhold < 1:
+        raise ValueError(f"llffhold is {llffhold}, expected at least 1: every how many views one is held out")
     path = root / transforms
     if path.is_file():
-        views, meta = _read_transforms(root, path, need_spikes=True)
-    elif (root / "sparse" / "0").is_dir() or (root / "sparse").is_dir():
+        views, meta = _read_transforms(root, path, are_exposures=True)
+    elif transforms == "transforms.json" and (root / "sparse").is_dir():
         views, meta = _read_colmap(root)
+        path = root / "spike.json"
     else:
-        raise ValueError(f"{root}: neither {transforms} nor sparse/0 is there; a scene needs camera poses")
-    names = [view.camera.name for view in views]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path}: view {twice[0]} is listed more than once")
+        alternative = " and no sparse/0 of COLMAP" if transforms == "transforms.json" else ""
+        raise ValueError(f"{root}: there is no {transforms}{alternative}; a scene needs camera poses")
     if not views:
-        raise ValueError(f"{path}: lists no views")
+        raise ValueError(f"{root}: its pose file lists no views")
     held = [eval and i % llffhold == 0 for i in range(len(views))]
     train = [view for view, out in zip(views, held, strict=True) if not out]
     test = [view for view, out in zip(views, held, strict=True) if out]
     if not train:
-        raise ValueError(f"{path}: no view is left to train on with every {llffhold}th held out")
+        raise ValueError(f"{root}: none of {len(views)} views is left to train on, {len(test)} are held out")
     points, rgb = _read_points(root, meta)
     centres = np.stack([np.linalg.inv(v.camera.w2c.double().numpy())[:3, 3] for v in train])
     extent = 1.1 * float(np.linalg.norm(centres - centres.mean(0), axis=1).max())
@@ -121,11 +138,17 @@ def read_scene(
         _read_truth(root),
         extent if extent > 0 else 1.0,
     )
-    frames = 0
-    if train[0].spike_path is not None:
-        frames = len(scene.open_stream(train[0]))
-    object.__setattr__(scene, "frames_per_view", frames)
-    return scene
+    if train[0].spike_path is None:
+        return scene
+    return replace(scene, frames_per_view=len(scene.open_stream(train[0])))
+
+
+def _refuse_duplicates(path: Path, views: list[View]) -> None:
+    seen: set[str] = set()
+    for name in (view.camera.name for view in views):
+        if name in seen:
+            raise ValueError(f"{path}: view {name} is listed more than once; views are paired by name")
+        seen.add(name)
 
 
 # ---- transforms.json -------------------------------------------------------------------------------------
@@ -143,9 +166,16 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 def _number(path: Path, source: dict[str, Any], key: str) -> float:
     value = source.get(key)
-    if not isinstance(value, (int, float)) or not np.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
         raise ValueError(f"{path}: {key} is {value!r}, expected a number")
     return float(value)
+
+
+def _positive(path: Path, source: dict[str, Any], key: str) -> float:
+    value = _number(path, source, key)
+    if value <= 0:
+        raise ValueError(f"{path}: {key} is {value:g}, expected a positive number")
+    return value
 
 
 def _pose(path: Path, name: str, matrix: object) -> Tensor:
@@ -162,7 +192,7 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
         raise ValueError(f"{path}: the pose of view {name} has NaN or infinite entries")
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
-        raise ValueError(f"{path}: the pose of view {name} is no rigid motion (its rotation is not orthonormal)")
+        raise ValueError(f"{path}: the pose of view {name} is no rigid motion (rotation not orthonormal)")
     u, _, vt = np.linalg.svd(rotation)  # files keep few digits
     pose[:3, :3] = u @ vt
     return torch.as_tensor(np.linalg.inv(pose @ _OPENGL_TO_OPENCV), dtype=torch.float32)
@@ -170,26 +200,33 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
 
 def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) -> Camera:
     source = meta | {k: v for k, v in frame.items() if v is not None}
-    width, height = int(_number(path, source, "w")), int(_number(path, source, "h"))
+    width, height = int(_positive(path, source, "w")), int(_positive(path, source, "h"))
     if "fl_x" not in source and "camera_angle_x" in source:
         focal = 0.5 * width / np.tan(0.5 * _number(path, source, "camera_angle_x"))
         source = source | {"fl_x": focal, "fl_y": focal}
     source = {"cx": width / 2, "cy": height / 2, "fl_y": source.get("fl_x")} | source
+    model = source.get("camera_model", "PINHOLE")
+    if model not in _PERSPECTIVE:
+        raise ValueError(
+            f"{path}: view {name} has the camera model {model}, expected one of {', '.join(_PERSPECTIVE)}; "
+            "binary spikes cannot be undistorted"
+        )
     bent = {k: source[k] for k in _DISTORTION if source.get(k)}
     if bent:
+        coefficients = ", ".join(f"{k}={v}" for k, v in bent.items())
         raise ValueError(
-            f"{path}: view {name} has lens distortion ({', '.join(f'{k}={v}' for k, v in bent.items())}); binary "
-            "spikes cannot be undistorted, so calibrate to a pinhole camera or crop to where it is negligible"
+            f"{path}: view {name} has lens distortion ({coefficients}); binary spikes "
+            "cannot be undistorted, so calibrate to a pinhole camera or crop to where it is negligible"
         )
     k = torch.eye(3)
-    k[0, 0], k[1, 1] = _number(path, source, "fl_x"), _number(path, source, "fl_y")
+    k[0, 0], k[1, 1] = _positive(path, source, "fl_x"), _positive(path, source, "fl_y")
     k[0, 2], k[1, 2] = _number(path, source, "cx"), _number(path, source, "cy")
     if "transform_matrix" not in frame:
         raise ValueError(f"{path}: view {name} has no pose (transform_matrix)")
     return Camera(name, width, height, k, _pose(path, name, frame["transform_matrix"]))
 
 
-def _read_transforms(root: Path, path: Path, need_spikes: bool) -> tuple[list[View], dict[str, Any]]:
+def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[View], dict[str, Any]]:
     meta = _load_json(path)
     frames = meta.get("frames")
     if not isinstance(frames, list) or not all(isinstance(f, dict) for f in frames):
@@ -201,36 +238,45 @@ def _read_transforms(root: Path, path: Path, need_spikes: bool) -> tuple[list[Vi
             raise ValueError(f"{path}: a frame has neither file_path nor spike_path")
         name = Path(file).stem
         camera = _camera(path, name, meta, frame)
-        views.append(_view(root, camera, frame, need_spikes))
+        views.append(_view(root, camera, frame, are_exposures))
+    _refuse_duplicates(path, views)
     return views, meta
 
 
-def _view(root: Path, camera: Camera, frame: dict[str, Any], need_spikes: bool) -> View:
-    """Pair a camera with its files, by name."""
+def _view(root: Path, camera: Camera, frame: dict[str, Any], is_exposure: bool) -> View:
+    """Pair a camera with its files, by name; spikes and sub-frames belong to exposures only."""
     name = camera.name
-    image = root / frame["file_path"] if "file_path" in frame else root / "sharp_data" / f"{name}.png"
-    spike = None
-    if need_spikes:
-        if "spike_path" in frame:
-            spike = root / str(frame["spike_path"])
-            if not spike.is_file():
-                raise ValueError(f"{spike}: the spike stream of view {name} is not there")
-        else:
-            candidates = [root / "spike_data" / f"{name}{suffix}" for suffix in _SPIKE_SUFFIXES]
-            spike = next((c for c in candidates if c.is_file()), None)
+    file = root / str(frame.get("file_path", f"sharp_data/{name}.png"))
+    image = file if file.is_file() else None
+    recording = str(frame.get("recording", ""))
+    if not is_exposure:
+        return View(camera, image_path=image, recording=recording)
+    candidates = [root / "spike_data" / f"{name}{suffix}" for suffix in _SPIKE_SUFFIXES]
+    if "spike_path" in frame:
+        candidates = [root / str(frame["spike_path"])]
+    spike = next((c for c in candidates if c.is_file()), None)
+    if spike is None and "spike_path" in frame:
+        raise ValueError(f"{candidates[0]}: the spike stream of view {name} is not there")
     pattern = re.compile(re.escape(name) + r"_(\d+)\.png")
-    folder = root / "sequence"
-    matches = [(pattern.fullmatch(p.name), p) for p in sorted(folder.glob(f"{name}_*.png"))]
-    sequence = {int(match[1]): p for match, p in matches if match}
-    return View(camera, spike, image if image.is_file() else None, sequence, str(frame.get("recording", "")))
+    files = sorted((root / "sequence").glob(f"{glob.escape(name)}_*.png"))
+    sequence = {int(match[1]): file for file in files if (match := pattern.fullmatch(file.name))}
+    return View(camera, spike, image, sequence, recording)
+
+
+def _spike_settings(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    spike = meta.get("spike", {})
+    known = _SENSOR_KEYS + _STREAM_KEYS
+    if not isinstance(spike, dict) or not set(spike) <= set(known):
+        raise ValueError(f"{path}: spike is {spike!r}, expected an object with any of {', '.join(known)}")
+    return spike
 
 
 def _sensor(path: Path, meta: dict[str, Any]) -> SensorModel:
-    """``spike_gain`` and, in ``spike``, ``dark_rate`` and ``spurious_rate`` (spikes a frame)."""
-    spike = meta.get("spike", {})
-    keys = {"gain": meta.get("spike_gain", spike.get("gain", 1.0))}
-    keys |= {k: spike[k] for k in ("dark_rate", "spurious_rate") if k in spike}
-    values = {k: _number(path, keys, k) for k in keys}
+    spike = _spike_settings(path, meta)
+    given = {key: spike[key] for key in _SENSOR_KEYS if key in spike}
+    if "spike_gain" in meta:
+        given["gain"] = meta["spike_gain"]
+    values = {key: _number(path, given, key) for key in given}
     try:
         return SensorModel(**values)
     except ValueError as error:
@@ -238,18 +284,23 @@ def _sensor(path: Path, meta: dict[str, Any]) -> SensorModel:
 
 
 def _settings(path: Path, meta: dict[str, Any]) -> StreamSettings:
-    spike = meta.get("spike", {})
-    known = {k: spike[k] for k in ("bit_order", "flip", "stored_width") if k in spike}
-    if known.get("bit_order", "little") not in ("little", "big"):
-        raise ValueError(f"{path}: bit_order is {known['bit_order']!r}, expected little or big")
-    return StreamSettings(**known)
+    spike = _spike_settings(path, meta)
+    given = {key: spike[key] for key in _STREAM_KEYS if key in spike}
+    settings = StreamSettings(**given)
+    if settings.bit_order not in ("little", "big"):
+        raise ValueError(f"{path}: bit_order is {settings.bit_order!r}, expected little or big")
+    if not isinstance(settings.flip, bool):
+        raise ValueError(f"{path}: flip is {settings.flip!r}, expected true or false")
+    if settings.stored_width is not None and type(settings.stored_width) is not int:
+        raise ValueError(f"{path}: stored_width is {settings.stored_width!r}, expected a number of columns")
+    return settings
 
 
 def _read_novel(root: Path) -> list[View]:
     path = root / "novel.json"
     if not path.is_file():
         return []
-    views, _ = _read_transforms(root, path, need_spikes=False)
+    views, _ = _read_transforms(root, path, are_exposures=False)
     for view in views:
         if view.image_path is None:
             raise ValueError(f"{path}: the sharp image of held-out view {view.camera.name} is not there")
@@ -263,14 +314,25 @@ def _read_truth(root: Path) -> dict[str, Tensor] | None:
     table = _load_json(path).get("w2c")
     if not isinstance(table, dict):
         raise ValueError(f"{path}: has no table w2c of poses by view")
-    return {name: torch.tensor(poses, dtype=torch.float32) for name, poses in table.items()}
+    truth = {}
+    for name, poses in table.items():
+        try:
+            truth[name] = torch.tensor(poses, dtype=torch.float32)
+        except (TypeError, ValueError):
+            raise ValueError(f"{path}: the poses of view {name} are no array of numbers") from None
+        shape = tuple(truth[name].shape)
+        if shape[1:] != (4, 4) or not bool(torch.isfinite(truth[name]).all()):
+            raise ValueError(f"{path}: view {name} has poses of shape {shape}, expected finite (M, 4, 4)")
+    return truth
 
 
 def _read_points(root: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
     if "colmap_points" in meta:
         return meta["colmap_points"]
     path = root / str(meta.get("ply_file_path", "sparse_pc.ply"))
-    return read_point_ply(path) if path.is_file() else (None, None)
+    if "ply_file_path" in meta or path.is_file():
+        return read_point_ply(path)
+    return None, None
 
 
 # ---- COLMAP ----------------------------------------------------------------------------------------------
@@ -287,22 +349,23 @@ def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
     except Exception as error:  # pycolmap raises its own kinds
         raise ValueError(f"{folder}: not a readable COLMAP model ({str(error).splitlines()[0]})") from None
     views = []
-    for image in sorted(model.images.values(), key=lambda i: i.name):
+    for image in sorted((i for i in model.images.values() if i.has_pose), key=lambda i: i.name):
         source = model.cameras[image.camera_id]
         name = Path(image.name).stem
         kind = source.model.name
-        if kind not in ("PINHOLE", "SIMPLE_PINHOLE") and np.abs(source.params[source.extra_params_idxs()]).max() > 0:
+        if kind not in _PERSPECTIVE or np.any(source.params[source.extra_params_idxs()]):
             raise ValueError(
-                f"{folder}: view {name} has lens distortion ({kind} {source.params_to_string()}); binary spikes "
-                "cannot be undistorted, so reconstruct with a PINHOLE camera"
+                f"{folder}: view {name} has lens distortion ({kind} {source.params_to_string()}); binary "
+                "spikes cannot be undistorted, so reconstruct with a PINHOLE camera"
             )
         w2c = np.eye(4)
-        pose = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
-        w2c[:3] = pose.matrix()
+        pose = image.cam_from_world  # a method since pycolmap 3.12
+        w2c[:3] = (pose() if callable(pose) else pose).matrix()
         k = torch.as_tensor(source.calibration_matrix(), dtype=torch.float32)
         camera = Camera(name, source.width, source.height, k, torch.as_tensor(w2c, dtype=torch.float32))
         file = next((f for f in ("images", "sharp_data") if (root / f / image.name).is_file()), "images")
-        views.append(_view(root, camera, {"file_path": f"{file}/{image.name}"}, need_spikes=True))
+        views.append(_view(root, camera, {"file_path": f"{file}/{image.name}"}, is_exposure=True))
+    _refuse_duplicates(folder, views)
     meta: dict[str, Any] = {}
     if (root / "spike.json").is_file():
         meta = _load_json(root / "spike.json")

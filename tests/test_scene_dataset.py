@@ -1,0 +1,346 @@
+"""Scenes written to a folder and read back: the authors' layout and COLMAP's."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+
+from scene.dataset import read_scene
+from spike import write_dat
+from utils.io import load_image, save_image
+from utils.ply import write_point_ply
+
+WIDTH, HEIGHT, FRAMES, VIEWS = 16, 8, 20, 9
+REAL = Path(__file__).resolve().parents[2] / "shared" / "scenes"
+
+
+def pose(i: int) -> list[list[float]]:
+    """Camera-to-world, OpenGL axes: turned about y and moved along x."""
+    c, s = np.cos(0.1 * i), np.sin(0.1 * i)
+    return [[c, 0, s, 0.5 * i], [0, 1, 0, 0.2], [-s, 0, c, 1.0], [0, 0, 0, 1]]
+
+
+def frame(i: int) -> dict:
+    return {"file_path": f"sharp_data/{i:03d}.png", "transform_matrix": pose(i)}
+
+
+def meta() -> dict:
+    return {
+        "fl_x": 20.0, "fl_y": 21.0, "cx": 8.0, "cy": 4.0, "w": WIDTH, "h": HEIGHT,
+        "spike_gain": 0.4, "frames": [frame(i) for i in range(VIEWS)],
+    }  # fmt: skip
+
+
+def spikes(i: int) -> np.ndarray:
+    return np.random.default_rng(i).integers(0, 2, (FRAMES, HEIGHT, WIDTH), dtype=np.uint8)
+
+
+def save(root: Path, content: object, name: str = "transforms.json") -> None:
+    (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.fixture
+def root(tmp_path):
+    for i in range(VIEWS):
+        write_dat(tmp_path / f"spike_data/{i:03d}.dat", spikes(i))
+        save_image(tmp_path / f"sharp_data/{i:03d}.png", np.full((HEIGHT, WIDTH), i / 10))
+    save(tmp_path, meta())
+    return tmp_path
+
+
+def test_poses_come_as_opencv_world_to_camera(root):
+    camera = read_scene(root).train[3].camera
+    expected = np.linalg.inv(np.array(pose(3)) @ np.diag([1, -1, -1, 1]))
+    np.testing.assert_allclose(camera.w2c.numpy(), expected, atol=1e-6)
+    # A point in front of an OpenGL camera (its -z) has positive depth here.
+    ahead = np.array(pose(3)) @ [0, 0, -2, 1]
+    assert (camera.w2c.numpy() @ ahead)[2] == pytest.approx(2)
+    assert camera.K.tolist() == [[20, 0, 8], [0, 21, 4], [0, 0, 1]]
+    assert (camera.width, camera.height) == (WIDTH, HEIGHT)
+
+
+def test_views_are_paired_by_name_not_by_order(root):
+    m = meta()
+    m["frames"].reverse()
+    (root / "spike_data/002.dat").unlink()
+    save(root, m)
+    scene = read_scene(root)
+    for view in scene.train:
+        i = int(view.camera.name)
+        if i == 2:
+            assert view.spike_path is None
+            with pytest.raises(ValueError, match="view 002: no spike stream"):
+                scene.open_stream(view)
+            continue
+        np.testing.assert_array_equal(scene.open_stream(view).unpack(0, FRAMES), spikes(i))
+        assert load_image(view.image_path).mean().item() == pytest.approx(i / 10, abs=0.003)
+
+
+def test_a_frame_may_name_its_spikes_and_its_recording(root):
+    m = meta()
+    m["frames"][1] |= {"spike_path": "spike_data/005.dat", "recording": "kitchen"}
+    save(root, m)
+    view = read_scene(root).train[1]
+    assert view.spike_path == root / "spike_data/005.dat"
+    assert view.recording == "kitchen"
+    assert read_scene(root).train[0].recording == ""
+
+
+def test_sharp_images_and_points_are_optional(root):
+    for path in (root / "sharp_data").iterdir():
+        path.unlink()
+    scene = read_scene(root)
+    assert all(view.image_path is None and view.spike_path is not None for view in scene.train)
+    assert scene.points is None and scene.rgb is None and scene.truth is None
+    assert scene.novel == [] and scene.test == []
+    assert scene.frames_per_view == FRAMES
+
+
+def test_intrinsics_of_a_frame_win_over_the_scene_s(root):
+    m = meta()
+    m["frames"][4] |= {"fl_x": 33.0, "cx": 7.5}
+    save(root, m)
+    views = read_scene(root).train
+    assert views[4].camera.K[0].tolist() == [33, 0, 7.5]
+    assert views[5].camera.K[0].tolist() == [20, 0, 8]
+
+
+def test_the_field_of_view_stands_in_for_the_focal_length(root):
+    m = meta()
+    del m["fl_x"], m["fl_y"], m["cx"], m["cy"]
+    save(root, m | {"camera_angle_x": np.pi / 2})
+    k = read_scene(root).train[0].camera.K
+    assert k.diagonal().tolist() == pytest.approx([WIDTH / 2, WIDTH / 2, 1])
+    assert k[:2, 2].tolist() == [WIDTH / 2, HEIGHT / 2]
+
+
+def test_every_eighth_view_is_held_out_with_eval(root):
+    scene = read_scene(root, eval=True)
+    assert [v.camera.name for v in scene.test] == ["000", "008"]
+    assert [v.camera.name for v in scene.train] == [f"{i:03d}" for i in range(1, 8)]
+    assert [v.camera.name for v in read_scene(root, eval=True, llffhold=4).test] == ["000", "004", "008"]
+    assert len(read_scene(root).train) == VIEWS
+
+
+def test_the_sensor_and_the_stream_are_read(root):
+    stored = {"dark_rate": 0.01, "spurious_rate": 0.02, "bit_order": "big", "flip": False, "stored_width": 24}
+    for i in range(VIEWS):
+        write_dat(root / f"spike_data/{i:03d}.dat", spikes(i), bit_order="big", flip=False, stored_width=24)
+    save(root, meta() | {"spike": stored})
+    scene = read_scene(root)
+    assert scene.sensor.to_dict() == {"gain": 0.4, "dark_rate": 0.01, "spurious_rate": 0.02}
+    np.testing.assert_array_equal(scene.open_stream(scene.train[1]).unpack(0, FRAMES), spikes(1))
+    m = meta()
+    del m["spike_gain"]
+    save(root, m | {"spike": stored | {"gain": 0.3}})
+    assert read_scene(root).sensor.gain == 0.3
+
+
+def test_sub_frames_novel_views_points_and_truth(root):
+    save_image(root / "sequence/001_00.png", np.zeros((HEIGHT, WIDTH)))
+    save_image(root / "sequence/001_12.png", np.zeros((HEIGHT, WIDTH)))
+    save_image(root / "novel/001.png", np.ones((HEIGHT, WIDTH)))
+    save(root, meta() | {"frames": [{"file_path": "novel/001.png", "transform_matrix": pose(20)}]}, "novel.json")
+    save(root, {"w2c": {"001": np.tile(np.eye(4), (13, 1, 1)).tolist()}}, "trajectory.json")
+    write_point_ply(root / "sparse_pc.ply", torch.rand(5, 3), torch.rand(5, 3))
+    scene = read_scene(root, eval=True)
+    assert set(scene.train[0].sequence_paths) == {0, 12}
+    novel = scene.novel[0]
+    # It shares a name with an exposure, but has neither its spikes nor its sub-frames.
+    assert novel.spike_path is None and novel.sequence_paths == {}
+    assert load_image(novel.image_path).min() == 1
+    assert scene.truth is not None and scene.truth["001"].shape == (13, 4, 4)
+    assert scene.points is not None and scene.points.shape == (5, 3)
+
+
+def test_the_extent_is_the_cameras_radius(root):
+    centres = 0.5 * np.arange(VIEWS)
+    assert read_scene(root).extent == pytest.approx(1.1 * np.abs(centres - centres.mean()).max(), rel=1e-5)
+
+
+def changed(**fields):
+    return lambda m: m | fields
+
+
+def changed_frame(**fields):
+    def change(m):
+        m["frames"][2] |= fields
+        return m
+
+    return change
+
+
+def without(key):
+    return lambda m: {k: v for k, v in m.items() if k != key}
+
+
+def matrix(i, j, value):
+    p = pose(2)
+    p[i][j] = value
+    return changed_frame(transform_matrix=p)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("fl_x"), "fl_x is None, expected a number"),
+        (without("w"), "w is None"),
+        (changed(fl_x="wide"), "fl_x is 'wide', expected a number"),
+        (changed(fl_y=-1), "fl_y is -1, expected a positive number"),
+        (changed(h=0), "h is 0, expected a positive number"),
+        (without("frames"), "has no list of frames"),
+        (changed(frames=[]), "lists no views"),
+        (changed(frames=[{"transform_matrix": pose(0)}]), "neither file_path nor spike_path"),
+        (changed_frame(file_path="sharp_data/001.png"), "view 001 is listed more than once"),
+        (changed_frame(spike_path="spike_data/777.dat"), "777.dat: the spike stream of view 002 is not there"),
+        (changed(frames=[{"file_path": "a.png"}]), "view a has no pose"),
+        (matrix(0, 0, float("nan")), "pose of view 002 has NaN"),
+        (matrix(0, 0, 3.0), "pose of view 002 is no rigid motion"),
+        (changed_frame(transform_matrix=[[1, 2], [3, 4]]), r"view 002 has shape \(2, 2\), expected \(4, 4\)"),
+        (changed_frame(transform_matrix=[["a"] * 4] * 4), "pose of view 002 is no matrix of numbers"),
+        (changed(k1=0.1), "lens distortion .k1=0.1.*cannot be undistorted"),
+        (changed_frame(p2=-0.01), "view 002 has lens distortion .p2=-0.01"),
+        (changed(camera_model="OPENCV_FISHEYE"), "camera model OPENCV_FISHEYE, expected one of PINHOLE"),
+        (changed(spike_gain=0), "gain must be a positive number"),
+        (changed(spike={"dark_rate": 2}), "dark_rate must lie in"),
+        (changed(spike={"bit_order": "middle"}), "bit_order is 'middle', expected little or big"),
+        (changed(spike={"flip": "yes"}), "flip is 'yes', expected true or false"),
+        (changed(spike={"stored_width": 16.5}), "stored_width is 16.5"),
+        (changed(spike={"darkrate": 0.1}), "expected an object with any of gain, dark_rate"),
+        (changed(ply_file_path="cloud.ply"), "cloud.ply: no such PLY file"),
+    ],
+)
+def test_wrong_metadata_is_named(root, change, message):
+    save(root, change(meta()))
+    with pytest.raises(ValueError, match=message) as error:
+        read_scene(root)
+    assert str(root) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "\x00\xff"])
+def test_unreadable_json(root, text):
+    save(root, text)
+    with pytest.raises(ValueError, match=r"transforms\.json: (not readable as JSON|expected a JSON object)"):
+        read_scene(root)
+
+
+def test_no_scene_at_all(root, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ValueError, match=r"no transforms\.json and no sparse/0"):
+        read_scene(empty)
+    with pytest.raises(ValueError, match="no such folder"):
+        read_scene(empty / "missing")
+    (root / "sparse/0").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"there is no transforms_colmap\.json; "):
+        read_scene(root, "transforms_colmap.json")
+
+
+def test_a_split_that_leaves_nothing(root):
+    with pytest.raises(ValueError, match="none of 9 views is left"):
+        read_scene(root, eval=True, llffhold=1)
+    with pytest.raises(ValueError, match="llffhold is 0"):
+        read_scene(root, eval=True, llffhold=0)
+
+
+def test_a_stream_of_another_size_is_named(root):
+    (root / "spike_data/000.dat").write_bytes(bytes(17))
+    with pytest.raises(ValueError, match=r"000\.dat: 17 bytes are no whole number of 16x8 frames"):
+        read_scene(root)
+
+
+@pytest.mark.parametrize(
+    ("poses", "message"),
+    [
+        ([[["a"]]], "no array of numbers"),
+        ([[1.0, 2.0]], "expected finite"),
+        ([np.full((4, 4), np.nan).tolist()], "expected finite"),
+    ],
+)
+def test_wrong_trajectories(root, poses, message):
+    save(root, {"w2c": {"001": poses}}, "trajectory.json")
+    with pytest.raises(ValueError, match=rf"trajectory\.json: .*{message}"):
+        read_scene(root)
+
+
+def test_a_novel_view_without_its_image(root):
+    save(root, meta() | {"frames": [{"file_path": "novel/0.png", "transform_matrix": pose(0)}]}, "novel.json")
+    with pytest.raises(ValueError, match=r"novel\.json: the sharp image of held-out view 0 is not there"):
+        read_scene(root)
+
+
+def colmap(root: Path, camera: str = "PINHOLE 16 8 20 21 8 4", binary: bool = False) -> None:
+    """A COLMAP model with the cameras of ``pose``, as text or binary."""
+    (root / "transforms.json").unlink()
+    folder = root / "sparse/0"
+    folder.mkdir(parents=True)
+    images = []
+    for i in range(VIEWS):
+        w2c = np.linalg.inv(np.array(pose(i)) @ np.diag([1, -1, -1, 1]))
+        x, y, z, w = pycolmap.Rotation3d(w2c[:3, :3]).quat
+        numbers = " ".join(f"{v:.9g}" for v in (w, x, y, z, *w2c[:3, 3]))
+        images.append(f"{VIEWS - i} {numbers} 1 {i:03d}.png\n\n")
+    (folder / "cameras.txt").write_text(f"1 {camera}\n")
+    (folder / "images.txt").write_text("".join(images))
+    (folder / "points3D.txt").write_text("1 0.5 0.25 2 255 0 51 0.1\n")
+    if binary:
+        pycolmap.Reconstruction(str(folder)).write_binary(str(folder))
+        for file in folder.glob("*.txt"):
+            file.unlink()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_colmap_gives_the_same_scene(root, binary):
+    expected = read_scene(root, eval=True)
+    colmap(root, binary=binary)
+    save(root, {"spike_gain": 0.4}, "spike.json")
+    scene = read_scene(root, eval=True)
+    for mine, theirs in zip(scene.train + scene.test, expected.train + expected.test, strict=True):
+        assert mine.camera.name == theirs.camera.name
+        torch.testing.assert_close(mine.camera.w2c, theirs.camera.w2c, atol=1e-6, rtol=0)
+        torch.testing.assert_close(mine.camera.K, theirs.camera.K)
+        assert (mine.spike_path, mine.image_path) == (theirs.spike_path, theirs.image_path)
+    assert scene.sensor == expected.sensor
+    assert scene.points is not None and scene.points.tolist() == [[0.5, 0.25, 2.0]]
+    assert scene.rgb is not None and scene.rgb[0].tolist() == pytest.approx([1, 0, 0.2])
+
+
+@pytest.mark.parametrize("camera", ["OPENCV 16 8 20 21 8 4 0 0 0 0", "SIMPLE_RADIAL 16 8 20 8 4 0"])
+def test_colmap_with_zero_distortion_is_a_pinhole(root, camera):
+    colmap(root, camera)
+    assert read_scene(root).train[0].camera.K[0].tolist() == [20, 0, 8]
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        "OPENCV 16 8 20 21 8 4 0 0.1 0 0",
+        "OPENCV_FISHEYE 16 8 20 21 8 4 0 0 0 0",
+        "SIMPLE_RADIAL 16 8 20 8 4 0.2",
+    ],
+)
+def test_colmap_with_distortion_is_refused(root, camera):
+    colmap(root, camera)
+    with pytest.raises(ValueError, match=f"view 000 has lens distortion .{re.escape(camera.split()[0])}"):
+        read_scene(root)
+
+
+def test_a_broken_colmap_model_is_named(root):
+    colmap(root, "TELESCOPE 16 8 20")
+    with pytest.raises(ValueError, match="sparse/0: not a readable COLMAP model"):
+        read_scene(root)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the evaluation scenes are not here")
+@pytest.mark.parametrize(("name", "views", "novel"), [("tiny", 16, 6), ("living", 24, 8), ("den", 14, 6)])
+def test_the_evaluation_scenes(name, views, novel):
+    scene = read_scene(REAL / name)
+    assert (len(scene.train), len(scene.novel), scene.frames_per_view) == (views, novel, 177)
+    assert scene.truth is not None
+    for view in scene.train:
+        # The mid-exposure pose is the true pose of the middle sub-frame.
+        torch.testing.assert_close(view.camera.w2c, scene.truth[view.camera.name][6], atol=2e-4, rtol=0)
