@@ -29,7 +29,10 @@ class GaussianParams:
     shN: Tensor  # [N, K - 1, C]
 
 
-def _write(path: str | os.PathLike[str], columns: dict[str, NDArray[np.generic]], comments: list[str]) -> None:
+Columns = dict[str, NDArray[np.generic]]
+
+
+def _write(path: str | os.PathLike[str], columns: Columns, comments: list[str]) -> None:
     table = np.empty(len(next(iter(columns.values()))), dtype=[(k, v.dtype) for k, v in columns.items()])
     for name, values in columns.items():
         table[name] = values
@@ -38,7 +41,7 @@ def _write(path: str | os.PathLike[str], columns: dict[str, NDArray[np.generic]]
         ply.write(file)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
+def _read(path: str | os.PathLike[str]) -> tuple[Columns, list[str]]:
     try:
         ply = PlyData.read(str(path))
         vertex = ply["vertex"]
@@ -49,10 +52,13 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[np.generic]],
         raise ValueError(f"{path}: not a readable PLY with vertices ({error})") from None
 
 
-def _column(path: str | os.PathLike[str], columns: dict[str, NDArray[np.generic]], names: list[str]) -> Tensor:
+def _column(path: str | os.PathLike[str], columns: Columns, names: list[str]) -> Tensor:
     missing = [name for name in names if name not in columns]
     if missing:
         raise ValueError(f"{path}: has no property {missing[0]}")
+    lists = [name for name in names if columns[name].dtype == object]
+    if lists:
+        raise ValueError(f"{path}: property {lists[0]} is a list, expected a number a vertex")
     values = np.stack([columns[name].astype(np.float32) for name in names], axis=-1)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(-1).sum())
@@ -64,19 +70,27 @@ def write_point_ply(path: str | os.PathLike[str], xyz: Tensor, rgb: Tensor) -> N
     """Write points [N, 3] with colours [N, 3] in [0, 1] (and zero normals, as 3DGS's input.ply)."""
     xyz_array = xyz.detach().cpu().numpy().astype(np.float32)
     colors = (rgb.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    columns: dict[str, NDArray[np.generic]] = dict(zip("xyz", xyz_array.T, strict=True))
+    columns: Columns = dict(zip("xyz", xyz_array.T, strict=True))
     columns |= {n: np.zeros(len(xyz_array), np.float32) for n in ("nx", "ny", "nz")}
     columns |= dict(zip(("red", "green", "blue"), colors.T, strict=True))
     _write(path, columns, [])
 
 
 def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """Points [N, 3] and colours [N, 3] in [0, 1] (grey where the file has none)."""
+    """Points [N, 3] and colours [N, 3] in [0, 1] (grey where the file has none).
+
+    Colours are stored as integers over their type's whole range, or as floats in [0, 1].
+
+    Raises:
+        ValueError: no readable PLY of finite vertices (names the file).
+    """
     columns, _ = _read(path)
     xyz = _column(path, columns, ["x", "y", "z"])
     if "red" not in columns:
         return xyz, torch.full_like(xyz, 0.5)
-    return xyz, _column(path, columns, ["red", "green", "blue"]) / 255
+    stored = columns["red"].dtype
+    white = np.iinfo(stored).max if np.issubdtype(stored, np.integer) else 1
+    return xyz, _column(path, columns, ["red", "green", "blue"]) / white
 
 
 def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams, antialiased: bool) -> None:
@@ -89,12 +103,12 @@ def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams, 
         (["nx", "ny", "nz"], torch.zeros(n, 3)),
         ([f"f_dc_{i}" for i in range(3)], sh0[:, 0]),
         # channel by channel, as 3DGS stores them
-        ([f"f_rest_{i}" for i in range(3 * shn.shape[1])], shn.transpose(1, 2).reshape(n, -1)),
+        ([f"f_rest_{i}" for i in range(3 * shn.shape[1])], shn.transpose(1, 2).flatten(1)),
         (["opacity"], g.opacity_logits[:, None]),
         ([f"scale_{i}" for i in range(3)], g.log_scales),
         ([f"rot_{i}" for i in range(4)], g.quats),
     ]
-    columns: dict[str, NDArray[np.generic]] = {}
+    columns: Columns = {}
     for names, values in blocks:
         array = values.detach().cpu().numpy().astype(np.float32)
         columns |= {name: array[:, i] for i, name in enumerate(names)}
@@ -102,11 +116,20 @@ def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams, 
 
 
 def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> GaussianParams:
-    """Read any 3DGS PLY; ``channels`` = 1 averages the three colour channels back to one."""
+    """Read any 3DGS PLY; the number of ``f_rest`` properties gives its degree of spherical harmonics.
+
+    Args:
+        channels: 3, or 1 to average the three colour channels into one.
+
+    Raises:
+        ValueError: no readable PLY, a property is missing, or a value is not finite (names the file).
+    """
     columns, _ = _read(path)
     rest = sum(name.startswith("f_rest_") for name in columns)
     if rest % 3 or rest // 3 not in (0, 3, 8, 15):
-        raise ValueError(f"{path}: {rest} f_rest properties are no degree of spherical harmonics (0, 9, 24 or 45)")
+        raise ValueError(
+            f"{path}: {rest} f_rest properties are no degree of spherical harmonics (expected 0, 9, 24 or 45)"
+        )
     means = _column(path, columns, ["x", "y", "z"])
     sh0 = _column(path, columns, [f"f_dc_{i}" for i in range(3)])[:, None]
     if rest:
