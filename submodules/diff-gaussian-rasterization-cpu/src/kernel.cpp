@@ -21,6 +21,10 @@ constexpr float kLog2AlphaMin = -7.99435343685885793770f;  // log2(1/255)
 constexpr int kParts = kBlock / kLanes;                    // vectors a prepared row holds
 constexpr uint32_t kAhead = 8;                             // Gaussians of a list asked for before their turn
 constexpr int kVectors = 4;                                // vectors of pixels in registers
+#ifndef DGR_SKIP
+#define DGR_SKIP false
+#endif
+constexpr bool kSkip=DGR_SKIP;
 constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
 
 // Rows of a prepared block.
@@ -310,26 +314,28 @@ void blend_rows(const Settings& s, const float* records, const uint32_t* starts,
         for (uint32_t i = begin; i < end; ++i) {
           if (i + kAhead < end) prefetch(records + size_t(list[i + kAhead]) * stride);
           const float* r = records + size_t(list[i]) * stride;
-          bool died = false;
           const vf a = splat(r[2]), b = splat(r[3]), cc = splat(r[4]), u = splat(r[0]), v = splat(r[1]);
+          vf power[kVectors];
+          mask hit[kVectors], touched = none(), died = none();
           for (int k = 0; k < kVectors; ++k) {
             const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
-            const vf power = (r[5] - a * dx * dx) - dy * (b * dx + cc * dy);
-            const mask hit = ge(power, cut) & live[k];
-            if (!any(hit)) continue;
-            const vf alpha = vmin(exp2_small(power), alpha_max);
-            vf weight = t[k] * alpha;
-            const vf next = t[k] - weight;
-            const mask enough = gt(next, t_min);
-            const mask blended = hit & enough;
-            const mask ended = andnot(hit, enough);
-            weight = keep(blended, weight);
-            t[k] -= weight;
-            for (int c = 0; c < NC; ++c) color[c][k] += weight * r[6 + c];
-            live[k] = andnot(live[k], ended);
-            died = died || any(ended);
+            power[k] = (r[5] - a * dx * dx) - dy * (b * dx + cc * dy);
+            hit[k] = ge(power[k], cut) & live[k];
+            touched = touched | hit[k];
           }
-          if (died) {
+          if (!any(touched)) continue;
+          for (int k = 0; k < kVectors; ++k) {
+            if (kSkip && !any(hit[k])) continue;
+            const vf weight = t[k] * vmin(exp2_small(power[k]), alpha_max);
+            const vf next = t[k] - weight;
+            const mask ended = andnot(hit[k], gt(next, t_min));
+            const vf blended = keep(andnot(hit[k], ended), weight);
+            t[k] -= blended;
+            for (int c = 0; c < NC; ++c) color[c][k] += blended * r[6 + c];
+            live[k] = andnot(live[k], ended);
+            died = died | ended;
+          }
+          if (any(died)) {
             mask left = live[0];
             for (int k = 1; k < kVectors; ++k) left = left | live[k];
             if (!any(left)) break;
@@ -389,36 +395,40 @@ void blend_rows_backward(const Settings& s, const float* records, const uint32_t
           if (i + kAhead < end) prefetch(records + size_t(list[i + kAhead]) * stride);
           if (i + kAhead < end) prefetch_write(sums + size_t(list[i + kAhead]) * sum_stride);
           const float* r = records + size_t(list[i]) * stride;
-          bool died = false, touched = false;
-          vf s0{}, sx{}, sy{}, sxx{}, sxy{}, syy{}, sc[NC], ax{}, ay{};
-          for (int c = 0; c < NC; ++c) sc[c] = vf{};
           const vf a = splat(r[2]), b = splat(r[3]), cc = splat(r[4]), u = splat(r[0]), v = splat(r[1]);
+          vf power[kVectors];
+          mask hit[kVectors], touched = none(), died = none();
           for (int k = 0; k < kVectors; ++k) {
             const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
-            const vf power = (r[5] - a * dx * dx) - dy * (b * dx + cc * dy);
-            const mask hit = ge(power, cut) & live[k];
-            if (!any(hit)) continue;
-            const vf raw = exp2_small(power);
+            power[k] = (r[5] - a * dx * dx) - dy * (b * dx + cc * dy);
+            hit[k] = ge(power[k], cut) & live[k];
+            touched = touched | hit[k];
+          }
+          if (!any(touched)) continue;
+          vf s0{}, sx{}, sy{}, sxx{}, sxy{}, syy{}, sc[NC], ax{}, ay{};
+          for (int c = 0; c < NC; ++c) sc[c] = vf{};
+          for (int k = 0; k < kVectors; ++k) {
+            if (kSkip && !any(hit[k])) continue;
+            const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
+            const vf raw = exp2_small(power[k]);
             const vf alpha = vmin(raw, alpha_max);
-            vf weight = t[k] * alpha;
+            const vf weight = t[k] * alpha;
             const vf next = t[k] - weight;
-            const mask enough = gt(next, t_min);
-            const mask blended = hit & enough;
-            const mask ended = andnot(hit, enough);
+            const mask ended = andnot(hit[k], gt(next, t_min));
+            const mask blended = andnot(hit[k], ended);
+            const vf shown = keep(blended, weight);
+            t[k] -= shown;
             live[k] = andnot(live[k], ended);
-            died = died || any(ended);
-            weight = keep(blended, weight);
+            died = died | ended;
             vf along{};
             for (int c = 0; c < NC; ++c) {
               along += grad[c][k] * r[6 + c];
-              sc[c] += weight * grad[c][k];
+              sc[c] += shown * grad[c][k];
             }
-            rest[k] -= weight * along;
+            rest[k] -= shown * along;
             // dL/dalpha times alpha; none where alpha is held at its maximum.
-            const mask moves = blended & gt(alpha_max, raw);
-            const vf g = keep(moves, weight * along - alpha * rest[k] / (1.0f - alpha));
-            t[k] -= weight;
-            touched = true;
+            const vf g = keep(blended & gt(alpha_max, raw),
+                              weight * along - alpha * rest[k] * reciprocal(1.0f - alpha));
             const vf gy = g * dy;
             s0 += g;
             sy += gy;
@@ -434,15 +444,20 @@ void blend_rows_backward(const Settings& s, const float* records, const uint32_t
               ay += vmax(gv, -gv);
             }
           }
-          if (!touched) continue;
-          if constexpr (kLanes >= 8) {  // dx is the same in every vector of the pass
-            const vf dx = at.x[0] - u;
-            sx = s0 * dx;
-            sxx = sx * dx;
-            sxy = sy * dx;
-          }
           float* out = sums + size_t(list[i]) * sum_stride;
-          add_sums(out, sx, sy, sxx, sxy, syy, s0, sc[0], NC > 1 ? sc[NC > 1 ? 1 : 0] : vf{});
+#if DGR_LANES == 16
+          if constexpr (NC == 1) add_moments(out, s0, sy, syy, sc[0], at.x[0] - u);
+          else
+#endif
+          {
+            if constexpr (kLanes >= 8) {  // dx is the same in every vector of the pass
+              const vf dx = at.x[0] - u;
+              sx = s0 * dx;
+              sxx = sx * dx;
+              sxy = sy * dx;
+            }
+            add_sums(out, sx, sy, sxx, sxy, syy, s0, sc[0], NC > 1 ? sc[NC > 1 ? 1 : 0] : vf{});
+          }
           if constexpr (NC > 2)
             add_sums(out + 8, sc[2], sc[NC > 3 ? 3 : 2], vf{}, vf{}, vf{}, vf{}, vf{}, vf{});
           if constexpr (Absolute) {
@@ -452,7 +467,7 @@ void blend_rows_backward(const Settings& s, const float* records, const uint32_t
               target[1] += kLn2 * ay[lane];
             }
           }
-          if (died) {
+          if (any(died)) {
             mask left = live[0];
             for (int k = 1; k < kVectors; ++k) left = left | live[k];
             if (!any(left)) break;
