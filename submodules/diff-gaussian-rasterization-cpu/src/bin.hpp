@@ -16,8 +16,8 @@ struct TileLists {
 };
 
 // Records and depths are those of one camera; depth 0 marks a culled Gaussian.  Equal depths keep the order
-// of the Gaussians.
-TileLists bin_tiles(const Settings& settings, int count, int record_stride, const float* records,
-                    const float* depths);
+// of the Gaussians.  The work is cut in `parts`, on the pool; the lists do not depend on their number.
+TileLists bin_tiles(const Kernels& kernels, const Settings& settings, int count, int record_stride,
+                    const float* records, const float* depths, int parts);
 
 }  // namespace dgr

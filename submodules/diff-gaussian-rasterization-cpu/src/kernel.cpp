@@ -20,11 +20,8 @@ constexpr float kLn2 = 0.69314718055994530942f;
 constexpr float kLog2AlphaMin = -7.99435343685885793770f;  // log2(1/255)
 constexpr int kParts = kBlock / kLanes;                    // vectors a prepared row holds
 constexpr uint32_t kAhead = 8;                             // Gaussians of a list asked for before their turn
+constexpr uint32_t kSpanAhead = 16;
 constexpr int kVectors = 4;                                // vectors of pixels in registers
-#ifndef DGR_SKIP
-#define DGR_SKIP false
-#endif
-constexpr bool kSkip=DGR_SKIP;
 constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
 
 // Rows of a prepared block.
@@ -261,6 +258,66 @@ void project(const Scene& s, const Settings& settings, const Camera& cam, const 
   }
 }
 
+inline float clamped(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+uint32_t spans(const Settings& s, int stride, const float* records, const uint32_t* order, uint32_t first,
+               uint32_t last, TileRows* rows, uint32_t* span, uint32_t capacity, uint32_t* used, int32_t* changes) {
+  const float right_edge = float(s.width - 1), bottom_edge = float(s.height - 1);
+  vf lane_rows;
+  for (int lane = 0; lane < kLanes; ++lane) lane_rows[lane] = float(lane * kTile);
+  uint32_t count = *used;
+  uint32_t i = first;
+  for (; i < last; ++i) {
+    if (i + kSpanAhead < last) prefetch(records + size_t(order[i + kSpanAhead]) * stride);
+    const float* r = records + size_t(order[i]) * stride;
+    const float u = r[0] - float(s.crop_x0) - 0.5f, v = r[1] - float(s.crop_y0) - 0.5f;  // in pixel indices
+    const float a = r[2], b = r[3], c = r[4];
+    // A hair wider than alpha = 1/255: a pixel too many is skipped later, one too few would be missed.
+    const float level = r[5] - kLog2AlphaMin + 1e-4f;
+    // A difference of products that a needle would cancel in single precision.
+    const double det = 4.0 * double(a) * double(c) - double(b) * double(b);
+    rows[i] = {0, 0, count};
+    if (!(det > 0) || !(level > 0)) continue;
+    const float inverse = float(4.0 / det);
+    const float hx = __builtin_sqrtf(level * c * inverse), hy = __builtin_sqrtf(level * a * inverse);
+    // Rounded as integers: ceil for the first, floor for the last pixel, once clamped to the picture.
+    const int j0 = int(clamped(v - hy, -1.0f, bottom_edge + 1) + 1.9999f) - 1;
+    const int j1 = int(clamped(v + hy, -1.0f, bottom_edge) + 1.0f) - 1;
+    if (j0 > j1) continue;
+    const int y0 = (j0 < 0 ? 0 : j0) / kTile, y1 = j1 / kTile + 1;
+    if (count + uint32_t(y1 - y0) + kSpanSlack > capacity) break;
+    const float extreme = -0.5f * b * hx / c;  // dy where the ellipse is rightmost; leftmost at its negative
+    const float half = 0.5f / a;
+    const vf low = splat(float(j0) - v), high = splat(float(j1) - v), al = splat(4 * a * level);
+    const vf slope = splat(-b * half), curve = splat(b * b - 4 * a * c), scale = splat(half), middle = splat(u);
+    for (int y = y0; y < y1; y += kLanes) {
+      const vf top = lane_rows + (float(y * kTile) - v);
+      const vf d0 = vmax(top, low), d1 = vmin(top + float(kTile - 1), high);
+      const vf dr = vmin(vmax(splat(extreme), d0), d1), dl = vmin(vmax(splat(-extreme), d0), d1);
+      const vf wide_r = scale * vsqrt(vmax(al + curve * dr * dr, vf{}));
+      const vf wide_l = scale * vsqrt(vmax(al + curve * dl * dl, vf{}));
+      const vf left = vmax(middle + slope * dl - wide_l - 1e-3f, vf{});
+      const vf right = vmin(vmax(middle + slope * dr + wide_r + 1e-3f, splat(-1.0f)), splat(right_edge));
+      const vi i0 = __builtin_convertvector(vmin(left, splat(right_edge + 1)) + 0.9999f, vi);
+      const vi i1 = __builtin_convertvector(right + 1.0f, vi) - 1;
+      vi packed = (i0 >> 3) | (((i1 >> 3) + 1) << 16);
+      packed &= i1 >= i0;
+      std::memcpy(span + count + uint32_t(y - y0), &packed, sizeof(packed));
+    }
+    for (int y = y0; y < y1; ++y) {
+      const uint32_t one = span[count + uint32_t(y - y0)];
+      int32_t* change = changes + y * (s.tiles_x + 1);
+      ++change[one & 0xffff];
+      --change[one >> 16];
+    }
+    rows[i].y0 = uint16_t(y0);
+    rows[i].y1 = uint16_t(y1);
+    count += uint32_t(y1 - y0);
+  }
+  *used = count;
+  return i;
+}
+
 // Coordinates of the pixels of one pass over a tile.
 struct Pixels {
   vf x[kVectors], y[kVectors];
@@ -325,7 +382,6 @@ void blend_rows(const Settings& s, const float* records, const uint32_t* starts,
           }
           if (!any(touched)) continue;
           for (int k = 0; k < kVectors; ++k) {
-            if (kSkip && !any(hit[k])) continue;
             const vf weight = t[k] * vmin(exp2_small(power[k]), alpha_max);
             const vf next = t[k] - weight;
             const mask ended = andnot(hit[k], gt(next, t_min));
@@ -408,7 +464,6 @@ void blend_rows_backward(const Settings& s, const float* records, const uint32_t
           vf s0{}, sx{}, sy{}, sxx{}, sxy{}, syy{}, sc[NC], ax{}, ay{};
           for (int c = 0; c < NC; ++c) sc[c] = vf{};
           for (int k = 0; k < kVectors; ++k) {
-            if (kSkip && !any(hit[k])) continue;
             const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
             const vf raw = exp2_small(power[k]);
             const vf alpha = vmin(raw, alpha_max);
@@ -670,8 +725,8 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
     }
 }
 
-const Kernels kTable = {DGR_STR(DGR_ISA), kLanes,         prepare, project, blend,
-                        blend_backward,   project_backward};
+const Kernels kTable = {DGR_STR(DGR_ISA), kLanes,         prepare, project, spans,
+                        blend,            blend_backward, project_backward};
 
 }  // namespace
 

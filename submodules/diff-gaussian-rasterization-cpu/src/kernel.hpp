@@ -13,6 +13,7 @@ constexpr int kTile = 8;           // pixels; a tile's 64 pixels live in registe
 constexpr int kBlock = 16;         // Gaussians a block of the prepared arrays
 constexpr int kMaxChannels = 4;    // colour channels and depth
 constexpr int kMaxSh = 16;         // coefficients of degree 3
+constexpr uint32_t kSpanSlack = 16;  // spans are written a vector at a time
 constexpr float kAlphaMin = 1.0f / 255.0f;
 constexpr float kAlphaMax = 0.99f;
 constexpr float kTransmittanceMin = 1e-4f;
@@ -55,6 +56,12 @@ inline int prepared_floats(const Scene& s) {
   return kBlock * (14 + s.channels * (s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1));
 }
 
+// Rows [y0, y1) of tiles that a Gaussian meets; its spans begin at `first`.
+struct TileRows {
+  uint16_t y0, y1;
+  uint32_t first;
+};
+
 struct Gradients {       // null where nobody asked
   float* means;
   float* quats;
@@ -71,6 +78,13 @@ struct Kernels {
   // Records, depths and visibility of blocks [first, last) in one camera; depth 0 marks a culled Gaussian.
   void (*project)(const Scene&, const Settings&, const Camera&, const float* prepared, int first, int last,
                   float* records, float* depths);
+  // Exact spans of tiles, x0 | x1 << 16 for [x0, x1), of every row of tiles that the ellipses of the Gaussians
+  // order[first] ... order[last - 1] meet.  `changes` [tiles_y, tiles_x + 1] counts +1 where a span begins and
+  // -1 where it has ended.  Stops early when fewer than kSpanSlack + a Gaussian's spans are left of `capacity`;
+  // returns where it stopped.
+  uint32_t (*spans)(const Settings&, int stride, const float* records, const uint32_t* order, uint32_t first,
+                    uint32_t last, TileRows* rows, uint32_t* span, uint32_t capacity, uint32_t* used,
+                    int32_t* changes);
   // One row of tiles [row0, row1): picture and transmittance.
   void (*blend)(const Settings&, int channels, const float* records, const uint32_t* starts, const uint32_t* list,
                 const float* background, int row0, int row1, float* image, float* transmittance);

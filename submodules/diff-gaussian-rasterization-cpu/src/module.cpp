@@ -155,7 +155,8 @@ State* forward(In means, In quats, In scales, In opacities, In colors, int coeff
     std::memcpy(s.depth(m), scratch, sizeof(float) * size_t(s.scene.count));
   };
   auto bin_view = [&](int m) {
-    s.lists[size_t(m)] = bin_tiles(s.settings, s.scene.count, record_stride(channels), s.record(m), s.depth(m));
+    s.lists[size_t(m)] = bin_tiles(*s.kernels, s.settings, s.scene.count, record_stride(channels), s.record(m),
+                                  s.depth(m), s.bands);
   };
   const size_t padded = sizeof(float) * size_t(blocks) * kBlock + 64;
   if (views > 1) {  // one view a thread: no two threads touch the same sums
@@ -207,8 +208,19 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   Memory absolute_memory;
   if (absolute != nullptr && views == 1) absolute_memory = take(sizeof(float) * 2 * size_t(count) * size_t(parts));
   if (absolute != nullptr) std::memset(absolute, 0, sizeof(float) * 2 * size_t(count) * size_t(views));
+  // Bands of tile rows with about as many pairs each.
+  std::vector<int> band(size_t(parts) + 1, s.settings.tiles_y);
+  if (views == 1) {
+    const uint32_t* starts = State::as<uint32_t>(s.lists[0].starts);
+    band[0] = 0;
+    for (int part = 1, row = 0; part < parts; ++part) {
+      const uint64_t wanted = uint64_t(s.lists[0].pairs) * uint64_t(part) / uint64_t(parts);
+      while (row < s.settings.tiles_y && starts[row * s.settings.tiles_x] < wanted) ++row;
+      band[size_t(part)] = row;
+    }
+  }
   parallel(parts, [&](int part) {
-    const int m = views == 1 ? 0 : part, rows = s.settings.tiles_y;
+    const int m = views == 1 ? 0 : part;
     float* target = sums + size_t(part) * one;
     const float* depth = s.depth(m);
     for (int n = 0; n < count; ++n)
@@ -224,8 +236,7 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
                               State::as(s.transmittance) + size_t(m) * s.plane(),
                               image_grad + size_t(m) * channels * s.plane(),
                               alpha_grad == nullptr ? nullptr : alpha_grad + size_t(m) * s.plane(),
-                              views == 1 ? rows * part / parts : 0, views == 1 ? rows * (part + 1) / parts : rows,
-                              target, absolute_target);
+                              views == 1 ? band[size_t(part)] : 0, band[size_t(part) + 1], target, absolute_target);
   });
   const int blocks = s.blocks(), chunks = (blocks + kChunk - 1) / kChunk;
   const size_t camera_floats = size_t(views) * 16;
