@@ -8,25 +8,27 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from diff_gaussian_rasterization_cpu import rasterization as cpu_rasterization
 from torch import Tensor
 
-from diff_gaussian_rasterization_cpu import rasterization as cpu_rasterization
 from utils.sh import eval_sh, view_directions
 
 Rasterizer = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
+NAMES = ("cpu", "gsplat", "inria", "auto")
 
 
 def get_rasterizer(name: str, device: torch.device) -> Rasterizer:
     """The rasterizer ``name`` (cpu, gsplat, inria, or auto) for tensors on ``device``.
 
     Raises:
-        ValueError: it is not installed, or does not work on that device.
+        ValueError: no such rasterizer, not installed, or not for that device.
     """
+    if name not in NAMES:
+        raise ValueError(f"--rasterizer {name}: expected one of {', '.join(NAMES)}")
     if name == "auto":
         if device.type == "cpu":
             name = "cpu"
@@ -48,7 +50,9 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(_PACKAGES[name]) is not None
 
 
-def _gsplat(*, colors: Tensor, screen_gradients: bool = True, **arguments: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def _gsplat(
+    *, colors: Tensor, screen_gradients: bool = True, **arguments: Any
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """gsplat's call; it evaluates spherical harmonics for three channels only, so mono is replicated."""
     import gsplat
 
@@ -102,20 +106,23 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
             raise ValueError("--rasterizer inria has no absolute screen gradients")
         renders, alphas, points, radii_all = [], [], [], []
         for m in range(len(viewmats)):
-            shown = colors if sh_degree is None else eval_sh(sh_degree, colors, view_directions(means, viewmats[m]))
+            shown = colors
+            if sh_degree is not None:
+                shown = eval_sh(sh_degree, colors, view_directions(means, viewmats[m]))
             camera = means @ viewmats[m, :3, :3].T + viewmats[m, :3, 3]
             turned = _rotate_quats(viewmats[m, :3, :3], quats)
             # Depth and coverage travel as colours: three channels a call.
             extra = torch.cat([camera[:, 2:], torch.ones_like(camera[:, :1])], dim=-1)
             channels = torch.cat([shown, extra], dim=-1)
             screen = torch.zeros_like(means, requires_grad=True)
-            pictures, seen = [], None
+            settings = _inria_settings(
+                settings_class, Ks[m], width, height, near_plane, far_plane, rasterize_mode, means
+            )
+            pictures, radii = [], torch.zeros(0)
             for first in range(0, channels.shape[-1], 3):
                 chunk = channels[:, first : first + 3]
                 padded = torch.nn.functional.pad(chunk, (0, 3 - chunk.shape[-1]))
-                rasterizer = rasterizer_class(
-                    _inria_settings(settings_class, Ks[m], width, height, near_plane, far_plane, rasterize_mode, means)
-                )
+                rasterizer = rasterizer_class(settings)
                 picture, radii, _ = rasterizer(
                     means3D=camera,
                     means2D=screen,
@@ -125,7 +132,6 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
                     rotations=turned,
                 )
                 pictures.append(picture[: chunk.shape[-1]])
-                seen = radii
             picture = torch.cat(pictures).permute(1, 2, 0)
             count = shown.shape[-1]
             alpha = picture[..., count + 1 :]
@@ -138,12 +144,10 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
             renders.append(torch.cat(parts, dim=-1))
             alphas.append(alpha)
             points.append(screen)
-            radii_all.append(seen)
-        assert all(r is not None for r in radii_all)
-        radii = torch.stack(radii_all)  # type: ignore[arg-type]
+            radii_all.append(radii)
         info = {
             "means2d": _ScreenPoints(points, width, height) if screen_gradients else None,
-            "radii": radii[..., None].expand(-1, -1, 2),
+            "radii": torch.stack(radii_all)[..., None].expand(-1, -1, 2),
             "width": width,
             "height": height,
             "n_cameras": len(viewmats),
@@ -162,7 +166,8 @@ class _ScreenPoints:
     @property
     def grad(self) -> Tensor:
         # Inria's gradient is of normalised coordinates: pixels times half the picture's size.
-        stacked = torch.stack([p.grad[:, :2] for p in self._points if p.grad is not None])
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._points]
+        stacked = torch.stack(grads)[..., :2]
         return stacked * stacked.new_tensor(self._scale)
 
 
@@ -211,8 +216,8 @@ def _inria_settings(
     return cls(
         image_height=height,
         image_width=width,
-        tanfovx=math.tan(math.atan(0.5 * width / fx)),
-        tanfovy=math.tan(math.atan(0.5 * height / fy)),
+        tanfovx=0.5 * width / fx,
+        tanfovy=0.5 * height / fy,
         bg=torch.zeros(3).to(like),
         scale_modifier=1.0,
         viewmatrix=identity,

@@ -276,7 +276,7 @@ def _sensor(path: Path, meta: dict[str, Any]) -> SensorModel:
     given = {key: spike[key] for key in _SENSOR_KEYS if key in spike}
     if "spike_gain" in meta:
         given["gain"] = meta["spike_gain"]
-    values = {key: _number(path, given, key) for key in given}
+    values: dict[str, Any] = {key: _number(path, given, key) for key in given}
     try:
         return SensorModel(**values)
     except ValueError as error:

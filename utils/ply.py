@@ -89,7 +89,7 @@ def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     if "red" not in columns:
         return xyz, torch.full_like(xyz, 0.5)
     stored = columns["red"].dtype
-    white = np.iinfo(stored).max if np.issubdtype(stored, np.integer) else 1
+    white = np.iinfo(stored.str).max if np.issubdtype(stored, np.integer) else 1
     return xyz, _column(path, columns, ["red", "green", "blue"]) / white
 
 
