@@ -557,12 +557,15 @@ void blend_backward(const Settings& s, int channels, const float* records, const
 }
 
 void project_backward(const Scene& s, const Settings& settings, int cameras, const Camera* cams,
-                      const float* prepared, const float* records, const float* depths, const float* sums, int first,
-                      int last, const Gradients& out, float* camera_grads, float* means2d) {
+                      const float* prepared, const float* const* records, const float* const* depths, const float* sums,
+                      int first, int last, const Gradients& out, float* camera_grads, float* means2d) {
   const int size = prepared_floats(s);
   const int channels = s.channels + settings.with_depth;
   const int stride = record_stride(channels), sum_stride = gradient_stride(channels);
   const int used = s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1;
+  // What nobody asked for is not worked out.
+  const bool want_axes = out.quats != nullptr || out.scales != nullptr;
+  const bool want_point = out.means != nullptr || camera_grads != nullptr;
   for (int block = first; block < last; ++block)
     for (int part = 0; part < kParts; ++part) {
       const float* data = prepared + size_t(block) * size;
@@ -574,7 +577,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         const Camera& cam = cams[m];
         const size_t at = size_t(m) * s.count + base;
         float z[kLanes] = {};
-        for (int lane = 0; lane < lanes; ++lane) z[lane] = depths[at + lane];
+        for (int lane = 0; lane < lanes; ++lane) z[lane] = depths[m][base + lane];
         const mask seen = gt(load(z), vf{});
         if (means2d != nullptr)
           for (int lane = 0; lane < lanes; ++lane) means2d[2 * (at + lane)] = means2d[2 * (at + lane) + 1] = 0.0f;
@@ -583,7 +586,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         for (int lane = 0; lane < lanes; ++lane) {
           if (z[lane] == 0.0f) continue;
           const float* sum = sums + (at + lane) * sum_stride;
-          const float* record = records + (at + lane) * stride;
+          const float* record = records[m] + size_t(base + lane) * stride;
           for (int j = 0; j < 6 + channels; ++j) in[j][lane] = sum[j];
           for (int c = 0; c < s.channels; ++c) shown[c][lane] = record[6 + c];
         }
@@ -601,6 +604,9 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         const vf opacity = row(data, kOpacity, part);
         g_opacity += keep(seen, s0 / opacity);
 
+        const float* w = cam.rotation;
+        vf g_w[9] = {}, g_t[3] = {};
+        if (want_axes || want_point) {
         // dL/dcov = Q H Q / 2 with H the second moments (sigma = d^T Q d / 2, dL/dsigma = -g).
         const vf hxx = 0.5f * load(in[2]), hxy = 0.5f * load(in[3]), hyy = 0.5f * load(in[4]);
         const vf e00 = q00 * hxx + q01 * hxy, e01 = q00 * hxy + q01 * hyy, e10 = q01 * hxx + q11 * hxy,
@@ -624,7 +630,6 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
             g_t1[i] += gb1 * axis;
           }
         }
-        const float* w = cam.rotation;
         const vf g_j00 = g_t0[0] * w[0] + g_t0[1] * w[1] + g_t0[2] * w[2];
         const vf g_j02 = g_t0[0] * w[6] + g_t0[1] * w[7] + g_t0[2] * w[8];
         const vf g_j11 = g_t1[0] * w[3] + g_t1[1] * w[4] + g_t1[2] * w[5];
@@ -639,23 +644,26 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         gy = keep(seen, gy);
         gz = keep(seen, gz);
         const vf mean[3] = {row(data, kMean, part), row(data, kMean + 1, part), row(data, kMean + 2, part)};
-        vf g_w[9], g_t[3] = {gx, gy, gz};
+        g_t[0] = gx;
+        g_t[1] = gy;
+        g_t[2] = gz;
         for (int i = 0; i < 3; ++i) {
           g_mean[i] += w[i] * gx + w[3 + i] * gy + w[6 + i] * gz;
           g_w[i] = keep(seen, gx * mean[i] + p.j00 * g_t0[i]);
           g_w[3 + i] = keep(seen, gy * mean[i] + p.j11 * g_t1[i]);
           g_w[6 + i] = keep(seen, gz * mean[i] + p.j02 * g_t0[i] + p.j12 * g_t1[i]);
         }
-        if (s.coefficients) {
+        }
+        if (s.coefficients && (out.colors != nullptr || want_point)) {
           vf dx, dy, dz, inverse, basis[kMaxSh], weight[kMaxSh] = {};
           direction(cam, data, part, dx, dy, dz, inverse);
           sh_basis(s.degree, dx, dy, dz, basis);
           for (int c = 0; c < s.channels; ++c) {
             const vf g = keep(seen & gt(load(shown[c]), vf{}), load(in[6 + c]));
-            for (int k = 0; k < used; ++k) {
-              g_color[k * s.channels + c] += g * basis[k];
-              weight[k] += g * row(data, kColor + k * s.channels + c, part);
-            }
+            if (out.colors != nullptr)
+              for (int k = 0; k < used; ++k) g_color[k * s.channels + c] += g * basis[k];
+            if (want_point)
+              for (int k = 0; k < used; ++k) weight[k] += g * row(data, kColor + k * s.channels + c, part);
           }
           vf ex, ey, ez;
           sh_direction(s.degree, dx, dy, dz, weight, ex, ey, ez);
@@ -670,7 +678,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
               g_t[i] += w[3 * i + j] * g_view[j];
             }
           }
-        } else {
+        } else if (!s.coefficients) {
           for (int c = 0; c < s.channels; ++c) g_color[c] += load(in[6 + c]);
         }
         if (camera_grads != nullptr) {

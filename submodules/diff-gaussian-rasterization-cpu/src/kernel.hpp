@@ -92,9 +92,10 @@ struct Kernels {
                          const uint32_t* list, const float* image, const float* transmittance,
                          const float* grad_image, const float* grad_transmittance, int row0, int row1, float* sums,
                          float* absolute);
-  // Gradients of blocks [first, last) from the sums of all cameras; camera_grads [M, 12] is added to.
+  // Gradients of blocks [first, last) from the sums of all cameras; camera_grads [M, 16] is added to (rotation
+  // 9, translation 3).
   void (*project_backward)(const Scene&, const Settings&, int cameras, const Camera*, const float* prepared,
-                           const float* records, const float* depths, const float* sums, int first, int last,
+                           const float* const* records, const float* const* depths, const float* sums, int first, int last,
                            const Gradients&, float* camera_grads, float* means2d);
 };
 

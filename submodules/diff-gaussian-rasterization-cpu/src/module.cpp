@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -45,39 +46,69 @@ std::vector<const Kernels*> available() {
   return found;
 }
 
-const Kernels* g_kernels = nullptr;
+std::atomic<const Kernels*> g_kernels{nullptr};
 
 const Kernels& kernels() {
-  if (g_kernels == nullptr) g_kernels = available().back();
+  if (g_kernels.load() == nullptr) g_kernels = available().back();
   return *g_kernels;
 }
+
+constexpr int kChunk = 64;  // blocks a task: 1024 Gaussians
+
+template <class T = float>
+T* as(const Memory& memory) {
+  return reinterpret_cast<T*>(memory.get());
+}
+
+// What one view's pass over the pixels needs.
+struct View {
+  Memory records, depths;  // of whole blocks: [blocks kBlock, stride] and [blocks kBlock]
+  TileLists lists;
+};
 
 // All that the backward pass needs of a forward one.
 struct State {
   Scene scene{};
   Settings settings{};
   std::vector<Camera> cameras;
-  std::vector<TileLists> lists;
-  Memory prepared, records, depths, image, transmittance;
+  std::vector<View> views;  // their memory is kept only if `saved`; it follows from `prepared`
+  Memory prepared, image, transmittance;
   int invalid = 0;
+  bool saved = true;
   const Kernels* kernels = nullptr;
-  // Pictures whose parallel work is split by rows: a fixed number, so that sums do not depend on threads.
+  // Parts that the work inside one view is cut in: a fixed number, so that sums do not depend on threads.
   int bands = 1;
 
   int channels() const { return scene.channels + (settings.with_depth ? 1 : 0); }
+  int stride() const { return record_stride(channels()); }
   size_t plane() const { return size_t(settings.width) * settings.height; }
-  template <class T = float>
-  static T* as(const Memory& memory) {
-    return reinterpret_cast<T*>(memory.get());
-  }
-  float* record(int m) const {
-    return as(records) + size_t(m) * scene.count * record_stride(channels());
-  }
-  float* depth(int m) const { return as(depths) + size_t(m) * scene.count; }
   int blocks() const { return (scene.count + kBlock - 1) / kBlock; }
-};
+  int chunks() const { return (blocks() + kChunk - 1) / kChunk; }
 
-constexpr int kChunk = 64;  // blocks a task: 1024 Gaussians
+  // Projection and tile lists of one view, from the prepared Gaussians.
+  View look(int m) const {
+    View v;
+    const size_t lanes = size_t(blocks()) * kBlock;
+    v.records = take(sizeof(float) * lanes * size_t(stride()) + 64);
+    v.depths = take(sizeof(float) * lanes + 64);
+    // Inside one of several views there is one thread, and one part.
+    const int parts = cameras.size() == 1 ? chunks() : 1, size = cameras.size() == 1 ? kChunk : blocks();
+    parallel(parts, [&](int part) {
+      kernels->project(scene, settings, cameras[size_t(m)], as(prepared), part * size,
+                       std::min((part + 1) * size, blocks()), as(v.records), as(v.depths));
+    });
+    v.lists = bin_tiles(*kernels, settings, scene.count, stride(), as(v.records), as(v.depths), bands);
+    return v;
+  }
+
+  // A view as the forward pass saw it, made again where it was not kept.
+  template <class Use>
+  void with_view(int m, const Use& use) const {
+    if (saved) return use(views[size_t(m)]);
+    const View again = look(m);
+    use(again);
+  }
+};
 
 Camera make_camera(const float* view, const float* k, int width, int height) {
   Camera c{};
@@ -104,7 +135,7 @@ Camera make_camera(const float* view, const float* k, int width, int height) {
 // Shapes, types and values are checked by the Python layer, which can name the argument.
 State* forward(In means, In quats, In scales, In opacities, In colors, int coefficients, int degree, In viewmats,
                In ks, int width, int height, std::optional<std::tuple<int, int, int, int>> crop, float near_plane,
-               float far_plane, float eps2d, bool antialiased, bool with_depth, std::optional<In> backgrounds) {
+               float far_plane, float eps2d, bool antialiased, bool with_depth, bool save, std::optional<In> backgrounds) {
   auto owner = std::make_unique<State>();
   State& s = *owner;
   s.kernels = &kernels();
@@ -119,63 +150,49 @@ State* forward(In means, In quats, In scales, In opacities, In colors, int coeff
     s.cameras.push_back(make_camera(viewmats.data() + 16 * m, ks.data() + 9 * m, width, height));
   s.bands = views == 1 ? std::min(4, s.settings.tiles_y) : 1;
 
+  s.saved = save;
+
   nb::gil_scoped_release release;
-  const int channels = s.channels(), blocks = s.blocks(), chunks = (blocks + kChunk - 1) / kChunk;
+  const int channels = s.channels(), blocks = s.blocks(), chunks = s.chunks();
   s.prepared = take(sizeof(float) * size_t(prepared_floats(s.scene)) * size_t(blocks));
-  s.records = take(sizeof(float) * size_t(views) * s.scene.count * record_stride(channels) + 64);
-  s.depths = take(sizeof(float) * size_t(views) * (size_t(blocks) * kBlock) + 64);
   s.image = take(sizeof(float) * size_t(views) * channels * s.plane());
   s.transmittance = take(sizeof(float) * size_t(views) * s.plane());
-  s.lists.resize(size_t(views));
+  s.views.resize(size_t(views));
 
   std::vector<int> invalid(size_t(std::max(chunks, 1)), 0);
   parallel(chunks, [&](int chunk) {
-    s.kernels->prepare(s.scene, chunk * kChunk, std::min((chunk + 1) * kChunk, blocks), State::as(s.prepared),
+    s.kernels->prepare(s.scene, chunk * kChunk, std::min((chunk + 1) * kChunk, blocks), as(s.prepared),
                        &invalid[size_t(chunk)]);
   });
   for (int bad : invalid) s.invalid += bad;
 
-  // Depths have no padding between views, so a block's unused lanes would spill into the next view's first:
-  // each view is projected into scratch of whole blocks and copied.
-  auto project_view = [&](int m, int first, int last, float* scratch) {
-    s.kernels->project(s.scene, s.settings, s.cameras[size_t(m)], State::as(s.prepared), first, last, s.record(m),
-                       scratch);
-  };
-  auto blend_view = [&](int m, int row0, int row1) {
+  auto blend_rows = [&](const View& view, int m, int row0, int row1) {
     float background[kMaxChannels] = {};
     if (backgrounds)
       for (int c = 0; c < s.scene.channels; ++c)
         background[c] = backgrounds->data()[m * s.scene.channels + c];
-    s.kernels->blend(s.settings, channels, s.record(m), State::as<uint32_t>(s.lists[size_t(m)].starts),
-                     State::as<uint32_t>(s.lists[size_t(m)].list), background, row0, row1,
-                     State::as(s.image) + size_t(m) * channels * s.plane(),
-                     State::as(s.transmittance) + size_t(m) * s.plane());
+    s.kernels->blend(s.settings, channels, as(view.records), as<uint32_t>(view.lists.starts),
+                     as<uint32_t>(view.lists.list), background, row0, row1,
+                     as(s.image) + size_t(m) * channels * s.plane(), as(s.transmittance) + size_t(m) * s.plane());
   };
-  auto copy_depths = [&](int m, const float* scratch) {
-    std::memcpy(s.depth(m), scratch, sizeof(float) * size_t(s.scene.count));
+  auto draw = [&](int m) {
+    View view = s.look(m);
+    if (views == 1)
+      parallel(s.settings.tiles_y, [&](int row) { blend_rows(view, m, row, row + 1); });
+    else
+      blend_rows(view, m, 0, s.settings.tiles_y);
+    if (!save) {
+      view.records.reset();
+      view.depths.reset();
+      view.lists.starts.reset();
+      view.lists.list.reset();
+    }
+    s.views[size_t(m)] = std::move(view);
   };
-  auto bin_view = [&](int m) {
-    s.lists[size_t(m)] = bin_tiles(*s.kernels, s.settings, s.scene.count, record_stride(channels), s.record(m),
-                                  s.depth(m), s.bands);
-  };
-  const size_t padded = sizeof(float) * size_t(blocks) * kBlock + 64;
-  if (views > 1) {  // one view a thread: no two threads touch the same sums
-    parallel(views, [&](int m) {
-      Memory scratch = take(padded);
-      project_view(m, 0, blocks, State::as(scratch));
-      copy_depths(m, State::as(scratch));
-      bin_view(m);
-      blend_view(m, 0, s.settings.tiles_y);
-    });
-  } else if (views == 1) {
-    Memory scratch = take(padded);
-    parallel(chunks, [&](int chunk) {
-      project_view(0, chunk * kChunk, std::min((chunk + 1) * kChunk, blocks), State::as(scratch));
-    });
-    copy_depths(0, State::as(scratch));
-    bin_view(0);
-    parallel(s.settings.tiles_y, [&](int row) { blend_view(0, row, row + 1); });
-  }
+  if (views == 1)
+    draw(0);
+  else  // one view a thread: no two threads touch the same sums
+    parallel(views, draw);
   return owner.release();
 }
 
@@ -204,17 +221,17 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   const int parts = views == 1 ? s.bands : views;
   const size_t one = size_t(count) * stride;
   Memory sum_memory = take(sizeof(float) * one * size_t(std::max(parts, 1)));
-  float* sums = State::as(sum_memory);
+  float* sums = as(sum_memory);
   Memory absolute_memory;
   if (absolute != nullptr && views == 1) absolute_memory = take(sizeof(float) * 2 * size_t(count) * size_t(parts));
   if (absolute != nullptr) std::memset(absolute, 0, sizeof(float) * 2 * size_t(count) * size_t(views));
   // Bands of tile rows with about as many pairs each.
   std::vector<int> band(size_t(parts) + 1, s.settings.tiles_y);
   if (views == 1) {
-    const uint32_t* starts = State::as<uint32_t>(s.lists[0].starts);
+    const uint32_t* starts = as<uint32_t>(s.views[0].lists.starts);
     band[0] = 0;
     for (int part = 1, row = 0; part < parts; ++part) {
-      const uint64_t wanted = uint64_t(s.lists[0].pairs) * uint64_t(part) / uint64_t(parts);
+      const uint64_t wanted = uint64_t(s.views[0].lists.pairs) * uint64_t(part) / uint64_t(parts);
       while (row < s.settings.tiles_y && starts[row * s.settings.tiles_x] < wanted) ++row;
       band[size_t(part)] = row;
     }
@@ -222,40 +239,46 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   parallel(parts, [&](int part) {
     const int m = views == 1 ? 0 : part;
     float* target = sums + size_t(part) * one;
-    const float* depth = s.depth(m);
+    const View& view = s.views[size_t(m)];
+    const float* depth = as(view.depths);
     for (int n = 0; n < count; ++n)
       if (depth[n] != 0.0f) std::memset(target + size_t(n) * stride, 0, sizeof(float) * size_t(stride));
     float* absolute_target = nullptr;
     if (absolute != nullptr) {
-      absolute_target = views == 1 ? State::as(absolute_memory) + 2 * size_t(part) * count : absolute + 2 * size_t(m) * count;
+      absolute_target = views == 1 ? as(absolute_memory) + 2 * size_t(part) * count : absolute + 2 * size_t(m) * count;
       std::memset(absolute_target, 0, sizeof(float) * 2 * size_t(count));
     }
-    s.kernels->blend_backward(s.settings, channels, s.record(m), State::as<uint32_t>(s.lists[size_t(m)].starts),
-                              State::as<uint32_t>(s.lists[size_t(m)].list),
-                              State::as(s.image) + size_t(m) * channels * s.plane(),
-                              State::as(s.transmittance) + size_t(m) * s.plane(),
+    s.kernels->blend_backward(s.settings, channels, as(view.records), as<uint32_t>(view.lists.starts),
+                              as<uint32_t>(view.lists.list),
+                              as(s.image) + size_t(m) * channels * s.plane(),
+                              as(s.transmittance) + size_t(m) * s.plane(),
                               image_grad + size_t(m) * channels * s.plane(),
                               alpha_grad == nullptr ? nullptr : alpha_grad + size_t(m) * s.plane(),
                               views == 1 ? band[size_t(part)] : 0, band[size_t(part) + 1], target, absolute_target);
   });
-  const int blocks = s.blocks(), chunks = (blocks + kChunk - 1) / kChunk;
+  const int blocks = s.blocks(), chunks = s.chunks();
+  std::vector<const float*> records, depths;
+  for (const View& view : s.views) {
+    records.push_back(as(view.records));
+    depths.push_back(as(view.depths));
+  }
   const size_t camera_floats = size_t(views) * 16;
   std::vector<float> camera(viewmats != nullptr ? camera_floats * size_t(chunks) : 0, 0.0f);
   parallel(chunks, [&](int chunk) {
     const int first = chunk * kChunk, last = std::min(first + kChunk, blocks);
     if (views == 1)  // bands in their order
       for (int n = first * kBlock; n < std::min(last * kBlock, count); ++n) {
-        if (s.depth(0)[n] == 0.0f) continue;
+        if (as(s.views[0].depths)[n] == 0.0f) continue;
         for (int part = 1; part < parts; ++part) {
           for (int j = 0; j < stride; ++j) sums[size_t(n) * stride + j] += sums[part * one + size_t(n) * stride + j];
           if (absolute != nullptr)
             for (int j = 0; j < 2; ++j)
-              State::as(absolute_memory)[2 * size_t(n) + j] += State::as(absolute_memory)[2 * (size_t(part) * count + n) + j];
+              as(absolute_memory)[2 * size_t(n) + j] += as(absolute_memory)[2 * (size_t(part) * count + n) + j];
         }
-        if (absolute != nullptr) std::memcpy(absolute + 2 * size_t(n), State::as(absolute_memory) + 2 * size_t(n), 8);
+        if (absolute != nullptr) std::memcpy(absolute + 2 * size_t(n), as(absolute_memory) + 2 * size_t(n), 8);
       }
-    s.kernels->project_backward(scene, s.settings, views, s.cameras.data(), State::as(s.prepared), State::as(s.records),
-                                State::as(s.depths), sums, first, last, gradients,
+    s.kernels->project_backward(scene, s.settings, views, s.cameras.data(), as(s.prepared), records.data(),
+                                depths.data(), sums, first, last, gradients,
                                 viewmats == nullptr ? nullptr : camera.data() + camera_floats * size_t(chunk), means2d);
   });
   if (viewmats != nullptr)
@@ -277,10 +300,11 @@ void statistics(const State& s, Out means2d, Out depths, Out conics, Out opaciti
                 nb::ndarray<int32_t, nb::c_contig, nb::device::cpu> radii) {
   constexpr float ln2 = 0.69314718055994530942f;
   const int stride = record_stride(s.channels());
-  for (int m = 0; m < int(s.cameras.size()); ++m)
+  nb::gil_scoped_release release;
+  const auto describe = [&](int m, const View& view) {
     for (int n = 0; n < s.scene.count; ++n) {
       const size_t i = size_t(m) * s.scene.count + n;
-      const float depth = s.depth(m)[n];
+      const float depth = as(view.depths)[n];
       depths.data()[i] = depth;
       if (depth == 0.0f) {
         for (int j = 0; j < 2; ++j) means2d.data()[2 * i + j] = 0.0f;
@@ -289,7 +313,7 @@ void statistics(const State& s, Out means2d, Out depths, Out conics, Out opaciti
         opacities.data()[i] = 0.0f;
         continue;
       }
-      const float* r = s.record(m) + size_t(n) * stride;
+      const float* r = as(view.records) + size_t(n) * stride;
       means2d.data()[2 * i] = r[0];
       means2d.data()[2 * i + 1] = r[1];
       const float q00 = 2 * ln2 * r[2], q01 = ln2 * r[3], q11 = 2 * ln2 * r[4];
@@ -301,16 +325,18 @@ void statistics(const State& s, Out means2d, Out depths, Out conics, Out opaciti
       const double reach = std::max(2.0 * ln2 * (double(r[5]) + 7.99435343685885793770), 0.0);
       radii.data()[2 * i] = std::max(int(std::ceil(std::sqrt(reach * q11 / det))), 1);
       radii.data()[2 * i + 1] = std::max(int(std::ceil(std::sqrt(reach * q00 / det))), 1);
-    }
+    }  };
+  parallel(int(s.cameras.size()), [&](int m) { s.with_view(m, [&](const View& view) { describe(m, view); }); });
 }
 
 // Pairs of a pixel and a Gaussian in one view that the kernels evaluate and that they blend: what a time is
 // to be divided by.  Plain scalar code, for benchmarks.
 std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
   const int stride = record_stride(s.channels());
-  const uint32_t* starts = State::as<uint32_t>(s.lists[size_t(view)].starts);
-  const uint32_t* list = State::as<uint32_t>(s.lists[size_t(view)].list);
   size_t evaluated = 0, blended = 0;
+  s.with_view(view, [&](const View& seen) {
+  const uint32_t* starts = as<uint32_t>(seen.lists.starts);
+  const uint32_t* list = as<uint32_t>(seen.lists.list);
   for (int tile = 0; tile < s.settings.tiles_x * s.settings.tiles_y; ++tile) {
     float t[kTile * kTile];
     bool live[kTile * kTile];
@@ -321,7 +347,7 @@ std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
     }
     bool going = true;
     for (uint32_t at = starts[tile]; going && at < starts[tile + 1]; ++at) {
-      const float* r = s.record(view) + size_t(list[at]) * stride;
+      const float* r = as(seen.records) + size_t(list[at]) * stride;
       evaluated += kTile * kTile;
       going = false;
       for (int i = 0; i < kTile * kTile; ++i) {
@@ -341,6 +367,7 @@ std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
       }
     }
   }
+  });
   return {evaluated, blended};
 }
 
@@ -349,8 +376,8 @@ nb::tuple pictures(const State& s) {
   nb::object owner = nb::find(&s);
   const size_t views = s.cameras.size(), h = size_t(s.settings.height), w = size_t(s.settings.width);
   using Array = nb::ndarray<nb::numpy, float>;
-  return nb::make_tuple(Array(State::as(s.image), {views, size_t(s.channels()), h, w}, owner),
-                        Array(State::as(s.transmittance), {views, h, w}, owner));
+  return nb::make_tuple(Array(as(s.image), {views, size_t(s.channels()), h, w}, owner),
+                        Array(as(s.transmittance), {views, h, w}, owner));
 }
 
 }  // namespace
@@ -367,18 +394,18 @@ NB_MODULE(_native, m) {
       .def_prop_ro("invalid", [](const State& s) { return s.invalid; })
       .def_prop_ro("pairs", [](const State& s) {
         size_t pairs = 0;
-        for (const TileLists& list : s.lists) pairs += list.pairs;
+        for (const View& view : s.views) pairs += view.lists.pairs;
         return pairs;
       })
       .def_prop_ro("visible", [](const State& s) {
         std::vector<int> visible;
-        for (const TileLists& list : s.lists) visible.push_back(int(list.visible));
+        for (const View& view : s.views) visible.push_back(int(view.lists.visible));
         return visible;
       });
   m.def("forward", &forward, nb::rv_policy::take_ownership, "means"_a.noconvert(), "quats"_a.noconvert(),
         "scales"_a.noconvert(), "opacities"_a.noconvert(), "colors"_a.noconvert(), "coefficients"_a, "degree"_a,
         "viewmats"_a.noconvert(), "ks"_a.noconvert(), "width"_a, "height"_a, "crop"_a.none(), "near_plane"_a,
-        "far_plane"_a, "eps2d"_a, "antialiased"_a, "with_depth"_a, "backgrounds"_a.none());
+        "far_plane"_a, "eps2d"_a, "antialiased"_a, "with_depth"_a, "save"_a, "backgrounds"_a.none());
   m.def("backward", &backward, "state"_a, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "grad_image"_a,
         "grad_transmittance"_a.none(), "grad_means"_a.none(), "grad_quats"_a.none(), "grad_scales"_a.none(),
         "grad_opacities"_a.none(), "grad_colors"_a.none(), "grad_viewmats"_a.none(), "grad_means2d"_a.none(),

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -48,6 +49,7 @@ class Pool {
       task_ = &task;
       count_ = count;
       next_ = 0;
+      failure_ = nullptr;
       busy_ = int(threads_.size());
       ++generation_;
     }
@@ -55,11 +57,18 @@ class Pool {
     drain(task, count);
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return busy_ == 0; });
+    if (failure_) std::rethrow_exception(failure_);
   }
 
  private:
   void drain(const std::function<void(int)>& task, int count) {
-    for (int i = next_++; i < count; i = next_++) task(i);
+    try {
+      for (int i = next_++; i < count; i = next_++) task(i);
+    } catch (...) {  // out of memory; the caller hears of it once every thread has stopped
+      next_ = count;
+      std::lock_guard<std::mutex> lock(mutex_);
+      failure_ = std::current_exception();
+    }
   }
 
   void work() {
@@ -90,6 +99,7 @@ class Pool {
   int count_ = 0, busy_ = 0;
   unsigned generation_ = 0;
   bool stop_ = false;
+  std::exception_ptr failure_;
 };
 
 std::mutex g_pool_mutex;
@@ -117,8 +127,9 @@ void set_thread_count(int count) { g_threads = count; }
 
 void parallel(int count, const std::function<void(int)>& task) {
   const int workers = std::min(thread_count(), count) - 1;
-  std::unique_lock<std::mutex> lock(g_pool_mutex, std::try_to_lock);
-  if (workers <= 0 || !lock.owns_lock()) {
+  // A task that runs on the pool may itself ask for a single part: it must not touch the mutex its caller holds.
+  std::unique_lock<std::mutex> lock(g_pool_mutex, std::defer_lock);
+  if (workers <= 0 || !lock.try_lock()) {
     for (int i = 0; i < count; ++i) task(i);
     return;
   }

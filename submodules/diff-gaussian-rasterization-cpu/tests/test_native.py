@@ -163,7 +163,7 @@ def test_the_twin_has_correct_gradients():
         ({"quats": torch.zeros(23, 4)}, r"quats: expected shape \[24, 4\], got \[23, 4\]"),
         ({"scales": torch.zeros(24, 3, dtype=torch.float64)}, "scales: expected float32, got float64"),
         ({"viewmats": torch.full((2, 4, 4), float("nan"))}, "viewmats: expected finite numbers"),
-        ({"width": 0}, "width: expected 1 to 65535 pixels, got 0"),
+        ({"width": 0}, "width: expected a whole number of pixels from 1 to 65535, got 0"),
         ({"sh_degree": 4}, "sh_degree: 4 needs 25 coefficients"),
         ({"render_mode": "XYZ"}, "render_mode: expected one of"),
         ({"crop": (0, 0, 22, 4)}, "crop: .* does not lie in a picture of 21x17"),

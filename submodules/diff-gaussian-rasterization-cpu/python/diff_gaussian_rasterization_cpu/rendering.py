@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from diff_gaussian_rasterization_cpu import _native
 from diff_gaussian_rasterization_cpu.reference import arrange
@@ -60,6 +61,7 @@ class _Rasterize(torch.autograd.Function):
         means2d: Tensor | None,
         ks: Tensor,
         absgrad: bool,
+        save: bool,
         holder: dict[str, Any],
         options: dict[str, Any],
     ) -> tuple[Tensor, Tensor]:
@@ -69,6 +71,7 @@ class _Rasterize(torch.autograd.Function):
             viewmats=viewmats.detach().contiguous().numpy(),
             ks=ks.contiguous().numpy(),
             backgrounds=None if backgrounds is None else backgrounds.detach().contiguous().numpy(),
+            save=save,
             **options,
         )
         holder["state"] = state
@@ -84,10 +87,11 @@ class _Rasterize(torch.autograd.Function):
         return image, transmittance
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_image: Tensor | None, grad_transmittance: Tensor | None) -> Any:  # type: ignore[override]
         *inputs, image, transmittance = ctx.saved_tensors
         if grad_image is None and grad_transmittance is None:
-            return (None,) * 12
+            return (None,) * 13
         if grad_image is None:
             grad_image = torch.zeros_like(image)
         grad_image = grad_image.contiguous()
@@ -101,28 +105,29 @@ class _Rasterize(torch.autograd.Function):
         def array(x: Tensor | None) -> Any:
             return None if x is None else x.numpy()
 
-        _native.backward(
-            ctx.state,
-            *(x.numpy() for x in inputs),
-            grad_image.numpy(),
-            None if grad_transmittance is None else grad_transmittance.contiguous().numpy(),
-            *(array(x) for x in outputs),
-            array(grad_viewmats),
-            array(screen),
-            array(absolute),
-        )
+        if any(needs[:6]) or needs[7]:  # else only the backgrounds learn
+            _native.backward(
+                ctx.state,
+                *(x.numpy() for x in inputs),
+                grad_image.numpy(),
+                None if grad_transmittance is None else grad_transmittance.contiguous().numpy(),
+                *(array(x) for x in outputs),
+                array(grad_viewmats),
+                array(screen),
+                array(absolute),
+            )
         if absolute is not None:
             ctx.means2d.absgrad = absolute
         grad_backgrounds = None
         if needs[6]:
             color = grad_image[:, : inputs[4].shape[-1]]
             grad_backgrounds = torch.einsum("mchw,mhw->mc", color, transmittance)
-        return (*outputs, grad_viewmats, grad_backgrounds, screen, None, None, None, None)
+        return (*outputs, grad_viewmats, grad_backgrounds, screen, None, None, None, None, None)
 
 
 def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+        raise ValueError(f"{name}: expected a torch tensor, got {type(x).__name__}")
     wanted = "[" + ", ".join("any" if s is None else str(s) for s in shape) + "]"
     if x.ndim != len(shape) or any(s is not None and s != t for s, t in zip(shape, x.shape, strict=True)):
         raise ValueError(f"{name}: expected shape {wanted}, got {list(x.shape)}")
@@ -182,12 +187,12 @@ def rasterization(
     Raises:
         ValueError: a wrong shape, type, device or value; checked before any work.
     """
-    n, m = len(means), len(viewmats)
     _check("means", means, (None, 3))
+    _check("viewmats", viewmats, (None, 4, 4))
+    n, m = len(means), len(viewmats)
     _check("quats", quats, (n, 4))
     _check("scales", scales, (n, 3))
     _check("opacities", opacities, (n,))
-    _check("viewmats", viewmats, (None, 4, 4))
     _check("Ks", Ks, (m, 3, 3))
     if sh_degree is None:
         _check("colors", colors, (n, None))
@@ -202,13 +207,19 @@ def rasterization(
         raise ValueError(f"colors: expected 1 or 3 channels, got {channels}")
     if backgrounds is not None:
         _check("backgrounds", backgrounds, (m, channels))
+        if not bool(torch.isfinite(backgrounds).all()):
+            raise ValueError("backgrounds: expected finite numbers, got NaN or infinity")
     if render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode: expected one of {', '.join(RENDER_MODES)}, got {render_mode!r}")
     if rasterize_mode not in RASTERIZE_MODES:
         raise ValueError(f"rasterize_mode: expected one of {', '.join(RASTERIZE_MODES)}, got {rasterize_mode!r}")
     for name, size in (("width", width), ("height", height)):
-        if not 1 <= size <= 65535:
-            raise ValueError(f"{name}: expected 1 to 65535 pixels, got {size}")
+        if not isinstance(size, int) or not 1 <= size <= 65535:
+            raise ValueError(f"{name}: expected a whole number of pixels from 1 to 65535, got {size!r}")
+    if not 0 < near_plane < far_plane:
+        raise ValueError(f"near_plane, far_plane: expected 0 < near < far, got {near_plane} and {far_plane}")
+    if not 0 <= eps2d < float("inf"):
+        raise ValueError(f"eps2d: expected a variance in square pixels, zero or more, got {eps2d}")
     if m < 1:
         raise ValueError("viewmats: expected at least one camera, got none")
     for name, x in (("viewmats", viewmats), ("Ks", Ks)):
@@ -237,6 +248,7 @@ def rasterization(
         means2d,
         Ks.detach(),
         absgrad,
+        learning,
         holder,
         {
             "coefficients": coefficients,
