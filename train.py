@@ -9,6 +9,7 @@ import dataclasses
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from scene.model_folder import save_cameras, save_input_points, save_iteration
 from scene.trajectory import Timing, Trajectory
 from scene.views import load_exposures, window_spec
 from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from utils.device import pick_device
+from utils.device import pick_device, use_threads
 from utils.image_metrics import psnr
 from utils.losses import (
     exposure_loss,
@@ -44,6 +45,15 @@ from utils.losses import (
 def decayed(start: float, end: float, progress: float) -> float:
     """Learning rate between ``start`` and ``end``, exponential in ``progress`` 0..1."""
     return start * (end / start) ** progress if start > 0 and end > 0 else start
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The cameras of one step: ``views`` [B] and ``subframes`` [B], and the exposure where they are all of one."""
+
+    views: Tensor
+    subframes: Tensor
+    exposure: Exposure | None
 
 
 class Training:
@@ -134,47 +144,61 @@ class Training:
     # ---- one step, in the order of the paper -------------------------------------------------------------
 
     def step(self) -> dict[str, float]:
-        """One view: render its exposure, compare, propagate, update.  Returns the loss terms."""
+        """Render the sampled cameras, compare, propagate, update.  Returns the loss terms."""
         self.iteration += 1
+        use_threads(heavy=self._network_joins())
         random = torch.Generator().manual_seed(self.config.run.seed * 1_000_003 + self.iteration)
-        exposure = self.exposures[self._view_of(self.iteration)]
+        sample = self._sample(random)
 
-        poses = self.trajectory.view(exposure.index, self.u)
-        out = self._render(exposure, poses)
+        poses = self.trajectory(sample.views.to(self.device), self.u[sample.subframes])
+        out = self._render(sample, poses)
 
-        terms = self._gaussian_terms(exposure, out)
+        terms = self._gaussian_terms(sample, out)
         if self._network_joins():
-            terms |= self._network_terms(exposure, out, random)
+            terms |= self._network_terms(sample, out, random)
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
         loss.backward()
 
         self._update(out)
         return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": float(loss.detach())}
 
-    def _render(self, exposure: Exposure, poses: Tensor) -> RenderOutput:
-        """I_gs(t_m): the M sub-frames along the trajectory."""
-        camera = exposure.camera
-        degree = self.iteration // self.config.scene.sh_every
+    def _sample(self, random: torch.Generator) -> Sample:
+        """One view's whole exposure (the paper), or single instants drawn over all views.
+
+        Neighbouring sub-frames show almost the same picture; as many cameras spread over the views tell
+        more, and ``L_sub`` needs no whole exposure.  Recon-Net's steps do.
+        """
+        instants, m = self.config.optimisation.instants, self.spec.subframes
+        if not instants or self._network_joins():
+            view = self._view_of(self.iteration)
+            return Sample(torch.full((m,), view), torch.arange(m), self.exposures[view])
+        order = torch.randperm(len(self.exposures), generator=random)
+        views = order.repeat(instants // len(order) + 1)[:instants]
+        return Sample(views, torch.randint(m, (instants,), generator=random), None)
+
+    def _render(self, sample: Sample, poses: Tensor) -> RenderOutput:
+        """I_gs(t_m): the sampled sub-frames along the trajectories."""
+        cameras = [self.exposures[int(view)].camera for view in sample.views]
         return render_trajectory(
             self.gaussians,
             poses,
-            camera.K.to(self.device),
-            camera.width,
-            camera.height,
+            torch.stack([camera.K for camera in cameras]).to(self.device),
+            cameras[0].width,
+            cameras[0].height,
             self.rasterizer,
-            sh_degree=degree,
+            sh_degree=self.iteration // self.config.scene.sh_every,
             antialiased=self.config.scene.antialiased,
             screen_gradients=self.config.scene.strategy == "default",
         )
 
-    def _gaussian_terms(self, exposure: Exposure, out: RenderOutput) -> dict[str, tuple[float, Tensor]]:
+    def _gaussian_terms(self, sample: Sample, out: RenderOutput) -> dict[str, tuple[float, Tensor]]:
         """Weighted losses that involve the Gaussians and poses alone."""
-        w = self.config.losses
+        w, exposure = self.config.losses, sample.exposure
         terms: dict[str, tuple[float, Tensor]] = {}
-        if w.lambda_gs:
+        if w.lambda_gs and exposure is not None:
             terms["gs"] = (w.lambda_gs, exposure_loss(out.images, exposure.long, w.lambda_dssim))
-        if w.lambda_sub and exposure.subframes is not None:
-            terms["sub"] = (w.lambda_sub, subframe_loss(out.images, exposure.subframes))
+        if w.lambda_sub:
+            terms["sub"] = (w.lambda_sub, subframe_loss(out.images, self._subframe_targets(sample)))
         if w.lambda_scale_ratio and self.iteration % 10 == 0:
             terms["ratio"] = (w.lambda_scale_ratio, scale_ratio_penalty(self.gaussians.scales))
         if w.lambda_opacity:
@@ -182,6 +206,11 @@ class Training:
         if w.lambda_scale:
             terms["scale"] = (w.lambda_scale, self.gaussians.scales.mean() / self.scene.extent)
         return terms
+
+    def _subframe_targets(self, sample: Sample) -> Tensor:
+        """The spikes' own intensity at the sampled instants [B, C, H, W]."""
+        pairs = zip(sample.views.tolist(), sample.subframes.tolist(), strict=True)
+        return torch.stack([self.exposures[view].subframe(m) for view, m in pairs])
 
     def _network_joins(self) -> bool:
         r = self.config.recon
@@ -192,11 +221,11 @@ class Training:
         )
 
     def _network_terms(
-        self, exposure: Exposure, out: RenderOutput, random: torch.Generator
+        self, sample: Sample, out: RenderOutput, random: torch.Generator
     ) -> dict[str, tuple[float, Tensor]]:
         """Weighted L_rec and L_joint, on a random crop (or the full frame)."""
-        assert self.network is not None
-        w = self.config.losses
+        assert self.network is not None and sample.exposure is not None
+        w, exposure = self.config.losses, sample.exposure
         crop = self._crop(exposure, random)
         frames = recon_frames(self.network, exposure, self.u, crop, self.config.data.long_grouping)
         terms: dict[str, tuple[float, Tensor]] = {}
@@ -248,13 +277,14 @@ class Training:
     # ---- what is kept --------------------------------------------------------------------------------------
 
     def probe(self) -> float:
-        """PSNR of the first training view's middle render, against its sharp image or else its spikes."""
+        """PSNR of the first training view's middle render against its own target: no truth is looked at."""
         exposure = self.exposures[0]
         middle = self.spec.subframes // 2
         with torch.no_grad():
-            image = self._render(exposure, self.trajectory.view(0, self.u[middle : middle + 1])).images[0]
+            sample = Sample(torch.tensor([0]), torch.tensor([middle]), None)
+            image = self._render(sample, self.trajectory.view(0, self.u[middle : middle + 1])).images
         target = exposure.long if exposure.subframes is None else exposure.subframes[middle]
-        return float(psnr(image[None], target[None]))
+        return float(psnr(image, target[None]))
 
     def save_model(self) -> Path:
         """Gaussians, network and trajectories of this iteration, in 3DGS's folder layout."""

@@ -146,7 +146,9 @@ class Optimisation:
     """Steps and learning rates"""
 
     iterations: int = 30000
-    """training steps, one view each"""
+    """training steps"""
+    instants: int = 0
+    """cameras of a step without Recon-Net, drawn over all views and sub-frames (0: one view's exposure)"""
     means_lr: float = 1.6e-4
     """centres, at the start (times the scene extent)"""
     means_lr_final: float = 1.6e-6
@@ -211,16 +213,25 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Few cores, minutes instead of hours.
     "cpu": {
         "targets": "timing",
-        "trajectory": "cubic",
-        "iterations": 4000,
+        "trajectory": "bezier",
+        "iterations": 3000,
         "strategy": "mcmc",
-        "cap": 20000,
-        "init_points": 10000,
+        "cap": 40000,
+        "init_points": 30000,
         "densify_from": 100,
-        "densify_until": 3500,
+        "densify_until": 2500,
+        "means_lr": 4e-4,
+        "means_lr_final": 4e-6,
+        "scale_lr": 1e-2,
+        "rotation_lr": 3e-3,
         "lambda_sub": 1.0,
+        "lambda_gs": 0.0,
+        "instants": 13,
+        "pose_lr": 1e-3,
+        "pose_lr_final": 1e-4,
         "pose_every": 1,
-        "recon_from": 3000,
+        "recon_from": 1500,
+        "recon_every": 3,
         "crop": 64,
         "sh_every": 500,
     },
@@ -375,8 +386,13 @@ def check(config: Config) -> None:
         raise ValueError(f"--sh_degree must be 0 to 3, not {config.scene.sh_degree}")
     if config.scene.strategy == "mcmc" and config.scene.cap < 1:
         raise ValueError("--strategy mcmc needs a number of Gaussians: give --cap")
-    if not data.spike and not losses.lambda_gs:
-        raise ValueError("without --spike only L_gs has a target: --lambda_gs must not be 0")
+    if not data.spike:
+        if not losses.lambda_gs:
+            raise ValueError("without --spike only L_gs has a target: give --lambda_gs 1")
+        if losses.lambda_sub or config.optimisation.instants:
+            raise ValueError("without --spike there are no sub-frame targets: give --no-sub --instants 0")
+    if config.optimisation.instants and not losses.lambda_sub:
+        raise ValueError("--instants draws single sub-frames, which only L_sub compares: give --lambda_sub")
     if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_rec):
         raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
     if data.subframe_width % 2 == 0:
@@ -392,3 +408,5 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags shared by the commands that read a trained model."""
     _add_group(parser, Data, only=["model_path"])
     _add_group(parser, Run, only=["rasterizer", "device", "quiet"])
+    run = Run()
+    parser.set_defaults(model_path="", rasterizer=run.rasterizer, device=run.device, quiet=run.quiet)

@@ -88,6 +88,11 @@ class Exposure:
         self._intervals = {key: value.to(device) for key, value in self._intervals.items()}
         return self
 
+    def subframe(self, m: int) -> Tensor:
+        """Intensity [C, H, W] of the narrow window about sub-frame ``m``."""
+        assert self.subframes is not None, "an exposure read from an image has no sub-frames"
+        return self.subframes[m]
+
     def interval(self, a: int, b: int) -> Tensor:
         """Mean intensity [C, H, W] over the sub-frames a..b."""
         return self._intervals[(a, b)]

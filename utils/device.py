@@ -1,6 +1,8 @@
-"""Where tensors live."""
+"""Where tensors live, and how many threads work on them."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -14,3 +16,14 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no CUDA device that torch can use")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def use_threads(heavy: bool) -> None:
+    """All processors for convolutions, one thread for the small tensors of a step without them.
+
+    OpenMP's workers wait for each other actively after every operation.  On a busy machine, where one of
+    them is not running, that made a step up to six times slower; the rasterizer has threads of its own.
+    """
+    wanted = os.cpu_count() or 1 if heavy else 1
+    if torch.get_num_threads() != wanted:
+        torch.set_num_threads(wanted)
