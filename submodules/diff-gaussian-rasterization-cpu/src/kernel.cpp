@@ -248,7 +248,7 @@ void project(const Scene& s, const Settings& settings, const Camera& cam, const 
       } else {
         for (int c = 0; c < s.channels; ++c) store(out[6 + c], row(data, kColor + c, part));
       }
-      if (settings.with_depth) store(out[6 + s.channels], p.z);
+      if (settings.with_depth) store(out[6 + s.channels], settings.inverse_depth ? p.iz : p.z);
       for (int lane = 0; lane < kLanes && base + lane < s.count; ++lane) {
         if (depths[base + lane] == 0.0f) continue;
         float* record = records + size_t(base + lane) * stride;
@@ -639,7 +639,10 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         vf gx = wide * p.iz, gy = high * p.iz;
         vf gz = -p.iz * (wide * p.x * p.iz + high * p.y * p.iz + p.j00 * g_j00 + p.j02 * g_j02 + p.j11 * g_j11 +
                          p.j12 * g_j12);
-        if (settings.with_depth) gz += load(in[6 + s.channels]);
+        if (settings.with_depth) {
+          const vf g = load(in[6 + s.channels]);
+          gz += settings.inverse_depth ? -g * p.iz * p.iz : g;
+        }
         gx = keep(seen, gx);
         gy = keep(seen, gy);
         gz = keep(seen, gz);

@@ -36,7 +36,8 @@ struct Settings {
   int crop_x0, crop_y0;  // pixel that the picture's corner stands for
   float near_plane, far_plane, eps2d;
   bool antialiased;
-  bool with_depth;
+  bool with_depth;       // one channel more: depth, or its inverse
+  bool inverse_depth;
 };
 
 struct Scene {

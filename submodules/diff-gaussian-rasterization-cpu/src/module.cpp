@@ -135,7 +135,7 @@ Camera make_camera(const float* view, const float* k, int width, int height) {
 // Shapes, types and values are checked by the Python layer, which can name the argument.
 State* forward(In means, In quats, In scales, In opacities, In colors, int coefficients, int degree, In viewmats,
                In ks, int width, int height, std::optional<std::tuple<int, int, int, int>> crop, float near_plane,
-               float far_plane, float eps2d, bool antialiased, bool with_depth, bool save, std::optional<In> backgrounds) {
+               float far_plane, float eps2d, bool antialiased, bool with_depth, bool inverse_depth, bool save, std::optional<In> backgrounds) {
   auto owner = std::make_unique<State>();
   State& s = *owner;
   s.kernels = &kernels();
@@ -144,7 +144,7 @@ State* forward(In means, In quats, In scales, In opacities, In colors, int coeff
   int x0 = 0, y0 = 0, w = width, h = height;
   if (crop) std::tie(x0, y0, w, h) = *crop;
   s.settings = {w, h, (w + kTile - 1) / kTile, (h + kTile - 1) / kTile, x0, y0, near_plane, far_plane, eps2d,
-                antialiased, with_depth};
+                antialiased, with_depth, inverse_depth};
   const int views = int(viewmats.shape(0));
   for (int m = 0; m < views; ++m)
     s.cameras.push_back(make_camera(viewmats.data() + 16 * m, ks.data() + 9 * m, width, height));
@@ -389,7 +389,7 @@ NB_MODULE(_native, m) {
   m.doc() = "Differentiable Gaussian rasterization on the CPU";
   nb::class_<State>(m, "State")
       .def("pictures", &pictures, "Image [M, C, H, W] and transmittance [M, H, W], in the state's memory")
-      .def("statistics", &statistics)
+      .def("statistics", &statistics, "means2d"_a, "depths"_a, "conics"_a, "opacities"_a, "radii"_a)
       .def("pair_counts", &pair_counts, "view"_a, "Pairs of a pixel and a Gaussian evaluated and blended")
       .def_prop_ro("invalid", [](const State& s) { return s.invalid; })
       .def_prop_ro("pairs", [](const State& s) {
@@ -405,7 +405,7 @@ NB_MODULE(_native, m) {
   m.def("forward", &forward, nb::rv_policy::take_ownership, "means"_a.noconvert(), "quats"_a.noconvert(),
         "scales"_a.noconvert(), "opacities"_a.noconvert(), "colors"_a.noconvert(), "coefficients"_a, "degree"_a,
         "viewmats"_a.noconvert(), "ks"_a.noconvert(), "width"_a, "height"_a, "crop"_a.none(), "near_plane"_a,
-        "far_plane"_a, "eps2d"_a, "antialiased"_a, "with_depth"_a, "save"_a, "backgrounds"_a.none());
+        "far_plane"_a, "eps2d"_a, "antialiased"_a, "with_depth"_a, "inverse_depth"_a, "save"_a, "backgrounds"_a.none());
   m.def("backward", &backward, "state"_a, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "grad_image"_a,
         "grad_transmittance"_a.none(), "grad_means"_a.none(), "grad_quats"_a.none(), "grad_scales"_a.none(),
         "grad_opacities"_a.none(), "grad_colors"_a.none(), "grad_viewmats"_a.none(), "grad_means2d"_a.none(),

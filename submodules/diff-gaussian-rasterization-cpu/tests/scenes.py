@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 
-def make(seed: int, n: int = 24, m: int = 2, channels: int = 1, degree: int | None = 3, kind: str = "mixed") -> dict:
+def make(
+    seed: int, n: int = 24, m: int = 2, channels: int = 1, degree: int | None = 3, kind: str = "mixed"
+) -> dict:
     """Gaussians in front of (mostly) ``m`` cameras; ``kind`` picks a difficulty."""
     g = torch.Generator().manual_seed(seed)
 

@@ -1,4 +1,4 @@
-"""Differentiable 3D Gaussian rasterization on CPUs, under gsplat's call."""
+"""Differentiable 3D Gaussian rasterization on CPUs, under gsplat's call and under Inria's."""
 
 from diff_gaussian_rasterization_cpu._native import (
     instruction_set,
@@ -7,9 +7,12 @@ from diff_gaussian_rasterization_cpu._native import (
     set_thread_count,
     thread_count,
 )
+from diff_gaussian_rasterization_cpu.inria import GaussianRasterizationSettings, GaussianRasterizer
 from diff_gaussian_rasterization_cpu.rendering import rasterization
 
 __all__ = [
+    "GaussianRasterizationSettings",
+    "GaussianRasterizer",
     "instruction_set",
     "instruction_sets",
     "rasterization",

@@ -23,7 +23,7 @@ _C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.373176332590
 
 
 def sh_basis(degree: int, directions: Tensor) -> Tensor:
-    """Real spherical harmonics [..., (degree + 1)^2] of unit directions [..., 3], in 3DGS's order and signs."""
+    """Real spherical harmonics [..., (degree + 1)^2] of unit directions [..., 3]: 3DGS's order and signs."""
     x, y, z = directions.unbind(-1)
     basis = [torch.full_like(x, _C0)]
     if degree > 0:
@@ -57,9 +57,16 @@ def rotation_matrices(quats: Tensor) -> Tensor:
 
 
 def project(
-    means: Tensor, quats: Tensor, scales: Tensor, viewmat: Tensor, k: Tensor, width: int, height: int, eps2d: float
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    viewmat: Tensor,
+    k: Tensor,
+    width: int,
+    height: int,
+    eps2d: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One camera: centres [N, 2] in pixels, depths [N], covariances [N, 2, 2] with eps2d, compensations [N]."""
+    """One camera: centres [N, 2] in pixels, depths [N], covariances [N, 2, 2] with eps2d, compensations."""
     rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
     camera = means @ rotation.T + translation
     x, y, z = camera.unbind(-1)
@@ -103,7 +110,7 @@ def rasterization(
     rasterize_mode: str = "classic",
     crop: tuple[int, int, int, int] | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The package's ``rasterization`` (see there) in plain torch; ``info`` has the projected quantities only."""
+    """The package's ``rasterization`` (see there) in plain torch; ``info`` has centres and depths only."""
     x0, y0, w, h = crop or (0, 0, width, height)
     columns = torch.arange(x0, x0 + w, dtype=means.dtype, device=means.device) + 0.5
     rows = torch.arange(y0, y0 + h, dtype=means.dtype, device=means.device) + 0.5

@@ -20,7 +20,8 @@ class Info(dict[str, Any]):
 
     ``radii`` [M, N, 2] int32 (0: culled), ``means2d`` [M, N, 2] pixels, ``depths`` [M, N], ``conics``
     [M, N, 3], ``opacities`` [M, N] (antialias compensation included), ``width``, ``height``, ``n_cameras``,
-    ``n_invalid`` (Gaussians left out for NaN or infinite parameters), ``n_pairs`` (tile entries).
+    ``n_invalid`` (Gaussians left out for NaN or infinite parameters), ``n_visible`` (list of M counts),
+    ``n_pairs`` (tile entries).  ``means2d.grad`` is filled by backward, ``means2d.absgrad`` where asked for.
     """
 
     LAZY = ("radii", "means2d", "depths", "conics", "opacities")
@@ -40,7 +41,7 @@ class Info(dict[str, Any]):
             "opacities": torch.empty(views, count),
             "radii": torch.empty(views, count, 2, dtype=torch.int32),
         }
-        self._state.statistics(*(arrays[k].numpy() for k in ("means2d", "depths", "conics", "opacities", "radii")))
+        self._state.statistics(**{name: array.numpy() for name, array in arrays.items()})
         for name, array in arrays.items():
             self.setdefault(name, array)
         value: Tensor = self[key]
@@ -137,6 +138,146 @@ def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
         raise ValueError(f"{name}: expected a tensor on the CPU, got one on {x.device}")
 
 
+def validate(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    near_plane: float,
+    far_plane: float,
+    eps2d: float,
+    sh_degree: int | None,
+    backgrounds: Tensor | None,
+    crop: tuple[int, int, int, int] | None,
+) -> None:
+    """Refuse what ``render`` cannot draw, before any work; one sentence names the argument.
+
+    Raises:
+        ValueError: a wrong shape, type, device or value.
+    """
+    _check("means", means, (None, 3))
+    _check("viewmats", viewmats, (None, 4, 4))
+    n, m = len(means), len(viewmats)
+    _check("quats", quats, (n, 4))
+    _check("scales", scales, (n, 3))
+    _check("opacities", opacities, (n,))
+    _check("Ks", Ks, (m, 3, 3))
+    if sh_degree is None:
+        _check("colors", colors, (n, None))
+    else:
+        _check("colors", colors, (n, None, None))
+        if not isinstance(sh_degree, int) or not 0 <= sh_degree <= 3:
+            raise ValueError(f"sh_degree: expected 0, 1, 2 or 3, got {sh_degree!r}")
+        if not (sh_degree + 1) ** 2 <= colors.shape[1] <= 16:
+            least = (sh_degree + 1) ** 2
+            raise ValueError(
+                f"sh_degree: {sh_degree} needs {least} to 16 coefficients, got {colors.shape[1]}"
+            )
+    channels = colors.shape[-1]
+    if channels not in (1, 3):
+        raise ValueError(f"colors: expected 1 or 3 channels, got {channels}")
+    if backgrounds is not None:
+        _check("backgrounds", backgrounds, (m, channels))
+        if not bool(torch.isfinite(backgrounds).all()):
+            raise ValueError("backgrounds: expected finite numbers, got NaN or infinity")
+    for name, size in (("width", width), ("height", height)):
+        if not isinstance(size, int) or not 1 <= size <= 65535:
+            raise ValueError(f"{name}: expected a whole number of pixels from 1 to 65535, got {size!r}")
+    if not 0 < near_plane < far_plane:
+        raise ValueError(f"near_plane, far_plane: expected 0 < near < far, got {near_plane} and {far_plane}")
+    if not 0 <= eps2d < float("inf"):
+        raise ValueError(f"eps2d: expected a variance in square pixels, zero or more, got {eps2d}")
+    if m < 1:
+        raise ValueError("viewmats: expected at least one camera, got none")
+    for name, x in (("viewmats", viewmats), ("Ks", Ks)):
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    if not bool((Ks[:, [0, 1], [0, 1]] > 0).all()):
+        raise ValueError("Ks: expected positive focal lengths")
+    if crop is not None:
+        left, top, w, h = crop
+        if left < 0 or top < 0 or w < 1 or h < 1 or left + w > width or top + h > height:
+            raise ValueError(f"crop: {crop} does not lie in a picture of {width}x{height} pixels")
+
+
+def render(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    near_plane: float,
+    far_plane: float,
+    eps2d: float,
+    sh_degree: int | None,
+    backgrounds: Tensor | None,
+    antialiased: bool,
+    depth: str | None,
+    crop: tuple[int, int, int, int] | None,
+    means2d: Tensor | None,
+    absgrad: bool,
+) -> tuple[Tensor, Tensor, Info]:
+    """The native call on valid arguments: image [M, C (+ 1), H, W], transmittance [M, H, W] and statistics.
+
+    ``depth`` adds a channel: "depth", "inverse" or None.  ``means2d`` [M, N, 2] is filled with the projected
+    centres and receives their gradient.
+    """
+    save = torch.is_grad_enabled() and any(
+        x.requires_grad for x in (means, quats, scales, opacities, colors, viewmats, means2d) if x is not None
+    )
+    holder: dict[str, Any] = {}
+    image, transmittance = _Rasterize.apply(
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        backgrounds,
+        means2d,
+        Ks.detach(),
+        absgrad,
+        save,
+        holder,
+        {
+            "coefficients": 0 if sh_degree is None else colors.shape[1],
+            "degree": sh_degree or 0,
+            "width": width,
+            "height": height,
+            "crop": crop,
+            "near_plane": near_plane,
+            "far_plane": far_plane,
+            "eps2d": eps2d,
+            "antialiased": antialiased,
+            "with_depth": depth is not None,
+            "inverse_depth": depth == "inverse",
+        },
+    )
+    state, m, n = holder["state"], len(viewmats), len(means)
+    info = Info(
+        state,
+        m,
+        n,
+        width=width,
+        height=height,
+        n_cameras=m,
+        n_invalid=state.invalid,
+        n_visible=state.visible,
+        n_pairs=state.pairs,
+    )
+    return image, transmittance, info
+
+
 def rasterization(
     means: Tensor,
     quats: Tensor,
@@ -187,86 +328,30 @@ def rasterization(
     Raises:
         ValueError: a wrong shape, type, device or value; checked before any work.
     """
-    _check("means", means, (None, 3))
-    _check("viewmats", viewmats, (None, 4, 4))
-    n, m = len(means), len(viewmats)
-    _check("quats", quats, (n, 4))
-    _check("scales", scales, (n, 3))
-    _check("opacities", opacities, (n,))
-    _check("Ks", Ks, (m, 3, 3))
-    if sh_degree is None:
-        _check("colors", colors, (n, None))
-        coefficients, degree = 0, 0
-    else:
-        _check("colors", colors, (n, None, None))
-        coefficients, degree = colors.shape[1], sh_degree
-        if not 0 <= degree <= 3 or (degree + 1) ** 2 > coefficients:
-            raise ValueError(f"sh_degree: {degree} needs {(degree + 1) ** 2} coefficients (at most 16), colors has {coefficients}")
-    channels = colors.shape[-1]
-    if channels not in (1, 3):
-        raise ValueError(f"colors: expected 1 or 3 channels, got {channels}")
-    if backgrounds is not None:
-        _check("backgrounds", backgrounds, (m, channels))
-        if not bool(torch.isfinite(backgrounds).all()):
-            raise ValueError("backgrounds: expected finite numbers, got NaN or infinity")
     if render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode: expected one of {', '.join(RENDER_MODES)}, got {render_mode!r}")
     if rasterize_mode not in RASTERIZE_MODES:
-        raise ValueError(f"rasterize_mode: expected one of {', '.join(RASTERIZE_MODES)}, got {rasterize_mode!r}")
-    for name, size in (("width", width), ("height", height)):
-        if not isinstance(size, int) or not 1 <= size <= 65535:
-            raise ValueError(f"{name}: expected a whole number of pixels from 1 to 65535, got {size!r}")
-    if not 0 < near_plane < far_plane:
-        raise ValueError(f"near_plane, far_plane: expected 0 < near < far, got {near_plane} and {far_plane}")
-    if not 0 <= eps2d < float("inf"):
-        raise ValueError(f"eps2d: expected a variance in square pixels, zero or more, got {eps2d}")
-    if m < 1:
-        raise ValueError("viewmats: expected at least one camera, got none")
-    for name, x in (("viewmats", viewmats), ("Ks", Ks)):
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    if not bool((Ks[:, [0, 1], [0, 1]] > 0).all()):
-        raise ValueError("Ks: expected positive focal lengths")
-    if crop is not None:
-        left, top, w, h = crop
-        if left < 0 or top < 0 or w < 1 or h < 1 or left + w > width or top + h > height:
-            raise ValueError(f"crop: {crop} does not lie in a picture of {width}x{height} pixels")
-
+        raise ValueError(
+            f"rasterize_mode: expected one of {', '.join(RASTERIZE_MODES)}, got {rasterize_mode!r}"
+        )
+    validate(
+        means, quats, scales, opacities, colors, viewmats, Ks, width, height,
+        near_plane, far_plane, eps2d, sh_degree, backgrounds, crop,
+    )  # fmt: skip
     learning = torch.is_grad_enabled() and any(
         x.requires_grad for x in (means, quats, scales, opacities, colors, viewmats)
     )
-    means2d = torch.zeros(m, n, 2, requires_grad=True) if learning and screen_gradients else None
-    holder: dict[str, Any] = {}
-    image, transmittance = _Rasterize.apply(
-        means,
-        quats,
-        scales,
-        opacities,
-        colors,
-        viewmats,
-        backgrounds,
-        means2d,
-        Ks.detach(),
-        absgrad,
-        learning,
-        holder,
-        {
-            "coefficients": coefficients,
-            "degree": degree,
-            "width": width,
-            "height": height,
-            "crop": crop,
-            "near_plane": near_plane,
-            "far_plane": far_plane,
-            "eps2d": eps2d,
-            "antialiased": rasterize_mode == "antialiased",
-            "with_depth": "D" in render_mode,
-        },
+    means2d = (
+        torch.zeros(len(viewmats), len(means), 2, requires_grad=True)
+        if learning and screen_gradients
+        else None
     )
-    state = holder["state"]
-    info = Info(
-        state, m, n, width=width, height=height, n_cameras=m, n_invalid=state.invalid, n_pairs=state.pairs
-    )
+    image, transmittance, info = render(
+        means, quats, scales, opacities, colors, viewmats, Ks, width, height,
+        near_plane=near_plane, far_plane=far_plane, eps2d=eps2d, sh_degree=sh_degree, backgrounds=backgrounds,
+        antialiased=rasterize_mode == "antialiased", depth="depth" if "D" in render_mode else None, crop=crop,
+        means2d=means2d, absgrad=absgrad,
+    )  # fmt: skip
     if means2d is not None:
         info["means2d"] = means2d
     alphas = (1 - transmittance)[..., None]
