@@ -127,7 +127,8 @@ def picture(folder: Path, table: dict[str, dict[str, dict[str, float]]]) -> np.n
 
 def print_table(results: dict[str, Any], reason: str) -> None:
     """What was measured, for a person."""
-    header = f"{'':<11} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7} {'PSNR, gain':>11} {'all u':>7}"
+    header = f"{'':<11} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7}"
+    header += f" {'PSNR, gain':>11} {'all u':>7}"
     print(header + "\n" + "-" * len(header))
     for protocol in PROTOCOLS.values():
         for method, row in results.get(protocol, {}).items():
@@ -185,7 +186,8 @@ def main() -> int:
     if not per_view:
         print(f"{model}: the scene has no sharp images, so there is nothing to compare the pictures with")
     print_table(results, reason)
-    print(f"Written: {model}/results.json, per_view.json" + (", comparison.png" if (model / "comparison.png").exists() else ""))
+    drawn = ", comparison.png" if (model / "comparison.png").exists() else ""
+    print(f"Written: {model}/results.json, per_view.json{drawn}")
     return 0
 
 

@@ -20,7 +20,7 @@ from arguments.command import guarded
 from gaussian_renderer import Rasterizer, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
-from recon_net import ReconNet
+from recon_net import AnyReconNet
 from scene.cameras import View
 from scene.dataset import SceneData, read_scene
 from scene.exposure import Crop, Exposure, recon_frames
@@ -39,7 +39,6 @@ from scene.views import load_exposures, window_spec
 from utils.device import pick_device
 from utils.io import load_image, save_image
 from utils.trajectory_metrics import umeyama
-
 
 # Held-out sharp images share a folder with held-out exposures; their names must not meet.
 NOVEL = "novel_"
@@ -63,7 +62,7 @@ class Renderer:
         self.gaussians: GaussianModel = load_gaussians(self.model, self.iteration, channels).to(self.device)
         self.trajectory = load_trajectory(self.model, self.iteration).to(self.device)
         network = load_network(self.model, self.iteration, self.spec.short, self.spec.long_channels)
-        self.network: ReconNet | None = None if network is None else network.to(self.device)
+        self.network: AnyReconNet | None = None if network is None else network.to(self.device)
         self.quiet = args.quiet
 
     def folder(self, split: str) -> Path:
@@ -175,7 +174,7 @@ class Renderer:
         centres = [
             np.stack([-(p[:3, :3].T @ p[:3, 3]).double().numpy() for p in poses]) for poses in (known, recovered)
         ]
-        scale, rotation, translation = umeyama(*centres)
+        scale, rotation, translation = umeyama(centres[0], centres[1])
         as_tensor = {"rotation": rotation, "translation": translation}
         return {"scale": float(scale)} | {
             key: torch.as_tensor(value, dtype=torch.float32) for key, value in as_tensor.items()

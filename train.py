@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,10 @@ from arguments import Config, parse_training
 from arguments.command import guarded
 from gaussian_renderer import RenderOutput, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
-from recon_net import ReconNet
+from recon_net import AnyReconNet, make_network
 from scene.dataset import read_scene
 from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
-from scene.exposure import Crop, Exposure, recon_frames
+from scene.exposure import Crop, Exposure, instant_frames, recon_frames
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.initialization import Picture, fill_points
 from scene.model_folder import save_cameras, save_input_points, save_iteration
@@ -36,6 +37,7 @@ from utils.losses import (
     exposure_loss,
     half_widths,
     joint_loss,
+    l1,
     reblur_loss,
     scale_ratio_penalty,
     subframe_loss,
@@ -72,9 +74,10 @@ class Training:
         self.u = torch.tensor(self.spec.times, device=self.device)
         self.trajectory = self._make_trajectory().to(self.device)
         self.gaussians = self._make_gaussians().to(self.device)
-        self.network: ReconNet | None = None
+        self.network: AnyReconNet | None = None
         if config.data.spike and (config.losses.lambda_rec or config.losses.lambda_joint):
-            self.network = ReconNet(self.spec.short, self.spec.long_channels).to(self.device)
+            network = make_network(config.recon.recon_net, self.spec.short, self.spec.long_channels)
+            self.network = network.to(self.device)
         self.strategy = self._make_strategy()
         self._make_optimisers()
         self.iteration = 0
@@ -108,7 +111,11 @@ class Training:
 
     def _make_strategy(self) -> Strategy | None:
         options = self.config.scene
-        common = {"start": options.densify_from, "stop": options.densify_until, "every": options.densify_every}
+        common: dict[str, Any] = {
+            "start": options.densify_from,
+            "stop": options.densify_until,
+            "every": options.densify_every,
+        }
         if options.strategy == "mcmc":
             return MCMCStrategy(
                 options.cap, dead_opacity=options.min_opacity, seed=self.config.run.seed, **common
@@ -166,10 +173,10 @@ class Training:
         """One view's whole exposure (the paper), or single instants drawn over all views.
 
         Neighbouring sub-frames show almost the same picture; as many cameras spread over the views tell
-        more, and ``L_sub`` needs no whole exposure.  Recon-Net's steps do.
+        more, and neither ``L_sub`` nor ``L_joint`` needs a whole exposure; ``L_rec`` does.
         """
         instants, m = self.config.optimisation.instants, self.spec.subframes
-        if not instants or self._network_joins():
+        if not instants or (self._network_joins() and self.config.losses.lambda_rec):
             view = self._view_of(self.iteration)
             return Sample(torch.full((m,), view), torch.arange(m), self.exposures[view])
         order = torch.randperm(len(self.exposures), generator=random)
@@ -223,12 +230,20 @@ class Training:
     def _network_terms(
         self, sample: Sample, out: RenderOutput, random: torch.Generator
     ) -> dict[str, tuple[float, Tensor]]:
-        """Weighted L_rec and L_joint, on a random crop (or the full frame)."""
-        assert self.network is not None and sample.exposure is not None
-        w, exposure = self.config.losses, sample.exposure
-        crop = self._crop(exposure, random)
-        frames = recon_frames(self.network, exposure, self.u, crop, self.config.data.long_grouping)
+        """Weighted L_rec and L_joint, on random crops (or full frames)."""
+        assert self.network is not None
+        w, exposure, grouping = self.config.losses, sample.exposure, self.config.data.long_grouping
         terms: dict[str, tuple[float, Tensor]] = {}
+        if exposure is None:
+            crops = [self._crop(random) for _ in sample.views]
+            exposures = [self.exposures[view] for view in sample.views.tolist()]
+            frames, inner = instant_frames(self.network, exposures, sample.subframes, self.u, crops, grouping)
+            renders = torch.stack([crop.of(image) for crop, image in zip(crops, out.images, strict=True)])
+            # Every instant has a time of its own here: there is nothing to flip.
+            terms["joint"] = (w.lambda_joint, l1(renders, frames, inner / inner.mean()))
+            return terms
+        crop = self._crop(random)
+        frames = recon_frames(self.network, exposure, self.u, crop, grouping)
         if w.lambda_rec:
             widths = half_widths(len(frames), w.multi_interval)
             terms["rec"] = (
@@ -239,12 +254,11 @@ class Training:
             terms["joint"] = (w.lambda_joint, joint_loss(crop.of(out.images), frames, w.flip))
         return terms
 
-    def _crop(self, exposure: Exposure, random: torch.Generator) -> Crop:
-        height, width = exposure.camera.height, exposure.camera.width
-        side = self.config.recon.crop
-        h, w = (min(side or size, size) for size in (height, width))
-        top = int(torch.randint(height - h + 1, (1,), generator=random))
-        left = int(torch.randint(width - w + 1, (1,), generator=random))
+    def _crop(self, random: torch.Generator) -> Crop:
+        camera, side = self.exposures[0].camera, self.config.recon.crop
+        h, w = (min(side or size, size) for size in (camera.height, camera.width))
+        top = int(torch.randint(camera.height - h + 1, (1,), generator=random))
+        left = int(torch.randint(camera.width - w + 1, (1,), generator=random))
         return Crop(top, top + h, left, left + w)
 
     def _update(self, out: RenderOutput) -> None:
@@ -264,7 +278,8 @@ class Training:
             self.pose_optimiser.step()
             self.pose_optimiser.zero_grad(set_to_none=True)
         if self.network_optimiser is not None and self._network_joins():
-            self.network_optimiser.param_groups[0]["lr"] = decayed(o.recon_lr, o.recon_lr_final, progress)
+            own = (self.iteration - self.config.recon.recon_from) / (o.iterations - self.config.recon.recon_from)
+            self.network_optimiser.param_groups[0]["lr"] = decayed(o.recon_lr, o.recon_lr_final, own)
             self.network_optimiser.step()
             self.network_optimiser.zero_grad(set_to_none=True)
 
@@ -312,7 +327,7 @@ class Training:
     def save_checkpoint(self) -> Path:
         """Everything needed to go on: random numbers are functions of the seed and the iteration."""
         path = Path(self.config.data.model_path) / f"chkpnt{self.iteration}.pth"
-        state = {name: learner.state_dict() for name, learner in self._learners().items()}
+        state: dict[str, Any] = {name: learner.state_dict() for name, learner in self._learners().items()}
         state["iteration"] = self.iteration
         state["gaussians"] = {name: value.detach() for name, value in self.gaussians.raw.items()}
         state["strategy"] = self.strategy.state_dict() if self.strategy is not None else {}

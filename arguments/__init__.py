@@ -107,6 +107,8 @@ class Motion:
 class Recon:
     """Recon-Net"""
 
+    recon_net: Literal["paper", "slim"] = "paper"
+    """the paper's network, or a residual on timing intensities at a tenth of the cost"""
     recon_from: int = 0
     """iterations before the network joins"""
     recon_every: int = 1
@@ -216,8 +218,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "trajectory": "bezier",
         "iterations": 3000,
         "strategy": "mcmc",
-        "cap": 40000,
-        "init_points": 30000,
+        "cap": 30000,
+        "init_points": 20000,
         "densify_from": 100,
         "densify_until": 2500,
         "means_lr": 4e-4,
@@ -230,8 +232,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pose_lr": 1e-3,
         "pose_lr_final": 1e-4,
         "pose_every": 1,
-        "recon_from": 1500,
-        "recon_every": 3,
+        "recon_net": "slim",
+        "lambda_rec": 0.0,
+        "recon_from": 600,
         "crop": 64,
         "sh_every": 500,
     },

@@ -354,7 +354,8 @@ def make(out: Path, views: int, width: int, height: int, seed: int) -> None:
         shake[:3, :3] = Rotation.from_rotvec(rng.normal(size=3) * np.deg2rad(1) / 3**0.5).as_matrix()
         shake[:3, 3] = rng.normal(size=3) * 0.03 / 3**0.5
         noisy.append(shake @ pose)
-    write_json(out / "transforms_noisy.json", transforms(k, width, height, entries(noisy, "sharp_data"), simulator.gain))
+    perturbed = transforms(k, width, height, entries(noisy, "sharp_data"), simulator.gain)
+    write_json(out / "transforms_noisy.json", perturbed)
     write_json(
         out / "trajectory.json",
         {

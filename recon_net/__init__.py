@@ -1,5 +1,7 @@
-"""Recon-Net: the network that turns spikes into sharp images (no poses, no scene)."""
+"""Recon-Net: the networks that turn spikes into sharp images (no poses, no scene)."""
 
-from recon_net.network import ReconNet
+from recon_net.network import ReconNet, SlimReconNet, make_network
 
-__all__ = ["ReconNet"]
+AnyReconNet = ReconNet | SlimReconNet
+
+__all__ = ["AnyReconNet", "ReconNet", "SlimReconNet", "make_network"]

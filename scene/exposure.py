@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from recon_net import ReconNet
+from recon_net import AnyReconNet, SlimReconNet
 from scene.cameras import Camera
 from spike import SensorModel, SpikeStream, Targets, WindowSpec, long_input, short_windows
+from spike.targets import Grouping, Mode
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class Crop:
             max(self.top - by, 0), min(self.bottom + by, height), max(self.left - by, 0), min(self.right + by, width)
         )
 
+    def inner(self, by: int, height: int, width: int) -> Tensor:
+        """1 where a pixel of the crop lies ``by`` or more from its sides (the image's own edges apart), else 0."""
+        mask = torch.zeros(self.bottom - self.top, self.right - self.left)
+        top, left = (0 if start == 0 else by for start in (self.top, self.left))
+        bottom = len(mask) - (0 if self.bottom == height else by)
+        right = mask.shape[1] - (0 if self.right == width else by)
+        mask[top:bottom, left:right] = 1
+        return mask
+
     def within(self, outer: Crop) -> Crop:
         """The same rectangle in the coordinates of ``outer``."""
         return Crop(
@@ -42,13 +53,15 @@ class Crop:
 class Exposure:
     """Targets of one view, from its spikes or (without them) its long-exposure image.
 
-    ``long`` [C, H, W] is E(T), ``subframes`` [M, C, H, W] the narrow windows (spikes only), intensities.
+    ``long`` [C, H, W] is E(T), ``subframes`` [M, C, H, W] the narrow windows and ``wide`` [M, C, H, W] the
+    half-width ones (spikes only), intensities.
     """
 
     index: int
     camera: Camera
     long: Tensor
     subframes: Tensor | None = None
+    wide: Tensor | None = None
     spec: WindowSpec | None = None
     _stream: SpikeStream | None = None
     _intervals: dict[tuple[int, int], Tensor] = field(default_factory=dict)
@@ -61,8 +74,8 @@ class Exposure:
         stream: SpikeStream,
         spec: WindowSpec,
         sensor: SensorModel,
-        mode: str,
-        subframe_width: int | None,
+        mode: Mode,
+        subframe_width: int,
         intervals: list[tuple[int, int]],
     ) -> Exposure:
         """Turn the central context of ``stream`` into targets once; the spikes stay packed."""
@@ -74,7 +87,8 @@ class Exposure:
             index,
             camera,
             targets.long_exposure()[None],
-            None if subframe_width is None else targets.subframes(subframe_width)[:, None],
+            targets.subframes(subframe_width)[:, None],
+            targets.subframes(spec.half + 1 - spec.half % 2)[:, None],
             spec,
             stream,
         )
@@ -85,6 +99,7 @@ class Exposure:
         """The same exposure with its targets on ``device``."""
         self.long = self.long.to(device)
         self.subframes = None if self.subframes is None else self.subframes.to(device)
+        self.wide = None if self.wide is None else self.wide.to(device)
         self._intervals = {key: value.to(device) for key, value in self._intervals.items()}
         return self
 
@@ -97,11 +112,16 @@ class Exposure:
         """Mean intensity [C, H, W] over the sub-frames a..b."""
         return self._intervals[(a, b)]
 
-    def network_input(self, subframes: Tensor, crop: Crop, grouping: str) -> tuple[Tensor, Tensor]:
-        """Recon-Net's inputs for some sub-frames [S]: short [1, S, 41, h, w] and long [1, 34, h, w]."""
+    def network_input(self, variant: str, subframes: Tensor, crop: Crop, grouping: Grouping) -> tuple[Tensor, Tensor]:
+        """Recon-Net's inputs for some sub-frames [S]: short [1, S, ., h, w] and long [1, ., h, w]."""
+        if variant == SlimReconNet.variant:
+            assert self.subframes is not None and self.wide is not None
+            reach = SlimReconNet.neighbours // 2
+            around = (subframes[:, None] + torch.arange(-reach, reach + 1)).clamp(0, len(self.subframes) - 1)
+            near = crop.of(self.subframes)[around][:, :, 0]
+            return torch.cat([near, crop.of(self.wide)[subframes]], dim=1)[None], crop.of(self.long)[None]
         assert self._stream is not None and self.spec is not None
-        spikes = torch.as_tensor(self._stream.central(self.spec))
-        spikes = crop.of(spikes)
+        spikes = crop.of(torch.as_tensor(self._stream.central(self.spec)))
         short = short_windows(spikes, self.spec)[subframes]
         return short.float()[None], long_input(spikes, self.spec, grouping=grouping)[None].float()
 
@@ -112,10 +132,34 @@ class Exposure:
         return counts.subframes(self.spec.short)[self.spec.subframes // 2][None]
 
 
-def recon_frames(network: ReconNet, exposure: Exposure, u: Tensor, crop: Crop, grouping: str) -> Tensor:
+def recon_frames(
+    network: AnyReconNet, exposure: Exposure, u: Tensor, crop: Crop, grouping: Grouping
+) -> Tensor:
     """I_rec(t_m) [M, C, h, w] on a crop, computed with the surround that makes it equal the full frame's."""
     outer = crop.grown(network.receptive_radius, exposure.camera.height, exposure.camera.width)
-    every = torch.arange(len(u))
-    short, long = exposure.network_input(every, outer, grouping)
+    short, long = exposure.network_input(network.variant, torch.arange(len(u)), outer, grouping)
     frames = network(short.to(u.device), long.to(u.device), u[None])[0]
     return crop.within(outer).of(frames)
+
+
+def instant_frames(
+    network: AnyReconNet,
+    exposures: Sequence[Exposure],
+    subframes: Tensor,
+    u: Tensor,
+    crops: Sequence[Crop],
+    grouping: Grouping,
+) -> tuple[Tensor, Tensor]:
+    """I_rec at single sub-frames [B] of several exposures, on crops of one size.
+
+    Returns:
+        frames [B, C, h, w], and a mask [B, 1, h, w] of the pixels whose value equals the full frame's.
+    """
+    shorts, longs, masks = [], [], []
+    for exposure, m, crop in zip(exposures, subframes, crops, strict=True):
+        short, long = exposure.network_input(network.variant, m[None], crop, grouping)
+        shorts.append(short)
+        longs.append(long)
+        masks.append(crop.inner(network.receptive_radius, exposure.camera.height, exposure.camera.width))
+    frames = network(torch.cat(shorts).to(u.device), torch.cat(longs).to(u.device), u[subframes][:, None])
+    return frames[:, 0], torch.stack(masks)[:, None].to(u.device)

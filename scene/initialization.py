@@ -19,8 +19,18 @@ class Picture:
     w2c: Tensor
 
 
-def depth_range(pictures: list[Picture]) -> tuple[float, float]:
-    """A guess of near and far without points: from half to ten times the spread of the cameras."""
+# Share of the filled points that ignore the given ones: what structure from motion did not see, such as a
+# dark thing close to the camera in a few views, starts from these or never.
+EXPLORE = 0.25
+
+
+def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, float]:
+    """Near and far for random depths: around the given points' depths, or from the spread of the cameras."""
+    if points is not None and len(points):
+        depths = torch.cat([points @ p.w2c[2, :3] + p.w2c[2, 3] for p in pictures])
+        depths = depths[depths > 0]
+        if len(depths):
+            return 0.2 * float(depths.quantile(0.05)), 1.5 * float(depths.quantile(0.95))
     centres = torch.stack([torch.linalg.inv(p.w2c)[:3, 3] for p in pictures])
     spread = float((centres - centres.mean(0)).norm(dim=-1).max())
     spread = spread if spread > 0 else 1.0
@@ -38,12 +48,12 @@ def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, r
         inside = ((uv > -0.1 * width) & (uv < [1.1 * width, 1.1 * height])).all(-1)
         if inside.sum() >= 4:
             distance, index = cKDTree(uv[inside]).query(pixels, k=4)
-            # Inverse-distance weights on log depth, one neighbour drawn in proportion: depth edges stay
-            # edges instead of becoming slopes of floating Gaussians.
+            # Inverse-distance weights, one neighbour drawn in proportion: depth edges stay edges instead
+            # of becoming slopes of floating Gaussians.
             weight = 1 / (distance + 1) ** 2
             cumulative = (weight / weight.sum(-1, keepdims=True)).cumsum(-1)
             pick = (rng.random((len(pixels), 1)) > cumulative[:, :-1]).sum(-1)
-            return camera[:, 2].numpy()[inside][index[np.arange(len(pixels)), pick]]
+            return np.asarray(camera[:, 2].numpy()[inside][index[np.arange(len(pixels)), pick]], np.float64)
     return np.full(len(pixels), np.nan)
 
 
@@ -53,7 +63,8 @@ def fill_points(
     """Points up to ``count``: the given ones, and pixels of the pictures pushed out along their rays.
 
     A pushed-out pixel takes the depth of given points that project near it and its own colour.  Where
-    there are none, its depth is random (uniform in its inverse over ``depth_range``).
+    there are none, and for a share of ``EXPLORE``, its depth is random (uniform in its inverse over
+    ``depth_range``).
 
     Args:
         xyz, rgb: given points [N, 3] and colours [N, C], or None.
@@ -65,7 +76,7 @@ def fill_points(
     rng = np.random.default_rng(seed)
     given = 0 if xyz is None else len(xyz)
     missing = max(count - given, 0)
-    near, far = depth_range(pictures)
+    near, far = depth_range(xyz, pictures)
     clouds = [] if xyz is None else [xyz]
     colors = [] if rgb is None else [rgb]
     shares = np.diff(np.linspace(0, missing, len(pictures) + 1).round().astype(int))
@@ -73,7 +84,7 @@ def fill_points(
         height, width = picture.image.shape[1:]
         pixels = rng.random((int(share), 2)) * [width, height]
         depth = _pixel_depths(xyz, picture, pixels, rng)
-        blind = np.isnan(depth)
+        blind = np.isnan(depth) | (rng.random(len(pixels)) < EXPLORE)
         depth[blind] = 1 / (1 / far + rng.random(int(blind.sum())) * (1 / near - 1 / far))
         homogeneous = torch.as_tensor(np.c_[pixels, np.ones(len(pixels))], dtype=torch.float32)
         rays = homogeneous @ torch.linalg.inv(picture.K).T

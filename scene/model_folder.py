@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon_net import ReconNet
+from recon_net import AnyReconNet, make_network
 from scene.cameras import View
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.trajectory import Trajectory
@@ -55,7 +55,7 @@ def save_iteration(
     iteration: int,
     gaussians: GaussianModel,
     trajectory: Trajectory,
-    network: ReconNet | None,
+    network: AnyReconNet | None,
     antialiased: bool,
 ) -> Path:
     """Write one iteration's Gaussians, trajectories and network; returns the folder."""
@@ -64,7 +64,7 @@ def save_iteration(
     # The PLY goes last: a folder that has one is complete.
     save_checkpoint(folder / "trajectory.pth", trajectory.checkpoint())
     if network is not None:
-        save_checkpoint(folder / "recon_net.pth", {"weights": network.state_dict()})
+        save_checkpoint(folder / "recon_net.pth", {"variant": network.variant, "weights": network.state_dict()})
     write_gaussian_ply(folder / "point_cloud.ply", GaussianParams(**raw), antialiased=antialiased)
     return folder
 
@@ -82,15 +82,16 @@ def load_trajectory(model: str | Path, iteration: int) -> Trajectory:
     return Trajectory.from_checkpoint(load_checkpoint(path), str(path))
 
 
-def load_network(model: str | Path, iteration: int, short: int, long: int) -> ReconNet | None:
+def load_network(model: str | Path, iteration: int, short: int, long: int) -> AnyReconNet | None:
     """The saved Recon-Net of an iteration, or None where it was trained without."""
     path = iteration_folder(model, iteration) / "recon_net.pth"
     if not path.exists():
         return None
-    network = ReconNet(short, long)
+    stored = load_checkpoint(path)
     try:
-        network.load_state_dict(load_checkpoint(path)["weights"])
-    except (KeyError, RuntimeError) as error:
+        network = make_network(stored["variant"], short, long)
+        network.load_state_dict(stored["weights"])
+    except (KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: weights of another network ({error})") from None
     return network.eval()
 

@@ -1,8 +1,14 @@
-"""Spike streams: reading, windows, sensor model, targets, simulation (no cameras, no scene)."""
+"""Spike streams: reading, windows, sensor model, targets, simulation (no cameras, no scene).
 
-from spike.sensor import SensorModel, Simulator
-from spike.stream import SpikeStream, write_dat
+``python -m spike`` is the toolbox on the command line.
+"""
+
+from spike.bayer import bayer_channels
+from spike.calibration import calibrate, load_sensor, save_sensor
+from spike.sensor import SensorModel, Simulator, simulate
+from spike.stream import SpikeStream, write_array, write_dat
 from spike.targets import Targets, long_input, short_windows, tfi, tfp
+from spike.timing import estimate_spurious_rate, remove_spurious
 from spike.window import WindowSpec
 
 __all__ = [
@@ -11,9 +17,17 @@ __all__ = [
     "SpikeStream",
     "Targets",
     "WindowSpec",
+    "bayer_channels",
+    "calibrate",
+    "estimate_spurious_rate",
+    "load_sensor",
     "long_input",
+    "remove_spurious",
+    "save_sensor",
     "short_windows",
+    "simulate",
     "tfi",
     "tfp",
+    "write_array",
     "write_dat",
 ]

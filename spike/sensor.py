@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +32,7 @@ class SensorModel:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0):
-            raise ValueError(f"the sensor's gain must be a positive number of spikes a frame, not {self.gain}")
+            raise ValueError(f"the sensor's gain must be positive (spikes a frame), not {self.gain}")
         for name in ("dark_rate", "spurious_rate"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value < 1):
@@ -45,12 +44,15 @@ class SensorModel:
         Args:
             spurious_left: the rate still holds spurious spikes; their mean is subtracted.
         """
-        dark = self.dark_rate if self.dark_map is None else self.dark_map.to(rate)
-        light = (rate - dark - (self.spurious_rate if spurious_left else 0.0)) / self.gain
+        light = (rate - self.dark() - (self.spurious_rate if spurious_left else 0.0)) / self.gain
         return light if self.gain_map is None else light / self.gain_map.to(light)
 
+    def dark(self) -> Tensor | float:
+        """Spikes a frame without light: of each pixel [H, W] where calibrated, else of all."""
+        return self.dark_rate if self.dark_map is None else self.dark_map
+
     def to_dict(self) -> dict[str, Any]:
-        """The scalar settings as plain numbers (the map is kept in a file of its own)."""
+        """The scalar settings as plain numbers (maps are kept in files of their own)."""
         return {"gain": self.gain, "dark_rate": self.dark_rate, "spurious_rate": self.spurious_rate}
 
 
@@ -91,7 +93,8 @@ class Simulator:
         for t, frame in enumerate(frames):
             light = np.asarray(frame, np.float64)
             if charge is None or gains is None:
-                gains = self.gain * np.clip(1 + self.gain_sigma * fixed.standard_normal(light.shape), 0.05, None)
+                variation = 1 + self.gain_sigma * fixed.standard_normal(light.shape)
+                gains = self.gain * np.clip(variation, 0.05, None)
                 charge = rng.random(light.shape) if self.random_phase else np.zeros(light.shape)
                 if self.spurious_gap is not None:
                     # A uniform fraction of the first gap: the process was running before the recording.
@@ -115,3 +118,8 @@ class Simulator:
         assert self.spurious_gap is not None
         mean, sigma = self.spurious_gap
         return np.clip(mean + sigma * rng.standard_normal(shape), 1, None)
+
+
+def simulate(frames: Iterable[NDArray[np.floating[Any]]], view: int = 0, **sensor: Any) -> NDArray[np.uint8]:
+    """Spikes [T, H, W] of sharp frames [H, W] in [0, 1]: ``Simulator(**sensor)(frames, view)``."""
+    return Simulator(**sensor)(frames, view)

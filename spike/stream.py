@@ -9,6 +9,7 @@ array of zeros and ones.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,10 +44,27 @@ class Layout:
         return height * stored // 8
 
 
+# Used width, height and stored width of sensors in the field, for hints in errors and first guesses.
+COMMON_SIZES = (
+    (400, 250, 400),
+    (400, 250, 416),
+    (600, 400, 600),
+    (1000, 1000, 1000),
+    (1000, 1000, 1024),
+    (640, 480, 640),
+    (346, 260, 352),
+    (250, 200, 256),
+)
+
+
 def _fitting_sizes(size: int) -> str:
-    """Common sensor sizes whose frames divide a file of ``size`` bytes."""
-    common = [(250, 400), (250, 416), (400, 600), (1000, 1024), (1000, 1000), (480, 640), (260, 352), (124, 200)]
-    fits = [f"{w}x{h} ({size // (h * w // 8)} frames)" for h, w in common if size and size % (h * w // 8) == 0]
+    """The common sensor sizes whose frames divide a file of ``size`` bytes, as the end of a sentence."""
+    fits = []
+    for width, height, stored in COMMON_SIZES:
+        frames, rest = divmod(size, height * stored // 8)
+        if frames and not rest:
+            padded = f" stored {stored} wide" if stored != width else ""
+            fits.append(f"{width}x{height}{padded} ({frames} frames)")
     return f"; it would fit {', '.join(fits)}" if fits else ""
 
 
@@ -110,14 +128,20 @@ class SpikeStream:
 
     @classmethod
     def from_array(cls, spikes: NDArray[np.generic], name: str = "array") -> SpikeStream:
-        """Pack a [T, H, W] array of zeros and ones."""
+        """Pack a [T, H, W] array of zeros and ones (booleans or integers), a block of frames at a time."""
         if spikes.ndim != 3:
             raise ValueError(f"{name}: expected spikes [T, H, W], got {spikes.ndim} dimensions")
-        if spikes.dtype != np.bool_:
-            if not np.issubdtype(spikes.dtype, np.integer) or spikes.min(initial=0) < 0 or spikes.max(initial=0) > 1:
-                raise ValueError(f"{name}: expected zeros and ones, got {spikes.dtype} values beyond them")
+        if spikes.dtype != np.bool_ and not np.issubdtype(spikes.dtype, np.integer):
+            raise ValueError(f"{name}: expected zeros and ones, got {spikes.dtype} values")
         frames, height, width = spikes.shape
-        packed = np.packbits(spikes.astype(np.uint8).reshape(frames, -1), axis=-1, bitorder="little")
+        if not spikes.size:
+            raise ValueError(f"{name}: expected spikes [T, H, W], got an empty array {spikes.shape}")
+        packed = np.empty((frames, -(-height * width // 8)), np.uint8)
+        for start, block in _blocks(spikes):
+            if block.dtype != np.bool_ and (block.min() < 0 or block.max() > 1):
+                raise ValueError(f"{name}: expected zeros and ones, got {block.min()} to {block.max()}")
+            rows = block.astype(np.uint8).reshape(len(block), -1)
+            packed[start : start + len(block)] = np.packbits(rows, axis=-1, bitorder="little")
         return cls(packed, height, width, Layout(flip=False), name)
 
     def __len__(self) -> int:
@@ -142,6 +166,16 @@ class SpikeStream:
         start = (len(self) - needed) // 2
         return self.unpack(start, start + needed)
 
+    @property
+    def frames(self) -> int:
+        """Frames in the stream."""
+        return len(self)
+
+    def blocks(self, frames: int = 64) -> Iterator[NDArray[np.uint8]]:
+        """The whole stream, ``frames`` unpacked frames [<= frames, H, W] at a time."""
+        for start in range(0, len(self), frames):
+            yield self.unpack(start, min(start + frames, len(self)))
+
     def count(self, start: int = 0, stop: int | None = None, chunk: int = 256) -> NDArray[np.int64]:
         """Spikes of every pixel [H, W] between two frames, unpacking ``chunk`` frames at a time."""
         total = np.zeros((self.height, self.width), np.int64)
@@ -153,7 +187,8 @@ class SpikeStream:
 
 def _read_array(path: Path) -> NDArray[np.generic]:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        # A .npy stays on disk while it is packed; an .npz ignores the mode.
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         names = loaded.files
@@ -164,17 +199,42 @@ def _read_array(path: Path) -> NDArray[np.generic]:
         raise ValueError(f"{path}: not a readable array of spikes ({error})") from None
 
 
+def _blocks(spikes: NDArray[np.generic], frames: int = 64) -> Iterator[tuple[int, NDArray[np.generic]]]:
+    """A stream's frames a few at a time, with the number of the first."""
+    for start in range(0, len(spikes), frames):
+        yield start, np.asarray(spikes[start : start + frames])
+
+
 def write_dat(
     path: str | os.PathLike[str],
-    spikes: NDArray[np.generic],
+    spikes: NDArray[np.generic] | SpikeStream,
     bit_order: BitOrder = "little",
     flip: bool = True,
     stored_width: int | None = None,
 ) -> None:
-    """Write spikes [T, H, W] (zeros and ones) as ``.dat``; padded columns are zero."""
-    frames, height, width = spikes.shape
-    Layout(bit_order, flip, stored_width).bytes_per_frame(height, width)
-    rows = spikes[:, ::-1] if flip else spikes
-    padded = np.pad(rows.astype(np.uint8), ((0, 0), (0, 0), (0, (stored_width or width) - width)))
+    """Write spikes [T, H, W] (zeros and ones), or another stream, as ``.dat``; padded columns are zero."""
+    stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
+    stored = stored_width or stream.width
+    Layout(bit_order, flip, stored_width).bytes_per_frame(stream.height, stream.width)
     with atomic_write(path, "wb") as file:
-        file.write(np.packbits(padded.reshape(frames, -1), axis=-1, bitorder=bit_order).tobytes())
+        for block in stream.blocks():
+            rows = np.pad(block, ((0, 0), (0, 0), (0, stored - stream.width)))
+            rows = rows[:, ::-1] if flip else rows
+            file.write(np.packbits(rows.reshape(len(block), -1), axis=-1, bitorder=bit_order).tobytes())
+
+
+def write_array(path: str | os.PathLike[str], spikes: NDArray[np.generic] | SpikeStream) -> None:
+    """Write spikes [T, H, W] as ``.npy`` (a block of frames at a time) or ``.npz`` (compressed, in one go)."""
+    stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
+    kind = Path(path).suffix
+    if kind not in (".npy", ".npz"):
+        raise ValueError(f"{path}: an array of spikes is a .npy or .npz file")
+    with atomic_write(path, "wb") as file:
+        if kind == ".npz":
+            np.savez_compressed(file, spikes=stream.unpack(0, len(stream)))
+            return
+        shape = (len(stream), stream.height, stream.width)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in stream.blocks():
+            file.write(block.tobytes())

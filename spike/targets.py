@@ -20,6 +20,7 @@ from spike.timing import estimate_spurious_rate, frame_charge
 from spike.window import WindowSpec
 
 Mode = Literal["counting", "timing"]
+Grouping = Literal["adjacent", "strided"]
 
 # Frames of the triangle that softens a sub-frame's window: best on rendered scenes with moving cameras
 # (benchmarks/targets.py), where 6 to 14 stay within 0.7 dB.
@@ -51,7 +52,9 @@ def tfi(spikes: NDArray[np.uint8] | Tensor, frame: int) -> Tensor:
 
 
 def long_input(
-    spikes: NDArray[np.uint8] | Tensor, spec: WindowSpec, grouping: Literal["adjacent", "strided"] = "adjacent"
+    spikes: NDArray[np.uint8] | Tensor,
+    spec: WindowSpec,
+    grouping: Grouping = "adjacent",
 ) -> Tensor:
     """Recon-Net's long input [34, H, W] of a context [137, H, W]: its middle left out, summed in fours.
 
@@ -161,7 +164,7 @@ class Targets:
         spike, f(1 - f), 1/6 on average.  By timing each spike's charge is off by its readout time, variance
         rate^2 / 12, which the window's ends weigh.  Spurious spikes add their own, as far as they stay in.
         """
-        rate = self.subframes(width, smoothing) * self._gain() + self.sensor.dark_rate
+        rate = self.subframes(width, smoothing) * self._gain() + self.sensor.dark()
         rate = rate.clamp(0.5 / (self.spec.context + 2 * self.margin), 1)
         if self.mode == "counting":
             variance = torch.full_like(rate, 1 / (6 * width**2)) + self.spurious_rate / width
@@ -182,7 +185,7 @@ class Targets:
         inner = [(start + self.margin, stop + self.margin) for start, stop in windows]
         for (start, stop), (a, b) in zip(windows, inner, strict=True):
             if not 0 <= a < b <= frames:
-                raise ValueError(f"context frames {start} to {stop} lie outside the {self.spec.context} there are")
+                raise ValueError(f"frames {start} to {stop} lie outside the context's {self.spec.context}")
         if self.mode == "counting":
             rate = torch.stack([(self._totals[b] - self._totals[a]).float() / (b - a) for a, b in inner])
             return self.sensor.intensity(rate)

@@ -25,15 +25,15 @@ class WindowSpec:
 
     def __post_init__(self) -> None:
         if self.subframes < 1 or self.subframes % 2 == 0:
-            raise ValueError(f"the number of sub-frames must be odd (one lies in the middle), not {self.subframes}")
+            raise ValueError(f"the number of sub-frames must be odd (one is the middle), not {self.subframes}")
         if self.short < 1 or self.short % 2 == 0:
             raise ValueError(f"the short window must be odd (centred on a frame), not {self.short}")
         gaps = max(self.subframes - 1, 1)
         if self.exposure < self.subframes or (self.exposure - 1) % gaps:
             below = max((self.exposure - 1) // gaps, 1) * gaps + 1
             raise ValueError(
-                f"an exposure of {self.exposure} frames cannot hold {self.subframes} evenly spaced sub-frames; "
-                f"{below} or {below + gaps} frames would"
+                f"an exposure of {self.exposure} frames cannot hold {self.subframes} evenly spaced "
+                f"sub-frames; {below} or {below + gaps} frames would"
             )
         if (self.context - 1) % self.long_group:
             raise ValueError(

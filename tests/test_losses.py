@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from utils.losses import exposure_loss, half_widths, joint_loss, l1, reblur_loss, scale_ratio_penalty, subframe_loss
+from utils.losses import (
+    exposure_loss,
+    half_widths,
+    joint_loss,
+    l1,
+    reblur_loss,
+    scale_ratio_penalty,
+    subframe_loss,
+)
 
 
 def images(m: int = 13, seed: int = 0) -> torch.Tensor:

@@ -69,4 +69,4 @@ def compose(
     for j, title in enumerate(titles):
         at = (j * (size[0] + gap) + 6, bar - 8)
         cv2.putText(header, title, at, cv2.FONT_HERSHEY_SIMPLEX, 0.52, (20, 20, 20), 1, cv2.LINE_AA)
-    return np.concatenate([header, *lines]).astype(np.float32) / 255
+    return (np.concatenate([header, *lines]) / 255).astype(np.float32)

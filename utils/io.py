@@ -60,8 +60,12 @@ def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: i
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         raise ValueError(f"{path}: an image needs 1 or 3 channels, not shape {tuple(array.shape)}")
+    if bits not in (8, 16):
+        raise ValueError(f"{path}: an image has 8 or 16 bits, not {bits}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: the image has NaN or infinite values")
     top, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    array = (np.nan_to_num(array).clip(0, 1) * top).round().astype(kind)
+    array = (array.clip(0, 1) * top).round().astype(kind)
     if array.ndim == 3:
         array = np.ascontiguousarray(array[..., ::-1])  # OpenCV stores BGR
     done, encoded = cv2.imencode(Path(path).suffix, array)
@@ -80,7 +84,10 @@ def load_image(path: str | os.PathLike[str], channels: int | None = 1) -> Tensor
     array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if array is None:
         raise ValueError(f"{path}: not a readable image")
-    image = torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max)
+    if array.dtype.kind == "f":
+        image = torch.from_numpy(array.astype(np.float32))
+    else:
+        image = torch.from_numpy(array.astype(np.float32) / float(np.iinfo(str(array.dtype)).max))
     if image.ndim == 2:
         image = image[..., None]
     image = image[..., :3].permute(2, 0, 1)

@@ -56,7 +56,10 @@ def _convolutions_jax(net: Backbone) -> list[tuple[Tensor, Tensor]] | None:
     layers = sorted(backbone.items(), key=lambda item: int(item[0].rsplit("_", 1)[1]))
     # Flax keeps kernels as [h, w, in, out].
     return [
-        (torch.from_numpy(np.array(v["kernel"])).permute(3, 2, 0, 1).contiguous(), torch.from_numpy(np.array(v["bias"])))
+        (
+            torch.from_numpy(np.array(v["kernel"])).permute(3, 2, 0, 1).contiguous(),
+            torch.from_numpy(np.array(v["bias"])),
+        )
         for _, v in layers
     ]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from diff_gaussian_rasterization_cpu.reference import sh_basis
+from torch import Tensor
 
 # Y_0: a constant colour c is the coefficient (c - 0.5) / SH_C0.
 SH_C0 = 0.28209479177387814

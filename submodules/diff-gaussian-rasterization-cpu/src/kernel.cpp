@@ -736,8 +736,21 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
     }
 }
 
-const Kernels kTable = {DGR_STR(DGR_ISA), kLanes,         prepare, project, spans,
-                        blend,            blend_backward, project_backward};
+uint64_t multiply_add(int rounds) {
+  constexpr int kChains = 16;  // enough to hide the latency of every machine at hand, few enough for registers
+  constexpr int kUsed = kLanes == 16 ? kChains : 12;
+  vf sum[kUsed];
+  for (int i = 0; i < kUsed; ++i) sum[i] = splat(float(i));
+  vf factor = splat(0.999f), addend = splat(0.001f);
+  __asm__ volatile("" : "+m"(factor), "+m"(addend));
+  for (int round = 0; round < rounds; ++round)
+    for (int i = 0; i < kUsed; ++i) sum[i] = sum[i] * factor + addend;
+  for (int i = 0; i < kUsed; ++i) __asm__ volatile("" : "+m"(sum[i]));
+  return uint64_t(rounds) * kUsed * kLanes;
+}
+
+const Kernels kTable = {DGR_STR(DGR_ISA), multiply_add,   prepare,          project, spans, blend,
+                        blend_backward,   project_backward};
 
 }  // namespace
 

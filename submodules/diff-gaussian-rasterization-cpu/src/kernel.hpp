@@ -73,7 +73,8 @@ struct Gradients {       // null where nobody asked
 
 struct Kernels {
   const char* name;
-  int lanes;
+  // Floats multiplied and added by `rounds` rounds of independent fused multiply-adds: the benchmark's limit.
+  uint64_t (*multiply_add)(int rounds);
   // Blocks [first, last) of the scene, in structure-of-arrays form.
   void (*prepare)(const Scene&, int first, int last, float* prepared, int* invalid);
   // Records, depths and visibility of blocks [first, last) in one camera; depth 0 marks a culled Gaussian.

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -371,6 +372,27 @@ std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
   return {evaluated, blended};
 }
 
+// Fused multiply-adds a second, of one float each, on every thread at once.
+double multiply_add_rate(double seconds) {
+  nb::gil_scoped_release release;
+  using Clock = std::chrono::steady_clock;
+  constexpr int kRounds = 200000;
+  std::vector<double> rates(size_t(thread_count()), 0.0);
+  parallel(thread_count(), [&](int thread) {
+    const auto start = Clock::now();
+    uint64_t done = 0;
+    double elapsed = 0;
+    while (elapsed < seconds) {
+      done += kernels().multiply_add(kRounds);
+      elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    }
+    rates[size_t(thread)] = double(done) / elapsed;
+  });
+  double total = 0;
+  for (double rate : rates) total += rate;
+  return total;
+}
+
 nb::tuple pictures(const State& s) {
   // Views of the state's own memory: the caller keeps the state alive with them.
   nb::object owner = nb::find(&s);
@@ -426,5 +448,6 @@ NB_MODULE(_native, m) {
   });
   m.def("thread_count", &thread_count);
   m.def("set_thread_count", &set_thread_count);
+  m.def("multiply_add_rate", &multiply_add_rate, "seconds"_a);
   m.def("cached_bytes", &cached_bytes);
 }

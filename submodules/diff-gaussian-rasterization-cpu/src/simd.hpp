@@ -17,6 +17,9 @@
 #include <emmintrin.h>
 #define DGR_LANES 4
 #else
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 #define DGR_LANES 4
 #endif
 
@@ -63,6 +66,11 @@ inline bool any(mask m) { return _mm_movemask_ps((__m128)m) != 0; }
 inline vf vmin(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
 inline vf vmax(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
 inline vf vsqrt(vf a) { return (vf)_mm_sqrt_ps((__m128)a); }
+#elif defined(__aarch64__)
+inline bool any(mask m) { return vmaxvq_u32((uint32x4_t)m) != 0; }
+inline vf vmin(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
+inline vf vmax(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+inline vf vsqrt(vf a) { return (vf)vsqrtq_f32((float32x4_t)a); }
 #else
 inline bool any(mask m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
 inline vf vmin(vf a, vf b) { return select(a < b, a, b); }

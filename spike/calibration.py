@@ -1,0 +1,114 @@
+"""A sensor's own faults from two recordings: one in the dark, one of an evenly lit field."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spike.sensor import SensorModel
+from spike.stream import SpikeStream
+from spike.timing import estimate_spurious_rate
+from utils.io import atomic_write
+
+_MAPS = ("gain_map", "dark_map")
+_SCALARS = ("gain", "dark_rate", "spurious_rate")
+# Frames looked at for the spurious rate: enough rhythm for dark pixels, little memory.
+_RHYTHM_FRAMES = 512
+
+
+def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float = 1.0) -> SensorModel:
+    """Gain, dark rate and spurious rate of a sensor.
+
+    The dark recording's rate of a pixel is its dark current and spurious spikes together; the flat field's,
+    less that, over ``level`` is its gain.  The spurious rate is what breaks the pixels' rhythm in the flat
+    field (in the dark the rhythm is too slow to be broken), never more than the whole dark rate.
+
+    Args:
+        dark: a recording with the lens covered, or None (dark rate 0).
+        flat: a recording of an evenly lit, still field, or None (gain 1).
+        level: the field's intensity, 1 = white.
+
+    Raises:
+        ValueError: neither is given, sizes differ, the level is no positive number, or the field is no
+            brighter than the dark.
+    """
+    given = [stream for stream in (dark, flat) if stream is not None]
+    if not given:
+        raise ValueError("a calibration needs a dark recording, a flat field, or both")
+    if not level > 0:
+        raise ValueError(f"the flat field's level must be a positive intensity, not {level}")
+    if len({(stream.height, stream.width) for stream in given}) > 1:
+        sizes = " and ".join(f"{s.name} {s.width}x{s.height}" for s in given)
+        raise ValueError(f"the recordings differ in size: {sizes}")
+    spurious = 0.0 if flat is None else estimate_spurious_rate(flat.unpack(0, min(len(flat), _RHYTHM_FRAMES)))
+    offset: NDArray[np.float64] | float = 0.0
+    dark_map = None
+    if dark is not None:
+        offset = dark.count() / len(dark)
+        spurious = min(spurious, float(offset.mean()))
+        dark_map = torch.from_numpy((offset - spurious).clip(0).astype(np.float32))
+    dark_rate = 0.0 if dark_map is None else float(dark_map.mean())
+    if flat is None:
+        return SensorModel(1.0, dark_rate, spurious, dark_map=dark_map)
+    light = flat.count() / len(flat) - (spurious if dark is None else offset)
+    # The median: a few hot or dead pixels must not set the scale of the rest.
+    gain = float(np.median(light)) / level
+    if gain <= 0:
+        raise ValueError(f"{flat.name}: the flat field is no brighter than the dark")
+    # A dead pixel keeps a tiny gain: its intensity is noise, its expected variance says so.
+    relative = torch.from_numpy((light / (gain * level)).clip(1e-3).astype(np.float32))
+    return SensorModel(gain, dark_rate, spurious, relative, dark_map)
+
+
+def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:
+    """Write a sensor as JSON, its maps as ``.npy`` files beside it that the JSON names."""
+    path = Path(path)
+    record: dict[str, Any] = sensor.to_dict()
+    for name in _MAPS:
+        values: Tensor | None = getattr(sensor, name)
+        if values is not None:
+            record[name] = f"{path.stem}_{name}.npy"
+            with atomic_write(path.with_name(record[name]), "wb") as file:
+                np.save(file, values.numpy(), allow_pickle=False)
+    with atomic_write(path, "w") as file:
+        json.dump(record, file, indent=1)
+
+
+def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
+    """Read what ``save_sensor`` wrote.
+
+    Raises:
+        ValueError: the file or one of its maps is missing or not what is expected.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable sensor file ({error})") from None
+    if not isinstance(record, dict) or not set(record) <= {*_SCALARS, *_MAPS}:
+        raise ValueError(f"{path}: expected an object with any of {', '.join((*_SCALARS, *_MAPS))}")
+    for name in _SCALARS:
+        if name in record and (isinstance(record[name], bool) or not isinstance(record[name], (int, float))):
+            raise ValueError(f"{path}: {name} is {record[name]!r}, expected a number")
+    maps: dict[str, Any] = {name: _load_map(path.with_name(str(record.pop(name)))) for name in _MAPS if name in record}
+    try:
+        return SensorModel(**record, **maps)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _load_map(path: Path) -> Tensor:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable sensor map ({error})") from None
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or not np.isfinite(values).all():
+        raise ValueError(f"{path}: expected a map [H, W] of finite numbers")
+    return torch.from_numpy(values.astype(np.float32))

@@ -1,0 +1,188 @@
+"""One table of the rasterizer's speed, every figure measured in this run.
+
+    python benchmarks/benchmark.py                 the README's table
+    python benchmarks/benchmark.py --quick         the smallest scene only
+    python benchmarks/benchmark.py --plot curves.png   scaling over Gaussians, pixels, views and threads
+
+A pixel's work depends on the scene, so the table says how many Gaussians a pixel evaluates and blends.  The
+limit is what a loop of nothing but fused multiply-adds reaches on the same threads a moment after; "of the
+limit" compares it with the arithmetic of the evaluated pairs (masked lanes are executed, so they count; an
+addition takes as much of a lane as a multiply-add), so projection, sorting, tile lists, sums and memory all
+count against us.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import diff_gaussian_rasterization_cpu as dgr
+import torch
+from diff_gaussian_rasterization_cpu import _native, reference
+from scenes import WORKLOADS, Workload, scene
+
+LEARNED = ("means", "quats", "scales", "opacities", "colors", "viewmats")
+VIEWS = 13
+
+# Vector instructions of one pair in src/kernel.cpp (AVX-512's count for all), and of each of its channels.
+FORWARD_PAIR, FORWARD_CHANNEL = 15, 1
+BACKWARD_PAIR, BACKWARD_CHANNEL = 28, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Best of the repetitions, in seconds."""
+
+    forward: float
+    backward: float
+
+    @property
+    def both(self) -> float:
+        return self.forward + self.backward
+
+
+def measure(function: Callable[..., Any], arguments: dict[str, Any], repeat: int) -> Timing:
+    """Forward and backward of ``function`` with gradients to everything, the best of ``repeat``."""
+    for name in LEARNED:
+        arguments[name] = arguments[name].detach().requires_grad_()
+    best = Timing(float("inf"), float("inf"))
+    for _ in range(repeat):
+        start = time.perf_counter()
+        renders = function(**arguments)[0]
+        middle = time.perf_counter()
+        gradient = torch.full_like(renders, 0.01)
+        again = time.perf_counter()
+        renders.backward(gradient)
+        end = time.perf_counter()
+        best = Timing(min(best.forward, middle - start), min(best.backward, end - again))
+        for name in LEARNED:
+            arguments[name].grad = None
+    return best
+
+
+def ours(**arguments: Any) -> Any:
+    return dgr.rasterization(**arguments, screen_gradients=False)
+
+
+def pairs(arguments: dict[str, Any]) -> tuple[float, float]:
+    """Gaussians that a pixel evaluates and blends, averaged over the first view."""
+    with torch.no_grad():
+        info = dgr.rasterization(**arguments)[2]
+    evaluated, blended = info.pair_counts(0)
+    pixels = arguments["width"] * arguments["height"]
+    return evaluated / pixels, blended / pixels
+
+
+def instruction_rate() -> float:
+    """Multiply-adds a second (of one float each) on the threads in use: the limit."""
+    return max(_native.multiply_add_rate(0.05) for _ in range(4))
+
+
+def share(
+    load: Workload, views: int, counts: tuple[float, float], timing: Timing, channels: int
+) -> tuple[float, float]:
+    """Shares of the limit of the forward and the backward pass."""
+    rate = instruction_rate()
+    pixels = views * load.width * load.height
+    forward = counts[0] * (FORWARD_PAIR + FORWARD_CHANNEL * channels)
+    backward = counts[0] * (BACKWARD_PAIR + BACKWARD_CHANNEL * channels)
+    return pixels * forward / rate / timing.forward, pixels * backward / rate / timing.backward
+
+
+def table(loads: tuple[Workload, ...], channels: int, repeat: int) -> None:
+    best = dgr.instruction_sets()[-1]
+    print(
+        f"{dgr.thread_count()} threads, {channels} channel(s), SH degree 3, antialiased, all gradients with poses"
+    )
+    print("| scene | views | set | pairs a pixel | forward ms | backward ms | of the limit | to the best |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for load in loads:
+        for views in (1, VIEWS):
+            arguments: dict[str, Any] = scene(load, views, channels)
+            counts = pairs(arguments)
+            reached: dict[str, Timing] = {}
+            for name in reversed(dgr.instruction_sets()):
+                dgr.set_instruction_set(name)
+                reached[name] = measure(ours, arguments, repeat if name == best else max(repeat // 3, 2))
+                forward, backward = share(load, views, counts, reached[name], channels)
+                print(
+                    f"| {load.name} | {views} | {name} | {counts[0]:.0f}, {counts[1]:.0f} "
+                    f"| {1e3 * reached[name].forward:.1f} | {1e3 * reached[name].backward:.1f} "
+                    f"| {forward:.0%}, {backward:.0%} | {reached[name].both / reached[best].both:.2f} |",
+                    flush=True,
+                )
+            dgr.set_instruction_set(best)
+
+
+def twin_row() -> None:
+    """The torch twin keeps every pair of a pixel and a Gaussian, so it is compared on a small scene."""
+    load = dataclasses.replace(WORKLOADS[0], gaussians=500, width=64, height=40)
+    arguments: dict[str, Any] = scene(load, 1, 1)
+    native, twin = measure(ours, arguments, 20), measure(reference.rasterization, arguments, 3)
+    print(
+        f"torch twin, 500 Gaussians at 64x40: {1e3 * twin.both:.0f} ms, {twin.both / native.both:.0f} times ours"
+    )
+
+
+def plot(path: str, repeat: int) -> None:
+    """Time of a step over Gaussians, pixels, views and threads."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    base = WORKLOADS[0]
+    figure, axes = pyplot.subplots(1, 4, figsize=(14, 3.4))
+
+    def curve(
+        axis: Any, title: str, values: list[int], arguments_of: Callable[[int], dict[str, Any]]
+    ) -> None:
+        times = [1e3 * measure(ours, arguments_of(v), repeat).both for v in values]
+        axis.loglog(values, times, "o-")
+        axis.set(xlabel=title, ylabel="forward + backward, ms", xticks=values, xticklabels=map(str, values))
+        axis.minorticks_off()
+
+    def sized(factor: int) -> Workload:
+        # the same Gaussians in the world: more pixels, larger on the screen
+        return dataclasses.replace(base, width=base.width * factor // 2, height=base.height * factor // 2)
+
+    curve(axes[0], "Gaussians (k)", [6, 12, 25, 50, 100],
+          lambda n: scene(dataclasses.replace(base, gaussians=n * 1000), 1, 1))  # fmt: skip
+    curve(axes[1], "picture's width / 200 px", [1, 2, 3, 4], lambda f: scene(sized(f), 1, 1))
+    curve(axes[2], "views", [1, 2, 4, 8, 13], lambda m: scene(base, m, 1))
+    before = dgr.thread_count()
+
+    def threaded(count: int) -> dict[str, Any]:
+        dgr.set_thread_count(count)
+        return scene(base, 4, 1)
+
+    curve(axes[3], "threads (4 views)", list(range(1, before + 1)), threaded)
+    dgr.set_thread_count(before)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="the smallest scene only")
+    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="colour channels")
+    parser.add_argument("--repeat", type=int, default=6, help="repetitions; the best counts")
+    parser.add_argument("--plot", metavar="PNG", help="draw scaling curves instead")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.plot:
+        plot(arguments.plot, arguments.repeat)
+        return
+    rate = instruction_rate()
+    print(f"limit: {2e-9 * rate:.0f} GFLOP/s of fused multiply-adds ({dgr.instruction_set()})")
+    table(WORKLOADS[:1] if arguments.quick else WORKLOADS, arguments.channels, arguments.repeat)
+    twin_row()
+
+
+if __name__ == "__main__":
+    main()
