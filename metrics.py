@@ -186,8 +186,8 @@ def main() -> int:
     if not per_view:
         print(f"{model}: the scene has no sharp images, so there is nothing to compare the pictures with")
     print_table(results, reason)
-    drawn = ", comparison.png" if (model / "comparison.png").exists() else ""
-    print(f"Written: {model}/results.json, per_view.json{drawn}")
+    note = ", comparison.png" if (model / "comparison.png").exists() else ""
+    print(f"Written: {model}/results.json, per_view.json{note}")
     return 0
 
 
