@@ -115,12 +115,14 @@ class Renderer:
     def held_out_exposures(self, to_recovered: dict[str, Any]) -> list[Tensor]:
         """Fitted poses of the views that ``--eval`` kept back, from their own spikes."""
         exposures = load_exposures(self.scene.test, self.scene, self.config, self.device)
-        start = torch.stack(similarity_of([v.camera.w2c for v in self.scene.test], **to_recovered))
-        motion = self.config.motion
-        curve = "cubic" if motion.trajectory == "spline" else motion.trajectory
-        spacing = self.config.data.llffhold * (motion.view_spacing or self.scene.frames_per_view)
-        timing = Timing.consecutive([v.recording for v in self.scene.test], spacing / (self.spec.exposure - 1))
-        trajectory = Trajectory(start, curve, timing).to(self.device)
+        # The first guess of their motion comes from their neighbours, which are the training views.
+        moved = similarity_of([v.camera.w2c for v in self.scene.test], **to_recovered)
+        motion, trained = self.config.motion, len(self.scene.train)
+        curve = "bezier" if motion.trajectory == "spline" else motion.trajectory
+        spacing = motion.view_spacing or self.scene.frames_per_view
+        timing = Timing.of([*self.scene.train, *self.scene.test], spacing, self.spec.exposure)
+        poses = torch.stack([*self.middle_poses(), *moved])
+        trajectory = Trajectory(poses, curve, timing if motion.motion_init else None).to(self.device)
         paths = []
         for i, exposure in enumerate(tqdm(exposures, desc="Fitting held-out poses", disable=self.quiet)):
             targets = exposure.subframes if exposure.subframes is not None else exposure.long[None]
@@ -129,14 +131,14 @@ class Renderer:
                 self.gaussians,
                 exposure.camera,
                 trajectory,
-                i,
+                trained + i,
                 times,
                 targets,
                 self.rasterizer,
                 antialiased=self.config.scene.antialiased,
             )
             with torch.no_grad():
-                paths.append(trajectory.view(i, self.u))
+                paths.append(trajectory.view(trained + i, self.u))
         self.exposure_views("test", self.scene.test, exposures, paths)
         return paths
 
@@ -162,15 +164,19 @@ class Renderer:
             fitted.append(pose[None].cpu())
         return fitted
 
+    @torch.no_grad()
+    def middle_poses(self) -> list[Tensor]:
+        """Recovered poses [4, 4] of the training views at u = 0.5."""
+        half = torch.tensor([0.5], device=self.device)
+        return [self.trajectory.view(i, half)[0].cpu() for i in range(len(self.scene.train))]
+
     def recovered_frame(self) -> dict[str, Any]:
         """The similarity from the data set's frame to the one training recovered (mid-exposure poses)."""
         middle = self.spec.subframes // 2
-        known, recovered = [], []
-        for i, view in enumerate(self.scene.train):
+        known, recovered = [], self.middle_poses()
+        for view in self.scene.train:
             true = None if self.scene.truth is None else self.scene.truth.get(view.camera.name)
             known.append(view.camera.w2c if true is None else true[middle])
-            with torch.no_grad():
-                recovered.append(self.trajectory.view(i, self.u[middle : middle + 1])[0].cpu())
         centres = [
             np.stack([-(p[:3, :3].T @ p[:3, 3]).double().numpy() for p in poses]) for poses in (known, recovered)
         ]

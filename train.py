@@ -86,9 +86,7 @@ class Training:
         motion = self.config.motion
         poses = torch.stack([view.camera.w2c for view in self.scene.train])
         spacing = motion.view_spacing or self.scene.frames_per_view
-        timing = Timing.consecutive(
-            [view.recording for view in self.scene.train], spacing / (self.spec.exposure - 1)
-        )
+        timing = Timing.of(self.scene.train, spacing, self.spec.exposure)
         moving = motion.motion_init or motion.trajectory == "spline"
         return Trajectory(poses, motion.trajectory, timing if moving else None, motion.knot_spacing)
 

@@ -28,7 +28,8 @@ class View:
     """One view of a scene: its camera and the files that belong to it, where they exist.
 
     ``sequence_paths`` are sharp images of single sub-frames by their number; ``recording`` names the
-    recording the view was cut from, in whose order the views are listed.
+    recording the view was cut from, ``position`` is its place in that recording's order (0, 1, ...), and
+    ``middle_frame`` the spike frame of the recording at the middle of the exposure, where it is known.
     """
 
     camera: Camera
@@ -36,3 +37,5 @@ class View:
     image_path: Path | None = None
     sequence_paths: dict[int, Path] = field(default_factory=dict)
     recording: str = ""
+    position: int = 0
+    middle_frame: float | None = None

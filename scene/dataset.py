@@ -8,7 +8,7 @@ Everything but the spikes and the poses is optional.  Views are paired with thei
 ``transforms.json`` holds intrinsics (``fl_x``, ``fl_y``, ``cx``, ``cy``, ``w``, ``h``; for all frames, or in
 a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), ``transform_matrix``
 (camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
-listed in its order.  The sensor is described by ``spike_gain`` and an object ``spike`` with any of ``gain``,
+listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by ``spike_gain`` and an object ``spike`` with any of ``gain``,
 ``dark_rate``, ``spurious_rate`` (spikes a frame), ``bit_order``, ``flip``, ``stored_width``; a COLMAP scene
 has the same two keys in ``spike.json``.
 
@@ -118,6 +118,7 @@ def read_scene(
         raise ValueError(f"{root}: there is no {transforms}{alternative}; a scene needs camera poses")
     if not views:
         raise ValueError(f"{root}: its pose file lists no views")
+    views = _in_order(path, views)
     held = [eval and i % llffhold == 0 for i in range(len(views))]
     train = [view for view, out in zip(views, held, strict=True) if not out]
     test = [view for view, out in zip(views, held, strict=True) if out]
@@ -149,6 +150,25 @@ def _refuse_duplicates(path: Path, views: list[View]) -> None:
         if name in seen:
             raise ValueError(f"{path}: view {name} is listed more than once; views are paired by name")
         seen.add(name)
+
+
+def _in_order(path: Path, views: list[View]) -> list[View]:
+    """The views with their places in their recordings, counted before any is held out."""
+    counts: dict[str, int] = {}
+    known: dict[str, bool] = {}
+    latest: dict[str, float] = {}
+    placed = []
+    for view in views:
+        recording, frame = view.recording, view.middle_frame
+        if known.setdefault(recording, frame is not None) != (frame is not None):
+            raise ValueError(f"{path}: only some views have a middle_frame; of one recording all have it or none")
+        if frame is not None and frame <= latest.get(recording, -1.0):
+            raise ValueError(f"{path}: view {view.camera.name} has middle_frame {frame:g}, expected one after the last")
+        if frame is not None:
+            latest[recording] = frame
+        placed.append(replace(view, position=counts.get(recording, 0)))
+        counts[recording] = counts.get(recording, 0) + 1
+    return placed
 
 
 # ---- transforms.json -------------------------------------------------------------------------------------
@@ -238,7 +258,10 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
             raise ValueError(f"{path}: a frame has neither file_path nor spike_path")
         name = Path(file).stem
         camera = _camera(path, name, meta, frame)
-        views.append(_view(root, camera, frame, are_exposures))
+        view = _view(root, camera, frame, are_exposures)
+        if "middle_frame" in frame:
+            view = replace(view, middle_frame=_number(path, frame, "middle_frame"))
+        views.append(view)
     _refuse_duplicates(path, views)
     return views, meta
 

@@ -12,6 +12,7 @@ B-spline over a whole recording, whose views share its knots, so that neighbours
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 from torch import Tensor, nn
 
+from scene.cameras import View
 from utils import se3
 
 CURVES = ("linear", "cubic", "bezier", "spline")
@@ -64,14 +66,17 @@ class Timing:
     recording: np.ndarray
 
     @classmethod
-    def consecutive(cls, recordings: list[str], exposures_apart: float) -> Timing:
-        """Views in file order, evenly spaced within each recording by ``exposures_apart`` exposures."""
-        labels, recording = np.unique(np.array(recordings), return_inverse=True)
-        middle = np.zeros(len(recordings))
-        for label in range(len(labels)):
-            members = np.flatnonzero(recording == label)
-            middle[members] = np.arange(len(members)) * exposures_apart
-        return cls(middle, recording)
+    def of(cls, views: Sequence[View], spacing: float, exposure: int) -> Timing:
+        """When some views of a scene were exposed.
+
+        Args:
+            views: in the order of their recordings; held-out ones may be missing in between.
+            spacing: spike frames from one view's middle to the next where the views do not say.
+            exposure: spike frames of an exposure.
+        """
+        _, recording = np.unique(np.array([view.recording for view in views]), return_inverse=True)
+        frames = [v.position * spacing if v.middle_frame is None else v.middle_frame for v in views]
+        return cls(np.array(frames, np.float64) / (exposure - 1), recording)
 
 
 def first_guess(w2c: np.ndarray, timing: Timing, u: np.ndarray) -> np.ndarray:
@@ -83,6 +88,7 @@ def first_guess(w2c: np.ndarray, timing: Timing, u: np.ndarray) -> np.ndarray:
     guess = np.repeat(w2c[:, None], len(u), axis=1)
     for label in np.unique(timing.recording):
         members = np.flatnonzero(timing.recording == label)
+        members = members[np.argsort(timing.middle[members])]
         times = timing.middle[members]
         at = (times[:, None] + u[None] - 0.5).reshape(-1)
         guess[members] = interpolate_poses(times, w2c[members], at).reshape(len(members), len(u), 4, 4)

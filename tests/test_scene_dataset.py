@@ -90,6 +90,28 @@ def test_a_frame_may_name_its_spikes_and_its_recording(root):
     assert read_scene(root).train[0].recording == ""
 
 
+def test_places_in_a_recording_are_counted_before_views_are_held_out(root):
+    scene = read_scene(root, eval=True, llffhold=3)
+    assert [view.position for view in scene.train] == [1, 2, 4, 5, 7, 8]
+    assert [view.position for view in scene.test] == [0, 3, 6]
+
+
+def test_views_may_say_when_they_were_exposed(root):
+    m = meta()
+    for i, entry in enumerate(m["frames"]):
+        entry["middle_frame"] = 100 * i * i
+    save(root, m)
+    assert [view.middle_frame for view in read_scene(root).train][:3] == [0, 100, 400]
+    m["frames"][2]["middle_frame"] = 90
+    save(root, m)
+    with pytest.raises(ValueError, match="view 002 has middle_frame 90, expected one after the last"):
+        read_scene(root)
+    del m["frames"][2]["middle_frame"]
+    save(root, m)
+    with pytest.raises(ValueError, match="only some views have a middle_frame"):
+        read_scene(root)
+
+
 def test_sharp_images_and_points_are_optional(root):
     for path in (root / "sharp_data").iterdir():
         path.unlink()

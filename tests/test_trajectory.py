@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from scene.cameras import Camera, View
 from scene.trajectory import CURVES, Timing, Trajectory, first_guess
 from utils import se3
 
@@ -13,7 +14,17 @@ def path(times: np.ndarray) -> np.ndarray:
     return se3.inverse(se3.exp(0.3 * twist)).numpy()
 
 
-TIMING = Timing.consecutive(["a"] * 6, 1.8)
+def timing(recordings: str, apart: float) -> Timing:
+    """Views of recordings named by one letter each, ``apart`` exposures apart."""
+    counts = {name: 0 for name in recordings}
+    middle = []
+    for name in recordings:
+        middle.append(counts[name] * apart)
+        counts[name] += 1
+    return Timing(np.array(middle), np.array([ord(name) for name in recordings]))
+
+
+TIMING = timing("aaaaaa", 1.8)
 POSES = path(TIMING.middle)
 
 
@@ -58,7 +69,7 @@ def test_poses_are_rigid_and_gradients_reach_every_knot(curve):
 
 def test_gradient_of_the_curve():
     for curve in ("linear", "cubic", "bezier"):
-        trajectory = Trajectory(torch.as_tensor(POSES[:2]), curve, Timing.consecutive(["a", "a"], 1.5)).double()
+        trajectory = Trajectory(torch.as_tensor(POSES[:2]), curve, timing("aa", 1.5)).double()
         increments = trajectory.increments.detach().clone().requires_grad_()
 
         def poses(x, trajectory=trajectory):
@@ -69,8 +80,8 @@ def test_gradient_of_the_curve():
 
 
 def test_the_spline_is_continuous_over_the_recording():
-    timing = Timing.consecutive(["a"] * 6, 1.0)  # exposures that touch
-    trajectory = Trajectory(torch.as_tensor(POSES), "spline", timing, knot_spacing=0.7)
+    touching = timing("aaaaaa", 1.0)
+    trajectory = Trajectory(torch.as_tensor(POSES), "spline", touching, knot_spacing=0.7)
     with torch.no_grad():
         trajectory.increments += 0.05 * torch.randn(trajectory.increments.shape)
     ends = trajectory(torch.arange(5), torch.ones(5))
@@ -79,14 +90,36 @@ def test_the_spline_is_continuous_over_the_recording():
 
 
 def test_recordings_do_not_mix():
-    timing = Timing.consecutive(["a", "a", "a", "b", "b", "b"], 1.8)
     other = POSES.copy()
     other[3:] = path(np.arange(3) + 50.0)
     u = np.linspace(0, 1, 3)
-    alone = first_guess(POSES[:3], Timing.consecutive(["a"] * 3, 1.8), u)
-    assert np.allclose(first_guess(other, timing, u)[:3], alone)
+    alone = first_guess(POSES[:3], timing("aaa", 1.8), u)
+    assert np.allclose(first_guess(other, timing("aaabbb", 1.8), u)[:3], alone)
 
 
 def test_an_unknown_curve_is_refused():
     with pytest.raises(ValueError, match="'quartic' is unknown"):
         Trajectory(torch.as_tensor(POSES), "quartic")
+
+
+def view(i: int, recording: str = "", middle_frame: float | None = None) -> View:
+    camera = Camera(str(i), 8, 8, torch.eye(3), torch.eye(4))
+    return View(camera, recording=recording, position=i, middle_frame=middle_frame)
+
+
+def test_held_out_views_leave_a_gap_in_time():
+    of = Timing.of([view(1), view(2), view(4)], spacing=48, exposure=97)
+    assert np.allclose(of.middle, [0.5, 1.0, 2.0])
+
+
+def test_a_view_s_own_time_wins_over_the_even_spacing():
+    of = Timing.of([view(0, "a", 100), view(1, "a", 388), view(0, "b")], spacing=48, exposure=97)
+    assert np.allclose(of.middle, [100 / 96, 388 / 96, 0])
+    assert of.recording[0] == of.recording[1] != of.recording[2]
+
+
+def test_the_order_of_the_views_does_not_matter_to_the_first_guess():
+    u = np.linspace(0, 1, 3)
+    turned = np.array([3, 0, 5, 1, 4, 2])
+    shuffled = Timing(TIMING.middle[turned], TIMING.recording)
+    assert np.allclose(first_guess(POSES[turned], shuffled, u), first_guess(POSES, TIMING, u)[turned])

@@ -1,0 +1,99 @@
+"""The search for the training recipe: one run in one process, measured against a scene's truth as it goes.
+
+    python benchmarks/recipe.py -s data/demo --at 500 1000 --note "more points" -- --init_points 40000
+
+Everything after ``--`` is a flag of train.py.  Each measured iteration adds one line to ``recipe.jsonl``:
+PSNR of the Gaussians at u = 0.5 and over all sub-frames with a truth, of Recon-Net at u = 0.5, ATE and motion
+error, and the processor and wall-clock seconds spent in training alone (measuring excluded).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from arguments import parse_training
+from gaussian_renderer import render_trajectory
+from scene.exposure import Crop, recon_frames
+from train import Training
+from utils.image_metrics import psnr
+from utils.io import load_image
+from utils.trajectory_metrics import trajectory_errors
+
+
+def measure(training: Training) -> dict[str, float]:
+    """Against the truth: PSNR of both outputs, trajectory errors."""
+    middle, scores = training.spec.subframes // 2, {"gaussians": [], "all": [], "recon": []}
+    paths = []
+    for i, (view, exposure) in enumerate(zip(training.scene.train, training.exposures, strict=True)):
+        poses = training.trajectory.view(i, training.u)
+        paths.append(poses)
+        camera, wanted = view.camera, {middle: view.image_path} | view.sequence_paths
+        out = render_trajectory(
+            training.gaussians, poses, camera.K, camera.width, camera.height, training.rasterizer
+        )
+        for m, path in wanted.items():
+            if path is None:
+                continue
+            truth = load_image(path)[None]
+            value = float(psnr(out.images[m : m + 1], truth))
+            scores["all"].append(value)
+            if m == middle:
+                scores["gaussians"].append(value)
+        if training.network is not None and view.image_path is not None:
+            whole = Crop(0, camera.height, 0, camera.width)
+            frames = recon_frames(training.network, exposure, training.u, whole, "adjacent")
+            scores["recon"].append(float(psnr(frames[middle : middle + 1], load_image(view.image_path)[None])))
+    result = {f"psnr_{name}": float(np.mean(values)) for name, values in scores.items() if values}
+    if training.scene.truth is not None:
+        truth = np.stack([training.scene.truth[v.camera.name].numpy() for v in training.scene.train])
+        errors = trajectory_errors(torch.stack(paths).double().numpy(), truth)
+        result |= {"ate": errors.ate, "motion_error": errors.motion}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-s", "--scene", required=True, help="scene with sharp images and trajectory.json")
+    parser.add_argument("--at", type=int, nargs="+", default=[1000], help="iterations to measure after")
+    parser.add_argument("--note", default="", help="what this run tries")
+    parser.add_argument("--log", default=str(Path(__file__).with_name("recipe.jsonl")), help="file to add to")
+    parser.add_argument("flags", nargs="*", help="flags of train.py, after --")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as model:
+        flags = ["-s", args.scene, "-m", model, "--spike", "--preset", "cpu", *args.flags]
+        training = Training(parse_training(flags, cuda=False))
+        cpu = wall = 0.0
+        last = min(max(args.at), training.config.optimisation.iterations)
+        while training.iteration < last:
+            start = time.process_time(), time.monotonic()
+            training.step()
+            cpu, wall = cpu + time.process_time() - start[0], wall + time.monotonic() - start[1]
+            if training.iteration in args.at or training.iteration == last:
+                with torch.no_grad():
+                    row: dict[str, Any] = {
+                        "scene": Path(args.scene).name,
+                        "note": args.note,
+                        "flags": " ".join(args.flags),
+                        "iteration": training.iteration,
+                        "cpu_seconds": round(cpu, 1),
+                        "seconds": round(wall, 1),
+                        "gaussians": len(training.gaussians),
+                    } | {k: round(v, 4) for k, v in measure(training).items()}
+                print(json.dumps(row), flush=True)
+                with open(args.log, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
