@@ -17,7 +17,7 @@ VERSION = 1
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Write ``state`` (nested dicts and lists of tensors, numbers and strings) whole or not at all."""
     with atomic_write(path, "wb") as file:
-        torch.save({"version": VERSION, **state}, file)
+        torch.save(state | {"version": VERSION}, file)
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -41,5 +41,5 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
 
 def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     """The checkpoint ``chkpnt<iteration>.pth`` of the highest iteration in ``folder``, if any."""
-    found = [p for p in Path(folder).glob("chkpnt*.pth") if p.stem[6:].isdigit()]
+    found = [p for p in Path(folder).glob("chkpnt*.pth") if p.stem[6:].isdecimal()]
     return max(found, key=lambda p: int(p.stem[6:]), default=None)

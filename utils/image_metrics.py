@@ -1,4 +1,4 @@
-"""Picture against picture: PSNR, SSIM, LPIPS, and the gain that matches one to the other."""
+"""Picture against picture: PSNR, SSIM, and the gain that matches one to the other."""
 
 from __future__ import annotations
 

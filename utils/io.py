@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import cv2
 import numpy as np
@@ -18,32 +19,66 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 
 
+class _Recorded(io.FileIO):
+    """A file that remembers why it could not be written, whatever the library that was writing made of it."""
+
+    failure: OSError | None = None
+
+    def recorded(self, act: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return act(*args)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def write(self, data: Any, /) -> int:
+        written: int = self.recorded(super().write, data)
+        return written
+
+    def fileno(self) -> int:
+        # Libraries that find a descriptor write past the record.
+        raise io.UnsupportedOperation("every byte goes through write()")
+
+
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` that takes its name when everything was written.
 
-    Folders are made.  After an error nothing is left behind and an older file is untouched.
+    Folders are made; text is UTF-8.  After an error nothing is left behind and an older file is untouched.
+    Errors that the body raises for reasons of its own (reading another file, say) pass unchanged.
 
     Raises:
-        ValueError: the disk is full, the folder cannot be written, ... (names the file).
+        ValueError: the disk is full, the folder cannot be written, ... (names ``path``).
     """
     path = Path(path)
-    temporary = None
+    temporary = path.parent / f".{path.name[:64]}.{secrets.token_hex(8)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, mode) as file:
+        # Not mkstemp: its files are private, these get the permissions that the umask leaves.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    raw = _Recorded(handle, "wb")
+    try:
+        with io.BufferedWriter(raw, 1 << 18) as binary:
+            file: IO[Any] = binary if mode == "wb" else io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise ValueError(f"{path}: could not be written ({error.strerror or error})") from error
+            raw.recorded(os.fsync, handle)
+        raw.recorded(os.replace, temporary, path)
+    except Exception as error:
+        if raw.failure is None:
+            raise
+        raise _unwritable(path, raw.failure) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(f"{path}: could not be written ({error.strerror or error})")
+
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: int = 8) -> None:
@@ -52,38 +87,48 @@ def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: i
     Args:
         image: [H, W], [C, H, W] or [H, W, C], C = 1 (grey) or 3 (RGB).
         bits: 8, or 16 (PNG).
+
+    Raises:
+        ValueError: another suffix, shape or depth, values that are not finite, or the file cannot be written.
     """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"{path}: a picture's name ends in {', '.join(_SUFFIXES)}, not in {suffix or 'no suffix'}")
     array = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image, np.float32)
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+    if not array.size or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         raise ValueError(f"{path}: an image needs 1 or 3 channels, not shape {tuple(array.shape)}")
-    if bits not in (8, 16):
-        raise ValueError(f"{path}: an image has 8 or 16 bits, not {bits}")
+    if bits not in (8, 16) or (bits == 16 and suffix != ".png"):
+        raise ValueError(f"{path}: an image has 8 bits, or 16 as PNG, not {bits}")
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: the image has NaN or infinite values")
     top, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
     array = (array.clip(0, 1) * top).round().astype(kind)
     if array.ndim == 3:
         array = np.ascontiguousarray(array[..., ::-1])  # OpenCV stores BGR
-    done, encoded = cv2.imencode(Path(path).suffix, array)
-    if not done:
-        raise ValueError(f"{path}: OpenCV cannot write this kind of image")
     with atomic_write(path, "wb") as file:
-        file.write(encoded.tobytes())
+        file.write(cv2.imencode(suffix, array)[1].tobytes())
 
 
 def load_image(path: str | os.PathLike[str], channels: int | None = 1) -> Tensor:
     """Read an image as intensities [C, H, W] in [0, 1].
 
     Args:
-        channels: 1 gives Rec.601 grey, 3 RGB, None whatever the file has.
+        channels: 1 gives Rec.601 grey, 3 RGB, None whatever the file has (an alpha channel is dropped).
+
+    Raises:
+        ValueError: no such file, or not an image (names the file).
     """
-    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try:
+        stored = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable image ({error.strerror or error})") from None
+    array = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED) if len(stored) else None
     if array is None:
-        raise ValueError(f"{path}: not a readable image")
+        raise ValueError(f"{path}: not a readable image (neither PNG nor JPEG, or cut short)")
     if array.dtype.kind == "f":
         image = torch.from_numpy(array.astype(np.float32))
     else:

