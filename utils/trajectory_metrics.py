@@ -9,8 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.floating]
+
+# Motion below this is the rounding of poses kept as float32 (relative to their coordinates, or in radians).
+_ROUNDING = 1e-6
 
 
 def umeyama(source: Array, target: Array, with_scale: bool = True) -> tuple[float, Array, Array]:
@@ -31,19 +35,17 @@ def umeyama(source: Array, target: Array, with_scale: bool = True) -> tuple[floa
         sign[2] = -1
     rotation = u @ np.diag(sign) @ vt
     if d[0] <= 0 or d[1] < 1e-9 * d[0]:  # no plane: only the one direction is determined
-        rotation = _turn(s, t, u, vt, d)
+        rotation = _turn(u, vt, d)
     spread = (s**2).sum() / len(s)
     scale = float((d * sign).sum() / spread) if with_scale and spread > 0 and d[0] > 0 else 1.0
     return scale, rotation, mean_t - scale * rotation @ mean_s
 
 
-def _turn(s: Array, t: Array, u: Array, vt: Array, d: Array) -> Array:
-    """The smallest rotation that turns the line of ``s`` onto the line of ``t``."""
+def _turn(u: Array, vt: Array, d: Array) -> Array:
+    """The smallest rotation that turns the line of the source points onto the line of the target's."""
     if d[0] <= 0:
         return np.eye(3)
-    a, b = vt[0], u[:, 0]
-    if (s @ a) @ (t @ b) < 0:
-        b = -b
+    a, b = vt[0], u[:, 0]  # the decomposition gives both the same sense along the line
     axis, cosine = np.cross(a, b), float(a @ b)
     if cosine < -1 + 1e-12:  # half a turn about any perpendicular axis
         other = np.linalg.svd(a[None])[2][1]
@@ -64,12 +66,13 @@ class TrajectoryErrors:
     ``ate`` root mean square distance of the camera centres; ``rpe_translation`` and ``rpe_rotation``
     (degrees) of the motion from one sub-frame to the next; ``motion`` mean error of the displacement over
     the exposure relative to the true one; ``flipped`` views whose recovered motion runs backwards in time.
+    One sub-frame a view has no motion: those three are None; ``motion`` is so too where the truth stands still.
     """
 
     ate: float
-    rpe_translation: float
-    rpe_rotation: float
-    motion: float
+    rpe_translation: float | None
+    rpe_rotation: float | None
+    motion: float | None
     flipped: list[int]
     scale: float
 
@@ -79,44 +82,80 @@ def trajectory_errors(estimate: Array, truth: Array) -> TrajectoryErrors:
 
     A blurred mean does not tell the direction of time.  Each view is taken in the direction that fits its
     true motion better, and the views that had to be reversed are listed.
+
+    Raises:
+        ValueError: shapes that differ or are no such poses, no poses at all, or NaN.
     """
-    if estimate.shape != truth.shape or estimate.ndim != 4:
+    if estimate.shape != truth.shape or estimate.ndim != 4 or estimate.shape[2:] != (4, 4) or not estimate.size:
         raise ValueError(f"expected poses [V, M, 4, 4] of one shape, not {estimate.shape} and {truth.shape}")
     if not (np.isfinite(estimate).all() and np.isfinite(truth).all()):
         raise ValueError("trajectories have NaN or infinite poses")
-    estimate = estimate.astype(np.float64).copy()
     truth = truth.astype(np.float64)
-    true_centres = centres(truth)
-    middle = estimate.shape[1] // 2
-    # The middle of the exposure is the same in both directions: align by it first.
-    scale, rotation, translation = umeyama(centres(estimate[:, middle]), true_centres[:, middle])
-    flipped = []
-    for v in range(len(estimate)):
-        moved = scale * centres(estimate[v]) @ rotation.T + translation
-        if np.linalg.norm(moved[::-1] - true_centres[v]) < np.linalg.norm(moved - true_centres[v]):
-            flipped.append(v)
-            estimate[v] = estimate[v, ::-1]
-    found = centres(estimate)
+    # What the centres leave open (views on a line, or a single one) the cameras' orientations decide.
+    estimate = _turned(estimate.astype(np.float64), _orientation(estimate, truth))
+    flipped = _reversed(estimate, truth)
+    estimate[flipped] = estimate[flipped, ::-1]
+    found, true_centres = centres(estimate), centres(truth)
     scale, rotation, translation = umeyama(found.reshape(-1, 3), true_centres.reshape(-1, 3))
     aligned = scale * found @ rotation.T + translation
     ate = float(np.sqrt(((aligned - true_centres) ** 2).sum(-1).mean()))
     if estimate.shape[1] < 2:
-        return TrajectoryErrors(ate, 0.0, 0.0, 0.0, flipped, scale)
-    turned = estimate.copy()
-    turned[..., :3, :3] = estimate[..., :3, :3] @ rotation.T
+        return TrajectoryErrors(ate, None, None, None, flipped, scale)
+    turned = _turned(estimate, rotation)
     turned[..., :3, 3] = -np.einsum("...ij,...j->...i", turned[..., :3, :3], aligned)
     step = turned[:, 1:] @ np.linalg.inv(turned[:, :-1])
     true_step = truth[:, 1:] @ np.linalg.inv(truth[:, :-1])
     error = np.linalg.inv(true_step) @ step
-    cosine = (np.trace(error[..., :3, :3], axis1=-2, axis2=-1) - 1) / 2
+    angle = Rotation.from_matrix(error[..., :3, :3].reshape(-1, 3, 3)).magnitude()
     displacement = aligned[:, -1] - aligned[:, 0]
     true_displacement = true_centres[:, -1] - true_centres[:, 0]
-    motion = np.linalg.norm(displacement - true_displacement, axis=-1).mean()
+    moved = float(np.linalg.norm(true_displacement, axis=-1).mean())
+    missed = float(np.linalg.norm(displacement - true_displacement, axis=-1).mean())
     return TrajectoryErrors(
         ate,
         float(np.sqrt((error[..., :3, 3] ** 2).sum(-1).mean())),
-        float(np.degrees(np.sqrt((np.arccos(cosine.clip(-1, 1)) ** 2).mean()))),
-        float(motion / max(np.linalg.norm(true_displacement, axis=-1).mean(), 1e-12)),
+        float(np.degrees(np.sqrt((angle**2).mean()))),
+        missed / moved if moved > _ROUNDING * np.abs(true_centres).max() else None,
         flipped,
         scale,
     )
+
+
+def _middle(values: Array) -> Array:
+    """Mean over the middle instant of [V, M, ...], or the middle two: the same in both directions of time."""
+    m = values.shape[1]
+    return np.asarray(values[:, (m - 1) // 2 : m // 2 + 1].mean(1))
+
+
+def _orientation(estimate: Array, truth: Array) -> Array:
+    """Rotation [3, 3] of the estimate's world that brings its cameras' mid-exposure axes nearest to the true ones."""
+    ours, theirs = _middle(estimate)[:, :3, :3], _middle(truth)[:, :3, :3]
+    u, _, vt = np.linalg.svd(np.einsum("vji,vjk->ik", theirs, ours))
+    return np.asarray(u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt)
+
+
+def _turned(w2c: Array, rotation: Array) -> Array:
+    """The poses after their world was turned by ``rotation`` about its origin."""
+    turned = w2c.copy()
+    turned[..., :3, :3] = w2c[..., :3, :3] @ rotation.T
+    return turned
+
+
+def _reversed(estimate: Array, truth: Array) -> list[int]:
+    """Views whose motion, of centre and of axes together, resembles the true one more when read backwards."""
+    likeness = np.zeros(len(estimate))
+    for measure, unit in ((centres, np.abs(centres(truth)).max()), (_turning, 1.0)):
+        ours, theirs = measure(estimate), measure(truth)
+        # The part of a motion that changes sign with time; where a view is and looks drops out.
+        ours, theirs = ours - ours[:, ::-1], theirs - theirs[:, ::-1]
+        size = np.linalg.norm(ours) * np.linalg.norm(theirs)
+        if size > 0 and np.abs(theirs).max() > _ROUNDING * unit:
+            likeness += np.einsum("vmi,vmi->v", ours, theirs) / size
+    return [int(v) for v in np.nonzero(likeness < 0)[0]]
+
+
+def _turning(w2c: Array) -> Array:
+    """Rotation of every camera since its first instant, about the world's axes: [V, M, 3] radians."""
+    axes = np.swapaxes(w2c[..., :3, :3], -1, -2)
+    since = axes @ w2c[:, :1, :3, :3]
+    return np.asarray(Rotation.from_matrix(since.reshape(-1, 3, 3)).as_rotvec().reshape(*w2c.shape[:2], 3))
