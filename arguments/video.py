@@ -1,0 +1,69 @@
+"""The flags of a video of a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from arguments import _add_group
+
+
+@dataclass
+class Video:
+    """A video (or numbered pictures) of the Gaussians, instead of the views"""
+
+    video: str = ""
+    """camera path: trajectory (along all views), exposure (slow motion inside one), orbit, or a camera file (.json)"""
+    video_view: str = ""
+    """name of the view whose exposure is shown (default: the middle one)"""
+    video_frames: int = 120
+    """frames of the video; for an exposure, its sub-frames"""
+    video_fps: float = 24.0
+    """frames a second"""
+    video_of: Literal["gaussians", "depth", "side"] = "gaussians"
+    """what is shown: the Gaussians, their depth in colours, or Recon-Net's pictures and the Gaussians side by side"""
+    video_out: str = ""
+    """where it goes: a name ending in .mp4, or a folder for numbered PNGs (default: <model>/video_<path>.mp4)"""
+    video_bits: int = 8
+    """bits a channel, 8 or 16 (16: PNGs only; depth is then grey, its scale in depth.json)"""
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``Video``."""
+    _add_group(parser, Video)
+
+
+def parse_video(args: argparse.Namespace) -> Video:
+    """The video that was asked for (``video`` is empty: none).
+
+    Raises:
+        ValueError: values that contradict each other.
+    """
+    given = vars(args)
+    video = Video(**{f.name: given[f.name] for f in dataclasses.fields(Video) if f.name in given})
+    if not video.video:
+        extra = [f.name for f in dataclasses.fields(Video) if f.name in given and f.name != "video"]
+        if extra:
+            raise ValueError(f"--{extra[0]} says how a video looks, but none was asked for: give --video")
+        return video
+    if not video.video_out:
+        name = Path(video.video).stem + ("" if video.video_of == "gaussians" else f"_{video.video_of}")
+        suffix = ".mp4" if video.video_bits == 8 else ""
+        video.video_out = str(Path(given["model_path"]) / f"video_{name}{suffix}")
+    if video.video_frames < 1:
+        raise ValueError(f"--video_frames must be at least 1, not {video.video_frames}")
+    if not (math.isfinite(video.video_fps) and 0 < video.video_fps <= 1000):
+        raise ValueError(f"--video_fps must be above 0 and at most 1000, not {video.video_fps}")
+    if video.video_bits not in (8, 16):
+        raise ValueError(f"--video_bits must be 8 or 16, not {video.video_bits}")
+    if video.video_bits == 16 and video.video_out.endswith(".mp4"):
+        raise ValueError("--video_bits 16 needs PNGs: give a folder as --video_out, not a name ending in .mp4")
+    if video.video_view and video.video != "exposure":
+        raise ValueError("--video_view chooses an exposure: give --video exposure")
+    if video.video_of == "side" and video.video not in ("exposure", "trajectory"):
+        raise ValueError("--video_of side needs spikes at every frame: give --video exposure or --video trajectory")
+    return video

@@ -1,0 +1,275 @@
+"""Camera paths for videos and the viewer: inside an exposure, over a recording, around the scene, from a file.
+
+All poses are world-to-camera [B, 4, 4] with OpenCV axes, float32.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scene.model_folder import read_cameras
+from scene.trajectory import interpolate_poses
+from utils import se3
+from utils.io import atomic_write
+
+# Mean viewing direction longer than this: the cameras look the same way, and a full circle would leave the scene.
+_FACING = 0.5
+_INTRINSICS = ("fx", "fy", "cx", "cy")
+
+
+@dataclass(frozen=True)
+class SavedView:
+    """One entry of ``cameras.json``: a camera and its poses ``w2c`` [M, 4, 4] at the times ``times`` [M] of u."""
+
+    name: str
+    split: str
+    width: int
+    height: int
+    K: Tensor
+    times: Tensor
+    w2c: Tensor
+
+    @classmethod
+    def of(cls, entry: dict[str, Any], source: str) -> SavedView:
+        """Read one entry; ``source`` names the file in errors."""
+        try:
+            fx, fy, cx, cy = (float(entry[key]) for key in _INTRINSICS)
+            view = cls(
+                str(entry["name"]),
+                str(entry["split"]),
+                int(entry["width"]),
+                int(entry["height"]),
+                torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
+                torch.tensor(entry["time"], dtype=torch.float32),
+                _poses(entry["w2c"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{source}: not a camera with its sub-frames ({error})") from None
+        if view.times.shape != view.w2c.shape[:1]:
+            raise ValueError(f"{source}: {len(view.w2c)} poses of view {view.name} have {view.times.numel()} times")
+        return view
+
+    def at(self, u: Tensor) -> Tensor:
+        """Poses [B, 4, 4] at the times ``u`` [B] of the exposure."""
+        return interpolate(self.w2c, self.times, u)
+
+    def nearest(self, u: float) -> int:
+        """Number of the sub-frame nearest in time to ``u``."""
+        return int((self.times - u).abs().argmin())
+
+
+def read_views(model: str | os.PathLike[str]) -> list[SavedView]:
+    """The views of a trained model with their corrected sub-frame poses, in the order of ``cameras.json``."""
+    source = str(Path(model) / "cameras.json")
+    views = [SavedView.of(entry, source) for entry in read_cameras(Path(model))]
+    if not views:
+        raise ValueError(f"{source}: holds no views; train this model first")
+    return views
+
+
+def _poses(stored: Any) -> Tensor:
+    poses = torch.tensor(stored, dtype=torch.float32)
+    if poses.shape[-2:] != (4, 4) or poses.ndim not in (2, 3) or not poses.isfinite().all():
+        raise ValueError(f"poses of shape {tuple(poses.shape)}, expected finite 4x4 matrices")
+    return poses.reshape(-1, 4, 4)
+
+
+def interpolate(w2c: Tensor, times: Tensor, at: Tensor) -> Tensor:
+    """Poses [B, 4, 4] at ``at`` [B] on the geodesics of SE(3) between ``w2c`` [M, 4, 4] at rising ``times`` [M].
+
+    Before the first and after the last time the pose stays there.
+    """
+    if len(times) == 1:
+        return w2c.expand(len(at), 4, 4)
+    at = at.clamp(float(times[0]), float(times[-1]))
+    left = (torch.searchsorted(times.contiguous(), at.contiguous(), right=True) - 1).clamp(0, len(times) - 2)
+    share = (at - times[left]) / (times[left + 1] - times[left])
+    step = se3.log(w2c[left + 1] @ se3.inverse(w2c[left]))
+    return se3.exp(share[:, None] * step) @ w2c[left]
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """What a video is taken from: poses ``w2c`` [B, 4, 4] and one camera.
+
+    ``moments`` tells, frame by frame, which training view's exposure a frame lies in: (view, u), or None.
+    """
+
+    w2c: Tensor
+    K: Tensor
+    width: int
+    height: int
+    moments: list[tuple[SavedView, float] | None]
+
+    @classmethod
+    def through(cls, w2c: Tensor, camera: SavedView) -> CameraPath:
+        """A path outside the exposures, seen by the camera of a view."""
+        return cls(w2c, camera.K, camera.width, camera.height, [None] * len(w2c))
+
+
+def exposure_path(view: SavedView, frames: int) -> CameraPath:
+    """Slow motion: ``frames`` even instants from u = 0 to u = 1 of one view's exposure."""
+    u = torch.linspace(0, 1, frames) if frames > 1 else torch.tensor([0.5])
+    return replace(CameraPath.through(view.at(u), view), moments=[(view, float(value)) for value in u])
+
+
+def recording_path(views: Sequence[SavedView], frames: int) -> CameraPath:
+    """Along the corrected trajectories of all views in their order, and between them, at an even speed.
+
+    Speed is the distance of the camera's centre in units of the spread of all centres, plus its turn in radians.
+    """
+    keys = torch.cat([view.w2c for view in views])
+    owner = torch.cat([torch.full((len(view.w2c),), i) for i, view in enumerate(views)])
+    centres = se3.inverse(keys)[:, :3, 3]
+    spread = float((centres - centres.mean(0)).norm(dim=-1).mean()) or 1.0
+    turn = se3.log(keys[1:] @ se3.inverse(keys[:-1]))[:, 3:].norm(dim=-1)
+    step = (centres[1:] - centres[:-1]).norm(dim=-1) / spread + turn
+    # Poses that coincide with the one before have no length to move along.
+    moved = torch.cat([torch.ones(1, dtype=torch.bool), step > 1e-7])
+    keys, owner = keys[moved], owner[moved]
+    times = torch.cat([torch.zeros(1), step[moved[1:]].cumsum(0)])
+    at = torch.linspace(0, float(times[-1]), frames)
+    place = torch.cat([view.times for view in views])[moved]
+    moments: list[tuple[SavedView, float] | None] = []
+    for value in at:
+        right = int(torch.searchsorted(times, value).clamp(max=len(times) - 1))
+        left = max(right - 1, 0)
+        if owner[left] != owner[right]:
+            moments.append(None)
+            continue
+        span = float(times[right] - times[left])
+        share = float(value - times[left]) / span if span else 0.0
+        u = float(place[left]) + share * float(place[right] - place[left])
+        moments.append((views[int(owner[left])], u))
+    return replace(CameraPath.through(interpolate(keys, times, at), views[0]), moments=moments)
+
+
+def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] towards ``target`` [3]; ``up`` [3] is up in the picture."""
+    forward = target - eye
+    forward = forward / np.linalg.norm(forward, axis=-1, keepdims=True)
+    right = np.cross(forward, up)
+    length = np.linalg.norm(right, axis=-1, keepdims=True)
+    if not (length > 1e-9).all():
+        raise ValueError("a camera cannot look along its own up direction")
+    right = right / length
+    w2c = np.tile(np.eye(4), (len(eye), 1, 1))
+    w2c[:, :3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    w2c[:, :3, 3] = -(w2c[:, :3, :3] @ eye[..., None])[..., 0]
+    return w2c
+
+
+@dataclass(frozen=True)
+class Surround:
+    """What the cameras of a scene have in common: the point they look at and the way up, world units."""
+
+    focus: np.ndarray
+    up: np.ndarray
+    centres: np.ndarray
+    forward: np.ndarray
+
+    @classmethod
+    def of(cls, views: Sequence[SavedView]) -> Surround:
+        """From the mid-exposure poses: the point nearest to all viewing axes, the mean of the cameras' up."""
+        poses = torch.stack([view.w2c[len(view.w2c) // 2] for view in views]).double().numpy()
+        to_world = np.linalg.inv(poses)
+        centres, forward = to_world[:, :3, 3], to_world[:, :3, 2]
+        up = -to_world[:, :3, 1].mean(0)
+        across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
+        focus, *_ = np.linalg.lstsq(across.sum(0), (across @ centres[..., None])[..., 0].sum(0), rcond=1e-4)
+        depth = ((focus - centres) * forward).sum(-1)
+        if not (np.median(depth) > 0):
+            # Parallel axes meet nowhere: a point a few times the cameras' spread in front of them.
+            spread = float(np.linalg.norm(centres - centres.mean(0), axis=-1).mean()) or 1.0
+            focus = centres.mean(0) + 3 * spread * forward.mean(0) / max(float(np.linalg.norm(forward.mean(0))), 1e-9)
+        return cls(focus, up / max(float(np.linalg.norm(up)), 1e-9), centres, forward)
+
+
+def orbit_path(views: Sequence[SavedView], frames: int) -> CameraPath:
+    """Once around what the cameras look at.
+
+    Cameras on all sides: a circle at their median distance and mean height.  Cameras that look the same way:
+    an ellipse across their own positions, always looking at the common point.
+    """
+    s = Surround.of(views)
+    angle = np.linspace(0, 2 * np.pi, frames, endpoint=False)[:, None]
+    mean = s.forward.mean(0)
+    if np.linalg.norm(mean) > _FACING:
+        middle = s.centres.mean(0)
+        towards = (s.focus - middle) / np.linalg.norm(s.focus - middle)
+        right = np.cross(towards, s.up)
+        right /= np.linalg.norm(right)
+        high = np.cross(right, towards)
+        # At least a tenth of the distance, so that a camera that hardly moved shows some parallax too.
+        least = 0.1 * np.linalg.norm(s.focus - middle)
+        reach = np.quantile(np.abs((s.centres - middle) @ np.stack([right, high], axis=-1)), 0.9, axis=0)
+        wide, tall = np.maximum(reach, least)
+        eye = middle + wide * np.sin(angle) * right + tall * np.cos(angle) * high
+    else:
+        offset = s.centres - s.focus
+        height = float((offset @ s.up).mean())
+        flat = offset - (offset @ s.up)[:, None] * s.up
+        radius = float(np.median(np.linalg.norm(flat, axis=-1)))
+        first = flat[0] / np.linalg.norm(flat[0])
+        second = np.cross(s.up, first)
+        eye = s.focus + height * s.up + radius * (np.cos(angle) * first + np.sin(angle) * second)
+    return CameraPath.through(torch.as_tensor(look_at(eye, s.focus, s.up), dtype=torch.float32), views[0])
+
+
+def file_path(path: str | os.PathLike[str], views: Sequence[SavedView], frames: int) -> CameraPath:
+    """A smooth path through the key poses of a JSON file, at an even rate of keys.
+
+    The file holds ``{"keyframes": [...]}``; a key is ``{"w2c": 4x4}`` or ``{"position": [3], "look_at": [3],
+    "up": [3]}`` (``up``: the scene's where left out).  ``width``, ``height``, ``fx``, ``fy``, ``cx``, ``cy``
+    beside the list replace those of the first view.  A ``cameras.json`` is such a file too.
+    """
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable camera file ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    stored = {"keyframes": stored} if isinstance(stored, list) else stored
+    keys = stored.get("keyframes") if isinstance(stored, dict) else None
+    if not isinstance(keys, list) or not keys:
+        raise ValueError(f'{path}: a camera file needs a list "keyframes" of at least one pose')
+    camera = views[0]
+    try:
+        poses = torch.cat([_key(key, views) for key in keys])
+        fx, fy, cx, cy = (
+            float(stored.get(key, default))
+            for key, default in zip(_INTRINSICS, camera.K[[0, 1, 0, 1], [0, 1, 2, 2]].tolist(), strict=True)
+        )
+        k = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+        width, height = int(stored.get("width", camera.width)), int(stored.get("height", camera.height))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: not a key pose, expected w2c, or position and look_at ({reason})") from None
+    if min(width, height) < 1 or min(fx, fy) <= 0:
+        raise ValueError(f"{path}: a camera of {width}x{height} pixels with focal lengths {fx:g} and {fy:g}")
+    times = np.arange(len(poses), dtype=np.float64)
+    smooth = interpolate_poses(times, poses.double().numpy(), np.linspace(0, times[-1], frames))
+    return CameraPath(torch.as_tensor(smooth, dtype=torch.float32), k, width, height, [None] * frames)
+
+
+def _key(key: dict[str, Any], views: Sequence[SavedView]) -> Tensor:
+    if "w2c" in key:
+        return _poses(key["w2c"])
+    eye, target = (np.asarray(key[name], np.float64) for name in ("position", "look_at"))
+    up = np.asarray(key["up"], np.float64) if "up" in key else Surround.of(views).up
+    return _poses(look_at(eye[None], target, up).tolist())
+
+
+def save_camera_file(path: str | os.PathLike[str], poses: Iterable[Tensor]) -> None:
+    """Write key poses [4, 4] as a file that ``file_path`` reads."""
+    with atomic_write(path, "w") as file:
+        json.dump({"keyframes": [{"w2c": pose.tolist()} for pose in poses]}, file, indent=1)

@@ -1,0 +1,200 @@
+"""Videos of a trained model: along its trajectories, inside an exposure, around the scene.
+
+Nothing here needs more than a camera path, Gaussians and, for side by side, Recon-Net's frames of a view.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from arguments.video import Video
+from gaussian_renderer.paths import CameraPath, SavedView, exposure_path, file_path, orbit_path, recording_path
+from gaussian_renderer.pictures import Drawing, Image, depth_colors, depth_range, labelled, rgb, side_by_side
+from utils.io import atomic_write, save_image
+
+# Cameras a call of the rasterizer: enough for one view a thread, little enough to be held in memory.
+_BATCH = 8
+# Frames from which the range of depth colours is taken.
+_PROBES = 8
+_RANGE_NAME = "depth.json"
+
+ReconFrames = Callable[[SavedView], Tensor]
+
+
+def choose_path(video: Video, views: Sequence[SavedView]) -> CameraPath:
+    """The camera path that ``video`` asks for, over the training views among ``views``."""
+    views = [view for view in views if view.split == "train"] or list(views)
+    if video.video == "trajectory":
+        return recording_path(views, video.video_frames)
+    if video.video == "orbit":
+        return orbit_path(views, video.video_frames)
+    if video.video == "exposure":
+        named = {view.name: view for view in views}
+        if video.video_view and video.video_view not in named:
+            raise ValueError(f"--video_view {video.video_view}: no such view; there are {', '.join(named)}")
+        view = named[video.video_view] if video.video_view else views[len(views) // 2]
+        return exposure_path(view, video.video_frames)
+    if not video.video.endswith(".json"):
+        raise ValueError(f"--video {video.video}: expected trajectory, exposure, orbit or a camera file (.json)")
+    return file_path(video.video, views, video.video_frames)
+
+
+def _batches(path: CameraPath, drawing: Drawing, depth: bool) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Colour [C, H, W], coverage [1, H, W] and depth [1, H, W] of every frame."""
+    for start in range(0, len(path.w2c), _BATCH):
+        out = drawing(path.w2c[start : start + _BATCH], path.K, path.width, path.height, depth)
+        for i, image in enumerate(out.images):
+            yield image, out.alphas[i], None if out.depths is None else out.depths[i]
+
+
+def color_frames(path: CameraPath, drawing: Drawing) -> Iterator[Image]:
+    """The Gaussians along the path."""
+    for image, _, _ in _batches(path, drawing, depth=False):
+        yield rgb(image)
+
+
+def depth_limits(path: CameraPath, drawing: Drawing) -> tuple[float, float]:
+    """One range of depths [world units] for the whole path, so that colours do not flicker."""
+    probes = torch.linspace(0, len(path.w2c) - 1, min(_PROBES, len(path.w2c))).round().long()
+    out = drawing(path.w2c[probes], path.K, path.width, path.height, depth=True)
+    assert out.depths is not None
+    return depth_range(out.depths, out.alphas)
+
+
+def depth_frames(path: CameraPath, drawing: Drawing, near: float, far: float) -> Iterator[Image]:
+    """Expected depth along the path as colours."""
+    for _, alpha, depth in _batches(path, drawing, depth=True):
+        assert depth is not None
+        yield depth_colors(depth, alpha, near, far)
+
+
+def measured_depth_frames(path: CameraPath, drawing: Drawing, white: float) -> Iterator[Image]:
+    """Expected depth along the path as grey: 1 is the depth ``white``, 0 is uncovered."""
+    for _, alpha, depth in _batches(path, drawing, depth=True):
+        assert depth is not None
+        yield rgb(torch.where(alpha > 0.5, depth / white, 0.0))
+
+
+def beside_recon(path: CameraPath, frames: Iterable[Image], recon: ReconFrames) -> Iterator[Image]:
+    """Recon-Net's picture on the left of every frame: the view's sub-frame nearest in time.
+
+    Between two exposures the last picture stays, dimmed.
+    """
+    known: tuple[str, Tensor] | None = None
+    shown: Image | None = None
+    for frame, moment in zip(frames, path.moments, strict=True):
+        if moment is not None:
+            view, u = moment
+            if known is None or known[0] != view.name:
+                known = view.name, recon(view)
+            shown = rgb(known[1][view.nearest(u)])
+        assert shown is not None, "a path that is shown beside Recon-Net starts inside an exposure"
+        left = shown if moment is not None else 0.4 * shown
+        yield side_by_side([labelled(left, "Recon-Net"), labelled(frame, "Gaussians")])
+
+
+def _even(frame: np.ndarray) -> np.ndarray:
+    """The frame with its last row or column repeated where a side is odd: halved colour needs even sides."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def write_mp4(path: str | os.PathLike[str], frames: Iterable[Image], fps: float) -> None:
+    """Encode ``frames`` as H.264, playable everywhere; written whole or not at all.
+
+    Raises:
+        ValueError: the encoder is not installed, or the file cannot be written.
+    """
+    try:
+        import av
+    except ImportError:
+        raise ValueError("an .mp4 needs the package av (pip install av); a folder of PNGs does not") from None
+
+    with atomic_write(path, "wb") as file, av.open(file, mode="w", format="mp4") as container:
+        stream = None
+        for frame in frames:
+            pixels = _even((frame.clip(0, 1) * 255).round().astype(np.uint8))
+            if stream is None:
+                rate = Fraction(fps).limit_denominator(1001)
+                stream = container.add_stream("libx264", rate=rate, options={"crf": "17"})
+                stream.height, stream.width = pixels.shape[:2]
+                stream.pix_fmt = "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        if stream is None:
+            raise ValueError(f"{path}: a video needs at least one frame")
+        container.mux(stream.encode())
+
+
+def _ours(name: str) -> bool:
+    return (name.endswith(".png") and name[:-4].isdigit()) or name == _RANGE_NAME
+
+
+def write_pngs(folder: str | os.PathLike[str], frames: Iterable[Image], bits: int, white: float | None = None) -> None:
+    """Write ``frames`` as 00000.png, 00001.png, ...; the folder appears when all are there.
+
+    Args:
+        bits: 8 or 16 a channel.
+        white: the depth that 1 stands for, kept in ``depth.json``.
+
+    Raises:
+        ValueError: the folder holds anything but such pictures, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or not all(_ours(entry.name) for entry in folder.iterdir())):
+        raise ValueError(f"{folder}: holds other files; give a folder for the pictures alone")
+    temporary = folder.parent / f".{folder.name[:64]}.{secrets.token_hex(8)}"
+    try:
+        for i, frame in enumerate(frames):
+            grey = bool((frame == frame[..., :1]).all())
+            save_image(temporary / f"{i:05d}.png", frame[..., 0] if grey else frame, bits=bits)
+        if white is not None:
+            with atomic_write(temporary / _RANGE_NAME, "w") as file:
+                json.dump({"world_units_at_white": white, "uncovered": 0}, file)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def record(
+    video: Video, views: Sequence[SavedView], drawing: Drawing, recon: ReconFrames | None, quiet: bool
+) -> Path:
+    """Make the video; returns where it is.
+
+    Args:
+        recon: Recon-Net's frames [M, C, H, W] of a training view, or None where there is no network.
+    """
+    path, out = choose_path(video, views), Path(video.video_out)
+    white: float | None = None
+    if video.video_of == "depth":
+        near, far = depth_limits(path, drawing)
+        if video.video_bits == 16:
+            # Some room, because single pixels lie behind the range of the colours.
+            white = 1.5 * far
+            frames = measured_depth_frames(path, drawing, white)
+        else:
+            frames = depth_frames(path, drawing, near, far)
+    else:
+        frames = color_frames(path, drawing)
+    if video.video_of == "side":
+        if recon is None:
+            raise ValueError("--video_of side: this model was trained without Recon-Net")
+        frames = beside_recon(path, frames, recon)
+    counted = tqdm(frames, total=len(path.w2c), desc=f"Recording {out.name}", unit="frame", disable=quiet)
+    if out.suffix.lower() == ".mp4":
+        write_mp4(out, counted, video.video_fps)
+    else:
+        write_pngs(out, counted, video.video_bits, white)
+    return out
