@@ -1,0 +1,110 @@
+"""Files of a trained model for other programs, and files of other programs as Gaussians.
+
+    python -m scene export -m output/tanabata              trajectories for evo, Gaussians as .splat
+    python -m scene convert cloud.splat cloud.ply          between .ply and .splat
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arguments import Config
+from arguments.command import guarded
+from scene.dataset import read_scene
+from scene.model_folder import find_iteration, iteration_folder, read_cameras
+from scene.trajectory import Timing
+from scene.views import window_spec
+from utils.export import read_splat, write_splat, write_tum
+from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
+
+
+def export_trajectories(model: str) -> list[Path]:
+    """Write the corrected trajectories, one file a recording, and the true ones beside them where known.
+
+    Times are spike frames of the recording.
+    """
+    config = Config.load(model)
+    data, spec = config.data, window_spec(config.data)
+    scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
+    corrected = {e["name"]: torch.tensor(e["w2c"]) for e in read_cameras(model) if e["split"] == "train"}
+    views = [view for view in scene.train if view.camera.name in corrected]
+    if not views:
+        raise ValueError(f"{model}/cameras.json: none of its views are in {data.source_path}")
+    timing = Timing.of(views, config.motion.view_spacing or scene.frames_per_view or 2 * spec.exposure, spec.exposure)
+    written = []
+    for label in np.unique(timing.recording):
+        members = np.flatnonzero(timing.recording == label)
+        members = members[np.argsort(timing.middle[members], kind="stable")]
+        u = np.array(spec.times)
+        times = ((timing.middle[members][:, None] + u - 0.5) * (spec.exposure - 1)).reshape(-1)
+        name = views[members[0]].recording
+        suffix = f"_{name}" if name else ""
+        poses = {"trajectory": [corrected[views[i].camera.name] for i in members]}
+        truth = scene.truth or {}
+        if all(views[i].camera.name in truth for i in members):
+            poses["trajectory_true"] = [truth[views[i].camera.name] for i in members]
+        for kind, paths in poses.items():
+            path = Path(model) / f"{kind}{suffix}.tum"
+            write_tum(path, *_one_pose_a_time(times, torch.cat(paths)))
+            written.append(path)
+    return written
+
+
+def _one_pose_a_time(times: np.ndarray, poses: Tensor) -> tuple[np.ndarray, Tensor]:
+    """Poses in the order of time; where exposures overlap, one of those at the same instant."""
+    unique, index = np.unique(np.round(times, 6), return_index=True)
+    return unique, poses[torch.as_tensor(index)]
+
+
+def read_any(path: Path) -> tuple[GaussianParams, bool]:
+    """Gaussians of a .ply or .splat, and whether they are meant to be drawn antialiased."""
+    if path.suffix.lower() == ".splat":
+        return read_splat(path), False
+    return read_gaussian_ply(path), is_antialiased(path)
+
+
+def convert(source: Path, target: Path) -> int:
+    """Copy Gaussians between the two formats; returns how many."""
+    for path in (source, target):
+        if path.suffix.lower() not in (".ply", ".splat"):
+            raise ValueError(f"{path}: expected a name ending in .ply or .splat")
+    gaussians, antialiased = read_any(source)
+    if target.suffix.lower() == ".splat":
+        write_splat(target, gaussians)
+    else:
+        write_gaussian_ply(target, gaussians, antialiased=antialiased)
+    return len(gaussians.means)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scene", description="Files of a trained model for other programs, and back."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    export = commands.add_parser("export", help="trajectories as TUM text (for evo) and Gaussians as .splat")
+    export.add_argument("-m", "--model_path", required=True, help="folder of the trained model")
+    export.add_argument("--iteration", type=int, help="saved iteration (default: the newest)")
+    between = commands.add_parser("convert", help="Gaussians from .ply to .splat, or back")
+    between.add_argument("source", type=Path)
+    between.add_argument("target", type=Path)
+    args = parser.parse_args()
+    if args.command == "convert":
+        count = convert(args.source, args.target)
+        print(f"{count} Gaussians are in {args.target}")
+        return 0
+    ply = iteration_folder(args.model_path, find_iteration(args.model_path, args.iteration)) / "point_cloud.ply"
+    splat = ply.with_suffix(".splat")
+    write_splat(splat, read_gaussian_ply(ply))
+    for path in [ply, splat, *export_trajectories(args.model_path)]:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,211 @@
+"""Files for other programs: TUM trajectories, .splat, PLYs of others."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+from scipy.spatial.transform import Rotation
+from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, pose, tiny_gaussians
+
+from arguments import Config
+from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.pictures import Drawing
+from scene.__main__ import convert, export_trajectories, read_any
+from scene.dataset import read_scene
+from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.model_folder import camera_entry, iteration_folder, load_gaussians, write_cameras
+from utils.export import read_splat, read_tum, write_splat, write_tum
+from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def params(channels: int = 3) -> GaussianParams:
+    return GaussianParams(**{name: value.detach() for name, value in tiny_gaussians(channels=channels).raw.items()})
+
+
+def render(p: GaussianParams, antialiased: bool = True) -> torch.Tensor:
+    degree = round(math.sqrt(p.shN.shape[1] + 1)) - 1
+    model = GaussianModel({name: getattr(p, name) for name in PARAMETERS}, degree)
+    k = torch.tensor([[60.0, 0, WIDTH / 2], [0, 60, HEIGHT / 2], [0, 0, 1]])
+    drawing = Drawing(model, get_rasterizer("cpu", torch.device("cpu")), antialiased)
+    return drawing(pose(0.2)[None], k, WIDTH, HEIGHT).images[0]
+
+
+# ---- TUM ---------------------------------------------------------------------------------------------------
+
+
+def test_tum_lines_are_cameras_in_the_world(tmp_path):
+    w2c = torch.stack([pose(0.0), pose(0.5, 0.3)])
+    write_tum(tmp_path / "t.tum", np.array([1.5, 20.25]), w2c)
+    lines = (tmp_path / "t.tum").read_text().splitlines()
+    assert lines[0].startswith("#") and len(lines) == 3
+    row = [float(word) for word in lines[2].split()]
+    to_world = torch.linalg.inv(w2c[1]).numpy()
+    assert row[0] == 20.25
+    np.testing.assert_allclose(row[1:4], to_world[:3, 3], atol=1e-6)
+    # Scalar last, Hamilton's convention, as evo reads it.
+    np.testing.assert_allclose(Rotation.from_quat(row[4:]).as_matrix(), to_world[:3, :3], atol=1e-6)
+    times, back = read_tum(tmp_path / "t.tum")
+    np.testing.assert_array_equal(times, [1.5, 20.25])
+    torch.testing.assert_close(back, w2c, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [([0.0], "2 poses have times"), ([1.0, 1.0], "must rise"), ([0.0, math.nan], "NaN or infinite")],
+)
+def test_bad_trajectories_are_refused(tmp_path, times, message):
+    with pytest.raises(ValueError, match=rf"t\.tum: .*{message}"):
+        write_tum(tmp_path / "t.tum", np.array(times), torch.eye(4).repeat(2, 1, 1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no poses"),
+        ("# only words\n", "no poses"),
+        ("0 0 0 0 0 0 0 1\n1 2 3\n", "line 2 is no pose"),
+        ("0 0 0 0 0 0 0 0\n", "line 1"),
+        ("a b c d e f g h\n", "line 1"),
+        ("0 0 nan 0 0 0 0 1\n", "line 1"),
+    ],
+)
+def test_broken_tum_files_are_named(tmp_path, text, message):
+    (tmp_path / "t.tum").write_text(text)
+    with pytest.raises(ValueError, match=rf"t\.tum: .*{message}"):
+        read_tum(tmp_path / "t.tum")
+    with pytest.raises(ValueError, match=r"none\.tum"):
+        read_tum(tmp_path / "none.tum")
+
+
+def model_of(scene_folder: Path, folder: Path, use_truth: bool) -> Path:
+    """A model folder whose trajectories are the scene's true ones, or its initial poses."""
+    config = Config()
+    config.data.source_path, config.data.spike = str(scene_folder), True
+    config.save(folder)
+    scene = read_scene(scene_folder)
+    times = torch.linspace(0, 1, config.data.subframes)
+    paths = [scene.truth[v.camera.name] if use_truth else v.camera.w2c.expand(13, 4, 4) for v in scene.train]
+    rows = enumerate(zip(scene.train, paths, strict=True))
+    write_cameras(folder, [camera_entry(i, view, "train", path, times) for i, (view, path) in rows])
+    return folder
+
+
+def test_exported_trajectories_lie_on_the_recording_s_time(scene_folder, tmp_path):
+    written = export_trajectories(str(model_of(scene_folder, tmp_path, use_truth=True)))
+    assert [p.suffix for p in written] == [".tum", ".tum"]
+    (times, own), (true_times, true) = (read_tum(path) for path in written)
+    np.testing.assert_array_equal(times, true_times)
+    torch.testing.assert_close(own, true)
+    scene = read_scene(scene_folder)
+    assert len(times) == 13 * len(scene.train) and (np.diff(times) > 0).all()
+    np.testing.assert_allclose(np.diff(times)[:12], 8, atol=1e-4)  # spike frames between sub-frames
+    step = scene.train[1].middle_frame - scene.train[0].middle_frame if scene.train[0].middle_frame else None
+    assert times[13] - times[0] == pytest.approx(step or scene.frames_per_view)
+
+
+# ---- .splat ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_splat_bytes(tmp_path, channels):
+    p = params(channels)
+    write_splat(tmp_path / "g.splat", p)
+    stored = (tmp_path / "g.splat").read_bytes()
+    assert len(stored) == 32 * len(p.means)
+    # The first line is the one with the most opacity times volume, spelled out by hand.
+    opacity = torch.sigmoid(p.opacity_logits)
+    i = int((opacity * p.log_scales.exp().prod(-1)).argmax())
+    first = np.frombuffer(stored[:24], "<f4")
+    np.testing.assert_allclose(first[:3], p.means[i], rtol=1e-6)
+    np.testing.assert_allclose(first[3:], p.log_scales[i].exp(), rtol=1e-5)
+    rgba, quat = stored[24:28], stored[28:32]
+    color = 0.5 + 0.28209479 * p.sh0[i, 0]
+    np.testing.assert_allclose(list(rgba[:3]), (color * 255).expand(3), atol=0.51)
+    assert rgba[3] == pytest.approx(255 * float(opacity[i]), abs=0.51)
+    unit = p.quats[i] / p.quats[i].norm()
+    np.testing.assert_allclose(list(quat), unit * 128 + 128, atol=1.01)
+
+
+def test_splat_comes_back_as_the_same_picture(tmp_path):
+    p = params()
+    write_splat(tmp_path / "g.splat", p)
+    plain = dataclasses.replace(p, shN=torch.zeros(len(p.means), 0, 3))
+    difference = (render(read_splat(tmp_path / "g.splat")) - render(plain)).abs()
+    assert difference.mean() < 0.01 and render(plain).mean() > 0.05
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 33, np.full(8, np.nan, "<f4").tobytes(), b"\x00" * 28 + b"\x80" * 4])
+def test_broken_splats_are_named(tmp_path, content):
+    (tmp_path / "g.splat").write_bytes(content)
+    with pytest.raises(ValueError, match=r"g\.splat: (\d+ bytes, expected|1 of 1 Gaussians)"):
+        read_splat(tmp_path / "g.splat")
+    with pytest.raises(ValueError, match=r"none\.splat: not a readable"):
+        read_splat(tmp_path / "none.splat")
+
+
+# ---- PLY ---------------------------------------------------------------------------------------------------
+
+
+def test_a_mono_model_looks_the_same_from_its_colour_ply(tmp_path):
+    folder = make_model(tmp_path, channels=1, antialiased=True)
+    mono, color = (load_gaussians(folder, ITERATION, c) for c in (1, 3))
+    assert (mono.channels, color.channels) == (1, 3)
+    one, three = (render(GaussianParams(**{k: v.detach() for k, v in m.raw.items()})) for m in (mono, color))
+    torch.testing.assert_close(one.expand(3, -1, -1), three, atol=1e-5, rtol=0)
+    assert is_antialiased(iteration_folder(folder, ITERATION) / "point_cloud.ply")
+
+
+def foreign_ply(path: Path, p: GaussianParams) -> None:
+    """A 3DGS PLY as other programs write it: other order, no normals, double precision, an extra property."""
+    columns = {"opacity": p.opacity_logits, **{f"rot_{i}": p.quats[:, i] for i in range(4)}}
+    columns |= {f"scale_{i}": p.log_scales[:, i] for i in range(3)} | dict(zip("zyx", p.means.flip(-1).T, strict=True))
+    rest = p.shN.transpose(1, 2).flatten(1)
+    columns |= {f"f_rest_{i}": rest[:, i] for i in range(rest.shape[1])}
+    columns |= {f"f_dc_{i}": p.sh0[:, 0, i] for i in range(3)} | {"segment": torch.zeros(len(p.means))}
+    table = np.empty(len(p.means), [(name, "f8") for name in columns])
+    for name, values in columns.items():
+        table[name] = values.numpy()
+    PlyData([PlyElement.describe(table, "vertex")], byte_order=">").write(str(path))
+
+
+def test_a_ply_of_others_is_read_and_converted(tmp_path):
+    p = params()
+    foreign_ply(tmp_path / "other.ply", p)
+    read, antialiased = read_any(tmp_path / "other.ply")
+    assert not antialiased
+    torch.testing.assert_close(render(read), render(p))
+    assert convert(tmp_path / "other.ply", tmp_path / "a.splat") == len(p.means)
+    assert convert(tmp_path / "a.splat", tmp_path / "b.ply") == len(p.means)
+    assert (render(read_gaussian_ply(tmp_path / "b.ply")) - render(p)).abs().mean() < 0.05
+    assert not is_antialiased(tmp_path / "b.ply")
+    write_gaussian_ply(tmp_path / "aa.ply", p, antialiased=True)
+    convert(tmp_path / "aa.ply", tmp_path / "copy.ply")
+    assert is_antialiased(tmp_path / "copy.ply")
+    with pytest.raises(ValueError, match=r"a\.obj: expected a name ending in"):
+        convert(tmp_path / "a.obj", tmp_path / "b.ply")
+
+
+def test_the_command(scene_folder, tmp_path):
+    model = model_of(scene_folder, make_model(tmp_path / "m"), use_truth=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "scene", "export", "-m", str(model)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    names = [Path(line).name for line in done.stdout.splitlines()]
+    assert names[:2] == ["point_cloud.ply", "point_cloud.splat"] and all(Path(p).exists() for p in done.stdout.split())
+    assert len(json.loads((model / "cameras.json").read_text())) * 13 == len(read_tum(model / names[2])[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "scene", "convert", str(tmp_path / "none.ply"), "x.splat"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error:") and "Traceback" not in done.stderr
