@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,28 +31,48 @@ from spike import Simulator, WindowSpec, write_dat
 from utils.io import atomic_write, save_image
 from utils.ply import write_point_ply
 
-FRAMES = 177  # stored frames of a view: the context and 20 more at either end, as in the authors' data
+SPEC = WindowSpec()
+SPARE = 20  # frames stored at either end beyond the context, as in the authors' data
+FRAMES = SPEC.context + 2 * SPARE
+MIDDLE = SPEC.subframes // 2
 GAP = 8  # frames between two views of the recording
 SUPERSAMPLING = 2
+# Another number for every change that makes another scene of the same settings.
+VERSION = 2
+RECIPE, POINTS = "recipe.json", "sparse_pc.ply"
+FILES = {"spike_data": "*.dat", "sharp_data": "*.png", "sequence": "*.png", "novel": "*.png"}
+# transforms_noisy.json: root mean square errors of an initial pose, as method comparisons use them.
+NOISE_DEGREES = 1.0
+NOISE_LENGTH = 0.03  # 30 mm in a room in metres; the camera is 1.75 away from the still life
 
 
 # ---- textures: intensity as a function of the place on the surface ---------------------------------------
 
+_SIDE = 256  # textures repeat after as many cells; none is seen that far
+_TABLE = torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(1))  # rows y, columns x
+# The four corners of every cell side by side: one look-up in place of four.
+_CORNERS = torch.stack([_TABLE.roll((-dy, -dx), (0, 1)) for dy in (0, 1) for dx in (0, 1)], -1).reshape(-1, 4)
+
+
+def _cell(x: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Index of the lattice cell (x, y), elsewhere for every seed."""
+    mask = _SIDE - 1
+    return ((y + 59 * seed) & mask) * _SIDE + ((x + 37 * seed) & mask)
+
 
 def _hash(x: Tensor, y: Tensor, seed: int) -> Tensor:
     """Pseudo-random numbers in [0, 1) on the integer lattice."""
-    n = (x * 374761393 + y * 668265263 + seed * 974711) & 0x7FFFFFFF
-    n = ((n ^ (n >> 13)) * 1274126177) & 0x7FFFFFFF
-    return ((n ^ (n >> 16)) & 0xFFFF).float() / 65536
+    return _TABLE.flatten()[_cell(x, y, seed)]
 
 
 def noise(u: Tensor, v: Tensor, seed: int) -> Tensor:
     """Smooth value noise in [0, 1]."""
-    x, y = u.floor().long(), v.floor().long()
+    x, y = u.floor(), v.floor()
     s, t = u - x, v - y
     s, t = s * s * (3 - 2 * s), t * t * (3 - 2 * t)
-    top = torch.lerp(_hash(x, y, seed), _hash(x + 1, y, seed), s)
-    bottom = torch.lerp(_hash(x, y + 1, seed), _hash(x + 1, y + 1, seed), s)
+    corners = _CORNERS.index_select(0, _cell(x.int(), y.int(), seed))
+    top = torch.lerp(corners[:, 0], corners[:, 1], s)
+    bottom = torch.lerp(corners[:, 2], corners[:, 3], s)
     return torch.lerp(top, bottom, t)
 
 
@@ -128,75 +149,107 @@ BOXES = [
 ]
 BALLS = [((0.12, 0.1, 0.82), 0.22, 7), ((-0.35, 0.6, 0.26), 0.26, 8), ((0.4, -0.5, 0.17), 0.17, 9)]
 ROOM = 2.4  # half width; the camera stays well inside
-LIGHT = torch.nn.functional.normalize(torch.tensor([-0.5, -0.8, 1.4]), dim=0)
+LIGHT = torch.nn.functional.normalize(torch.tensor([-1.0, -0.45, 1.15]), dim=0)
+PENUMBRA = 0.12  # width of a shadow's edge relative to the distance from what casts it
 
+# Balls around the solids, boxes first: most rays miss most of them.
+_AROUND = torch.tensor([[x, y, h[2]] for (x, y), h, _, _ in BOXES] + [list(c) for c, _, _ in BALLS])
+_REACH = torch.tensor([float(np.linalg.norm(h)) for _, h, _, _ in BOXES] + [r for _, r, _ in BALLS])
+_ACROSS = torch.linalg.svd(LIGHT[None])[2][1:].T  # two directions across the light [3, 2]
 
-Shader = Callable[[Tensor], Tensor]  # intensities [n] of the rays with the indices [n]
+_ROOM_PARTS = 3  # the floor and two pairs of walls, whose numbers as owners come before the solids'
 
-
-class Hits:
-    """The nearest surface of every ray; only what is seen is shaded."""
-
-    def __init__(self, count: int):
-        self.distance = torch.full((count,), 1e9)
-        self._owner = torch.full((count,), -1)
-        self._shaders: list[Shader] = []
-
-    def add(self, distance: Tensor, hit: Tensor, shader: Shader) -> None:
-        closer = hit & (distance > 1e-3) & (distance < self.distance)
-        self.distance = torch.where(closer, distance, self.distance)
-        self._owner[closer] = len(self._shaders)
-        self._shaders.append(shader)
-
-    def shade(self) -> Tensor:
-        shade = torch.zeros_like(self.distance)
-        for i, shader in enumerate(self._shaders):
-            rays = torch.nonzero(self._owner == i)[:, 0]
-            if len(rays):
-                shade[rays] = shader(rays)
-        return shade.clamp(0, 1)
+# Intensities [n] of the hits with the indices [n], which a share [n] of the light reaches.
+Shader = Callable[[Tensor, Tensor], Tensor]
 
 
 def trace(origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Intensities [R] and distances [R] along rays from one point in the unit ``directions`` [R, 3]."""
-    hits = Hits(len(directions))
     # The room: floor at z = 0, four walls; no ceiling within sight.
-    for axis, side in ((2, 0.0), (0, -ROOM), (0, ROOM), (1, -ROOM), (1, ROOM)):
-        distance = (side - origin[axis]) / directions[:, axis]
-        hits.add(distance, distance > 0, partial(_room, origin, directions, distance, axis, side))
-    for (x, y), half, turn, texture in BOXES:
-        _box(origin, directions, (x, y), half, turn, texture, hits)
-    for centre, radius, texture in BALLS:
-        offset = origin - torch.tensor(centre)
-        b = directions @ offset
-        root = b * b - (offset @ offset - radius**2)
-        distance = -b - root.clamp_min(0).sqrt()
-        hits.add(distance, root > 0, partial(_ball, offset, directions, distance, radius, texture))
-    return hits.shade(), hits.distance
+    floor = origin[2] / (-directions[:, 2]).clamp_min(1e-9)
+    walls = [
+        torch.where(directions[:, i] < 0, -ROOM - origin[i], ROOM - origin[i]).abs()
+        / directions[:, i].abs().clamp_min(1e-9)
+        for i in (0, 1)
+    ]
+    distance, owner = torch.stack([floor, *walls]).min(0)
+    solids: list[tuple[Tensor, Shader]] = []
+    offset = _AROUND - origin
+    near = offset @ directions.T > ((offset * offset).sum(-1) - _REACH * _REACH).clamp_min(0).sqrt()[:, None]
+    for i in range(len(_REACH)):
+        rays = torch.nonzero(near[i])[:, 0]
+        found, hit, shader = (_box if i < len(BOXES) else _ball)(i, origin, directions[rays])
+        closer = torch.nonzero(hit & (found < distance[rays]))[:, 0]
+        distance[rays[closer]] = found[closer]
+        owner[rays[closer]] = _ROOM_PARTS + i
+        solids.append((rays, shader))
+    # Only what is seen is shaded.
+    points = origin + distance[:, None] * directions
+    shade = torch.empty_like(distance)
+    for axis in (0, 1):
+        rays = torch.nonzero(owner == 1 + axis)[:, 0]
+        shade[rays] = _wall(points[rays], axis)
+    rays = torch.nonzero((owner == 0) | (owner >= _ROOM_PARTS))[:, 0]  # walls stand in nobody's shadow
+    light = torch.ones_like(distance)
+    light[rays] = lit(points[rays], owner[rays] - _ROOM_PARTS)
+    rays = torch.nonzero(owner == 0)[:, 0]
+    shade[rays] = _floor(points[rays], light[rays])
+    for i, (rays, shader) in enumerate(solids):
+        seen = torch.nonzero(owner[rays] == _ROOM_PARTS + i)[:, 0]
+        shade[rays[seen]] = shader(seen, light[rays[seen]])
+    return shade.clamp(0, 1), distance
 
 
-def _room(
-    origin: Tensor, directions: Tensor, distance: Tensor, axis: int, side: float, rays: Tensor
-) -> Tensor:
-    point = origin + distance[rays, None] * directions[rays]
-    if axis == 2:
-        u, v = point[:, 0], point[:, 1]
-        return floor_texture(u, v) * _occlusion(u, v)
+def lit(points: Tensor, owner: Tensor) -> Tensor:
+    """Share [n] of the light that reaches points [n, 3] past the solids other than their own, ``owner`` [n]."""
+    share = torch.ones(len(points))
+    across, centres = points @ _ACROSS, _AROUND @ _ACROSS
+    along, reach = points @ LIGHT, _AROUND @ LIGHT + _REACH
+    for i in range(len(_REACH)):
+        x, y = across[:, 0] - centres[i, 0], across[:, 1] - centres[i, 1]
+        near = torch.nonzero((x * x + y * y < _REACH[i] ** 2) & (along < reach[i]) & (owner != i))[:, 0]
+        if i < len(BOXES):
+            start, direction, size = _box_frame(i, points[near], LIGHT)
+            away, leave, _ = _slabs(start, direction.expand_as(start), size)
+            through = torch.where(leave > 0, leave - away.clamp_min(0), -1.0)
+        else:
+            centre, radius, _ = BALLS[i - len(BOXES)]
+            offset = torch.tensor(centre) - points[near]
+            away = offset @ LIGHT
+            through = radius - (offset - away[:, None] * LIGHT).norm(dim=-1)
+        # 1 outside, falling to 0 over the penumbra
+        share[near] *= 1 - (through / (0.01 + PENUMBRA * away.clamp_min(0))).clamp(0, 1)
+    return share
+
+
+def _floor(point: Tensor, light: Tensor) -> Tensor:
+    u, v = point[:, 0], point[:, 1]
+    return floor_texture(u, v) * _occlusion(u, v) * (0.45 + 0.65 * light)
+
+
+def _wall(point: Tensor, axis: int) -> Tensor:
     u, v = point[:, 1 - axis], point[:, 2]
     color = wall_texture(u, v) * (0.85 if axis == 0 else 1.05)
-    if axis == 1 and side > 0:
-        inside = ((u + 0.3).abs() < 0.55) & ((v - 1.2).abs() < 0.7)
+    if axis == 1:
+        inside = ((u + 0.3).abs() < 0.55) & ((v - 1.2).abs() < 0.7) & (point[:, 1] > 0)
         color = torch.where(inside, poster_texture((u + 0.85) / 1.1, 1 - (v - 0.5) / 1.4), color)
     return color * (0.6 + 0.4 * (v / 0.5).clamp(0, 1))
 
 
-def _ball(
-    offset: Tensor, directions: Tensor, distance: Tensor, radius: float, texture: int, rays: Tensor
-) -> Tensor:
-    normal = (offset + distance[rays, None] * directions[rays]) / radius
-    u, v = torch.atan2(normal[:, 1], normal[:, 0]) / (2 * torch.pi), normal[:, 2].clamp(-1, 1).asin() / torch.pi
-    light = 0.45 + 0.6 * (normal @ LIGHT).clamp_min(0)
-    return ball_texture(u, v + 0.5, texture) * light
+def _ball(i: int, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Shader]:
+    centre, radius, texture = BALLS[i - len(BOXES)]
+    offset = origin - torch.tensor(centre)
+    b = directions @ offset
+    root = b * b - (offset @ offset - radius**2)
+    distance = -b - root.clamp_min(0).sqrt()
+
+    def shader(rays: Tensor, share: Tensor) -> Tensor:
+        normal = (offset + distance[rays, None] * directions[rays]) / radius
+        u, v = torch.atan2(normal[:, 1], normal[:, 0]) / (2 * torch.pi), normal[:, 2].clamp(-1, 1).asin() / torch.pi
+        light = 0.45 + 0.6 * (normal @ LIGHT).clamp_min(0) * share
+        return ball_texture(u, v + 0.5, texture) * light
+
+    return distance, root > 0, shader
 
 
 def _occlusion(x: Tensor, y: Tensor) -> Tensor:
@@ -212,37 +265,43 @@ def _occlusion(x: Tensor, y: Tensor) -> Tensor:
     return dark
 
 
-def _box(
-    origin: Tensor,
-    directions: Tensor,
-    place: tuple[float, float],
-    half: tuple[float, float, float],
-    turn: float,
-    texture: int,
-    hits: Hits,
-) -> None:
-    """Slab test in the box's own axes."""
+def _box_frame(i: int, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points and directions in the axes of box ``i``, and its half sizes [3]."""
+    (x, y), half, turn, _ = BOXES[i]
     c, s = float(np.cos(turn)), float(np.sin(turn))
     rotation = torch.tensor([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
-    size = torch.tensor(half)
-    start = rotation @ (origin - torch.tensor([place[0], place[1], half[2]]))
-    directions = directions @ rotation.T
-    inverse = 1 / torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
-    low, high = (-size - start) * inverse, (size - start) * inverse
-    enter, axis = torch.minimum(low, high).max(-1)
-    leave = torch.maximum(low, high).min(-1).values
+    return (points - torch.tensor([x, y, half[2]])) @ rotation.T, directions @ rotation.T, torch.tensor(half)
 
-    def shader(rays: Tensor) -> Tensor:
+
+def _slabs(start: Tensor, directions: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances [n] of entering and leaving a box, and the axis of the face that is entered by."""
+    inverse = 1 / torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
+    middle, reach = -start * inverse, size * inverse.abs()
+    low, high = middle - reach, middle + reach
+    enter = torch.maximum(torch.maximum(low[:, 0], low[:, 1]), low[:, 2])
+    leave = torch.minimum(torch.minimum(high[:, 0], high[:, 1]), high[:, 2])
+    axis = torch.where(enter == low[:, 0], 0, torch.where(enter == low[:, 1], 1, 2))
+    return enter, leave, axis
+
+
+def _box(i: int, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Shader]:
+    """Slab test in the box's own axes."""
+    start, directions, size = _box_frame(i, origin, directions)
+    enter, leave, axis = _slabs(start, directions, size)
+    texture = BOXES[i][3]
+
+    def shader(rays: Tensor, share: Tensor) -> Tensor:
         point = start + enter[rays, None] * directions[rays]
         uvw = point / (2 * size.max())
         others = torch.tensor([[1, 2], [0, 2], [0, 1]])[axis[rays]]
         u, v = uvw.gather(1, others[:, :1])[:, 0] + 0.5, uvw.gather(1, others[:, 1:])[:, 0] + 0.5
         normal = torch.nn.functional.one_hot(axis[rays], 3).float() * -torch.sign(directions[rays])
-        light = 0.45 + 0.65 * (normal @ (rotation @ LIGHT)).clamp_min(0)
+        facing = (normal @ _box_frame(i, origin, LIGHT)[1]).clamp_min(0)
+        light = 0.45 + 0.65 * facing * share
         ground = 0.7 + 0.3 * ((point[:, 2] + size[2]) / 0.2).clamp(0, 1)
         return box_texture(u, v, texture) * light * ground
 
-    hits.add(enter, leave > enter, shader)
+    return enter, leave > enter, shader
 
 
 # ---- the camera ------------------------------------------------------------------------------------------
@@ -275,7 +334,7 @@ def poses_at(frames: np.ndarray, total: int, seed: int) -> np.ndarray:
 
 
 def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """Sharp image [H, W] and depth along the ray [H, W] from one pose."""
+    """Sharp image [H, W], and the distance [H, W] along each pixel's first ray, from one pose."""
     n = SUPERSAMPLING
     x = (torch.arange(width * n) + 0.5) / n
     y = (torch.arange(height * n) + 0.5) / n
@@ -288,30 +347,40 @@ def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int) -> tuple[Te
     return fine.mean((1, 3)), distance.reshape(height, n, width, n)[:, 0, :, 0]
 
 
+def surface(
+    w2c: np.ndarray, k: np.ndarray, width: int, height: int, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places [count, 3] in the world and intensities [count] of random pixels of one pose."""
+    image, distance = picture(w2c, k, width, height)
+    u, v = rng.integers(0, width, count), rng.integers(0, height, count)
+    corner = 0.5 / SUPERSAMPLING  # the distance is that of a pixel's first ray
+    rays = np.stack([(u + corner - k[0, 2]) / k[0, 0], (v + corner - k[1, 2]) / k[1, 1], np.ones(count)], -1)
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    camera = rays * distance.numpy()[v, u, None]
+    return (camera - w2c[:3, 3]) @ w2c[:3, :3], image.numpy()[v, u]
+
+
 def make_view(
     view: int, out: Path, views: int, width: int, height: int, k: np.ndarray, simulator: Simulator, seed: int
 ) -> np.ndarray:
     """Render, simulate and write one view; returns its sub-frames' poses [M, 4, 4]."""
-    torch.set_num_threads(1)
-    spec, name = WindowSpec(), f"{view:03d}"
+    name = f"{view:03d}"
     frames = view * (FRAMES + GAP) + np.arange(FRAMES)
     poses = poses_at(frames, views * (FRAMES + GAP), seed)
     sharp = [picture(pose, k, width, height)[0] for pose in poses]
     write_dat(out / "spike_data" / f"{name}.dat", simulator((s.numpy() for s in sharp), view))
-    first = (FRAMES - spec.context) // 2
-    middle = spec.subframes // 2
-    for m, centre in enumerate(spec.centers):
-        save_image(out / "sequence" / f"{name}_{m:02d}.png", sharp[first + centre])
-        if m == middle:
-            save_image(out / "sharp_data" / f"{name}.png", sharp[first + centre])
-    return poses[[first + centre for centre in spec.centers]]
+    instants = [SPARE + centre for centre in SPEC.centers]
+    for m, frame in enumerate(instants):
+        save_image(out / "sequence" / f"{name}_{m:02d}.png", sharp[frame])
+    save_image(out / "sharp_data" / f"{name}.png", sharp[instants[MIDDLE]])
+    return poses[instants]
 
 
 def transforms(k: np.ndarray, width: int, height: int, frames: list[dict[str, Any]], gain: float) -> dict[str, Any]:
     return {
         "fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2], "w": width, "h": height,
         "camera_model": "OPENCV", "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0,
-        "spike_gain": gain, "ply_file_path": "sparse_pc.ply", "frames": frames,
+        "spike_gain": gain, "ply_file_path": POINTS, "frames": frames,
     }  # fmt: skip
 
 
@@ -326,17 +395,73 @@ def opengl(w2c: np.ndarray) -> list[list[float]]:
     return matrix
 
 
-def make(out: Path, views: int, width: int, height: int, seed: int) -> None:
-    """Write the whole scene into ``out``."""
+def perturbed(w2c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A pose [4, 4] turned about the camera's own axes and shifted, by NOISE_DEGREES and NOISE_LENGTH (rms)."""
+    shake = np.eye(4)
+    shake[:3, :3] = Rotation.from_rotvec(rng.normal(size=3) * np.deg2rad(NOISE_DEGREES) / 3**0.5).as_matrix()
+    shake[:3, 3] = rng.normal(size=3) * NOISE_LENGTH / 3**0.5
+    return np.asarray(shake @ w2c)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings that make a scene; kept in its ``recipe.json``."""
+
+    views: int
+    width: int
+    height: int
+    seed: int
+    version: int = VERSION
+
+    def state(self, out: Path) -> str:
+        """Whether ``out`` is ``"done"`` (this recipe's whole scene) or still ``"to make"``.
+
+        Raises:
+            ValueError: the folder holds files of another origin, which are not overwritten.
+        """
+        stored = out / RECIPE
+        if not stored.exists():
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise ValueError(
+                    f"{out}: is not empty and has no {RECIPE}, so this program did not make it and does not "
+                    "overwrite it; remove it or give another folder with --out"
+                )
+            return "to make"
+        # Written first, while the points come last: a folder with both is complete.
+        same = stored.read_text() == self.text() and (out / POINTS).exists()
+        return "done" if same else "to make"
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier recipe left, the points first: without them the folder counts as unfinished."""
+    for name in (POINTS, "transforms.json", "transforms_noisy.json", "trajectory.json", "novel.json"):
+        (out / name).unlink(missing_ok=True)
+    for folder, pattern in FILES.items():
+        for file in (out / folder).glob(pattern):
+            file.unlink()
+
+
+def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
+    """Write the whole scene into ``out``; ``processes`` 0 renders in this one, None has one a processor."""
+    clear(out)
+    with atomic_write(out / RECIPE, "w") as file:
+        file.write(recipe.text())
+    views, width, height, seed = recipe.views, recipe.width, recipe.height, recipe.seed
     focal = 0.78 * width
     k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     simulator = Simulator(spurious_gap=(140, 50), seed=seed)
     work = partial(
         make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed
     )
-    with multiprocessing.get_context("spawn").Pool() as pool:
-        poses = list(tqdm(pool.imap(work, range(views)), total=views, desc="Rendering the demo's scene"))
-    middle = len(poses[0]) // 2
+    progress = partial(tqdm, total=views, desc="Rendering the demo's scene")
+    if processes == 0:
+        poses = [work(view) for view in progress(range(views))]
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
+            poses = list(progress(pool.imap(work, range(views))))
     rng = np.random.default_rng(seed)
 
     def entries(table: list[np.ndarray], folder: str) -> list[dict[str, Any]]:
@@ -346,20 +471,13 @@ def make(out: Path, views: int, width: int, height: int, seed: int) -> None:
             for i, w2c in enumerate(table)
         ]
 
-    mid = [p[middle] for p in poses]
-    write_json(out / "transforms.json", transforms(k, width, height, entries(mid, "sharp_data"), simulator.gain))
-    noisy = []
-    for pose in mid:  # one degree and three per cent of the cameras' distance
-        shake = np.eye(4)
-        shake[:3, :3] = Rotation.from_rotvec(rng.normal(size=3) * np.deg2rad(1) / 3**0.5).as_matrix()
-        shake[:3, 3] = rng.normal(size=3) * 0.03 / 3**0.5
-        noisy.append(shake @ pose)
-    perturbed = transforms(k, width, height, entries(noisy, "sharp_data"), simulator.gain)
-    write_json(out / "transforms_noisy.json", perturbed)
+    mid = [p[MIDDLE] for p in poses]
+    for name, table in (("transforms.json", mid), ("transforms_noisy.json", [perturbed(p, rng) for p in mid])):
+        write_json(out / name, transforms(k, width, height, entries(table, "sharp_data"), simulator.gain))
     write_json(
         out / "trajectory.json",
         {
-            "convention": "world-to-camera 4x4, OpenCV axes, sub-frames 0..12 of each view",
+            "convention": "world-to-camera 4x4, OpenCV axes, all sub-frames of each view",
             "w2c": {f"{i:03d}": p.tolist() for i, p in enumerate(poses)},
         },
     )
@@ -370,19 +488,12 @@ def make(out: Path, views: int, width: int, height: int, seed: int) -> None:
     for i, pose in enumerate(held):
         save_image(out / "novel" / f"{i:03d}.png", picture(pose, k, width, height)[0])
     write_json(out / "novel.json", transforms(k, width, height, entries(list(held), "novel"), simulator.gain))
-    points, colors = [], []
-    for pose in mid:  # what structure from motion would leave: some points of each view, a little off
-        image, distance = picture(pose, k, width, height)
-        u, v = rng.integers(0, width, 40), rng.integers(0, height, 40)
-        rays = np.stack([(u + 0.5 - k[0, 2]) / k[0, 0], (v + 0.5 - k[1, 2]) / k[1, 1], np.ones(40)], -1)
-        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-        camera = rays * distance.numpy()[v, u, None]
-        points.append((camera - pose[:3, 3]) @ pose[:3, :3] + rng.normal(size=(40, 3)) * 0.005)
-        colors.append(image.numpy()[v, u])
-    cloud = torch.as_tensor(np.concatenate(points), dtype=torch.float32)
+    points, colors = zip(*[surface(pose, k, width, height, 40, rng) for pose in mid], strict=True)
+    # What structure from motion would leave: some points of each view, a little off.
+    noisy = np.concatenate(points) + rng.normal(size=(40 * views, 3)) * 0.005
+    cloud = torch.as_tensor(noisy, dtype=torch.float32)
     grey = torch.as_tensor(np.concatenate(colors), dtype=torch.float32)
-    # Written last: a folder with points is complete.
-    write_point_ply(out / "sparse_pc.ply", cloud, grey[:, None].expand(-1, 3))
+    write_point_ply(out / POINTS, cloud, grey[:, None].expand(-1, 3))
 
 
 def main() -> int:
@@ -398,10 +509,11 @@ def main() -> int:
         raise ValueError(f"--size {args.size}: expected width x height, for example 200x124") from None
     if args.views < 2 or width < 16 or height < 16 or width * height % 8:
         raise ValueError("--views must be at least 2 and --size at least 16x16 with a multiple of 8 pixels")
-    if (args.out / "sparse_pc.ply").exists():
+    recipe = Recipe(args.views, width, height, args.seed)
+    if recipe.state(args.out) == "done":
         print(f"{args.out} is already there")
         return 0
-    make(args.out, args.views, width, height, args.seed)
+    make(args.out, recipe)
     print(f"The scene is in {args.out}")
     return 0
 
