@@ -97,7 +97,11 @@ def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
     for name in _SCALARS:
         if name in record and (isinstance(record[name], bool) or not isinstance(record[name], (int, float))):
             raise ValueError(f"{path}: {name} is {record[name]!r}, expected a number")
-    maps: dict[str, Any] = {name: _load_map(path.with_name(str(record.pop(name)))) for name in _MAPS if name in record}
+    files = {name: record.pop(name) for name in _MAPS if name in record}
+    for name, file in files.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ValueError(f"{path}: {name} is {file!r}, which is no file name beside it")
+    maps: dict[str, Any] = {name: _load_map(path.with_name(file)) for name, file in files.items()}
     try:
         return SensorModel(**record, **maps)
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +37,17 @@ class SensorModel:
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value < 1):
                 raise ValueError(f"the sensor's {name} must lie in [0, 1) spikes a frame, not {value}")
+        if self.gain_map is not None and not bool((self.gain_map > 0).all()):
+            raise ValueError("the sensor's gain map must be positive everywhere")
+
+    def check_size(self, height: int, width: int, name: str = "the stream") -> None:
+        """Refuse a stream whose frames are not of the maps' size."""
+        for values in (self.gain_map, self.dark_map):
+            if values is not None and tuple(values.shape) != (height, width):
+                raise ValueError(
+                    f"{name}: frames of {width}x{height} pixels, but the sensor was calibrated "
+                    f"at {values.shape[-1]}x{values.shape[0]}"
+                )
 
     def intensity(self, rate: Tensor, spurious_left: bool = True) -> Tensor:
         """Intensities of the rates [..., H, W]; may fall below zero by noise, so that means stay unbiased.
@@ -61,7 +72,8 @@ class Simulator:
     """Integrate-and-fire pixels, read out once a frame.
 
     Each pixel adds ``gain * intensity + dark_rate`` a frame and fires when the sum reaches one.  A ``soft``
-    reset subtracts one and keeps the rest, a ``hard`` one starts from zero.
+    reset keeps what exceeds the full charge, a ``hard`` one starts from zero.  One frame holds one spike at
+    most: light beyond that is lost (saturation).
 
     Args:
         gain: spikes a frame for white.
@@ -81,17 +93,41 @@ class Simulator:
     random_phase: bool = True
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.gain) and self.gain > 0):
+            raise ValueError(f"the simulated gain must be positive (spikes a frame for white), not {self.gain}")
+        for name in ("gain_sigma", "dark_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"the simulated {name} must be at least 0, not {value}")
+        if self.spurious_gap is not None and not (self.spurious_gap[0] >= 1 and self.spurious_gap[1] >= 0):
+            raise ValueError(f"spurious spikes are at least 1 frame apart, not {self.spurious_gap}")
+        if self.shot_photons is not None and not self.shot_photons > 0:
+            raise ValueError(f"a full charge stands for a positive number of photons, not {self.shot_photons}")
+        if self.reset not in ("soft", "hard"):
+            raise ValueError(f"a pixel's reset is soft or hard, not {self.reset!r}")
+
     def __call__(self, frames: Iterable[NDArray[np.floating[Any]]], view: int = 0) -> NDArray[np.uint8]:
         """Spikes [T, H, W] of the sharp frames [H, W] (intensities in [0, 1]).
 
         ``view`` picks an independent stream of noise; the pixels' gains stay those of the sensor.
         """
+        spikes = list(self.stream(frames, view))
+        if not spikes:
+            raise ValueError("no frames to simulate")
+        return np.stack(spikes)
+
+    def stream(self, frames: Iterable[NDArray[np.floating[Any]]], view: int = 0) -> Iterator[NDArray[np.uint8]]:
+        """The same spikes a frame [H, W] at a time, for recordings longer than memory."""
         fixed = np.random.default_rng([self.seed, 0])
         rng = np.random.default_rng([self.seed, 1, view])
-        spikes: list[NDArray[np.uint8]] = []
         charge = gains = next_spurious = None
         for t, frame in enumerate(frames):
             light = np.asarray(frame, np.float64)
+            if light.ndim != 2 or not np.isfinite(light).all() or light.min() < 0:
+                raise ValueError(f"frame {t}: expected finite intensities [H, W] of at least 0")
+            if charge is not None and charge.shape != light.shape:
+                raise ValueError(f"frame {t}: {light.shape[1]}x{light.shape[0]} pixels, unlike those before it")
             if charge is None or gains is None:
                 variation = 1 + self.gain_sigma * fixed.standard_normal(light.shape)
                 gains = self.gain * np.clip(variation, 0.05, None)
@@ -104,15 +140,12 @@ class Simulator:
                 step = rng.poisson(step * self.shot_photons) / self.shot_photons
             charge = charge + step
             fired = charge >= 1
-            charge = np.where(fired, charge - 1 if self.reset == "soft" else 0.0, charge)
+            charge = np.where(fired, charge - np.floor(charge) if self.reset == "soft" else 0.0, charge)
             if next_spurious is not None:
                 noisy = next_spurious <= t
                 fired |= noisy
                 next_spurious = np.where(noisy, next_spurious + self._gaps(rng, light.shape), next_spurious)
-            spikes.append(fired.astype(np.uint8))
-        if not spikes:
-            raise ValueError("no frames to simulate")
-        return np.stack(spikes)
+            yield fired.astype(np.uint8)
 
     def _gaps(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         assert self.spurious_gap is not None

@@ -9,10 +9,12 @@ array of zeros and ones.
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ from spike.window import WindowSpec
 from utils.io import atomic_write
 
 BitOrder = Literal["little", "big"]
+
+# Pixels x frames unpacked at a time: some megabytes, however large the stream.
+_BLOCK = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,15 @@ class Layout:
     flip: bool = True
     stored_width: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.bit_order not in get_args(BitOrder):
+            raise ValueError(f"a bit order is {' or '.join(get_args(BitOrder))}, not {self.bit_order!r}")
+
     def bytes_per_frame(self, height: int, width: int) -> int:
         """Stored bytes of one frame; rows follow each other bit by bit."""
-        stored = self.stored_width or width
+        if height < 1 or width < 1:
+            raise ValueError(f"a frame has at least one pixel, not {width}x{height}")
+        stored = width if self.stored_width is None else self.stored_width
         if stored < width:
             raise ValueError(f"a stored width of {stored} pixels cannot hold {width} used ones")
         if height * stored % 8:
@@ -57,14 +68,19 @@ COMMON_SIZES = (
 )
 
 
-def _fitting_sizes(size: int) -> str:
-    """The common sensor sizes whose frames divide a file of ``size`` bytes, as the end of a sentence."""
+def _fitting_sizes(size: int, height: int, width: int) -> str:
+    """Sizes whose frames divide a file of ``size`` bytes, as the end of a sentence.
+
+    The size asked for with padded columns, and the sensors in the field.
+    """
+    padded = {-(-width // multiple) * multiple for multiple in (8, 16, 32, 64, 128)}
+    sizes = [(width, height, stored) for stored in sorted(padded) if height * stored % 8 == 0]
     fits = []
-    for width, height, stored in COMMON_SIZES:
-        frames, rest = divmod(size, height * stored // 8)
+    for used, rows, stored in dict.fromkeys([*sizes, *COMMON_SIZES]):
+        frames, rest = divmod(size, rows * stored // 8)
         if frames and not rest:
-            padded = f" stored {stored} wide" if stored != width else ""
-            fits.append(f"{width}x{height}{padded} ({frames} frames)")
+            wide = f" stored {stored} wide" if stored != used else ""
+            fits.append(f"{used}x{rows}{wide} ({frames} frames)")
     return f"; it would fit {', '.join(fits)}" if fits else ""
 
 
@@ -106,13 +122,14 @@ class SpikeStream:
             stream = cls.from_array(_read_array(path), str(path))
             if (height or stream.height, width or stream.width) != (stream.height, stream.width):
                 raise ValueError(
-                    f"{path}: frames of {stream.width}x{stream.height} pixels, expected {width}x{height}"
+                    f"{path}: frames of {stream.width}x{stream.height} pixels, "
+                    f"expected {width or stream.width}x{height or stream.height}"
                 )
             return stream
         if height is None or width is None:
             raise ValueError(f"{path}: a .dat does not say its size; give height and width")
-        layout = Layout(bit_order, flip, stored_width)
         try:
+            layout = Layout(bit_order, flip, stored_width)
             frame = layout.bytes_per_frame(height, width)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
@@ -121,7 +138,7 @@ class SpikeStream:
         if rest or not frames:
             raise ValueError(
                 f"{path}: {size} bytes are no whole number of {width}x{height} frames "
-                f"({frame} bytes each){_fitting_sizes(size)}"
+                f"({frame} bytes each){_fitting_sizes(size, height, width)}"
             )
         packed = np.memmap(path, np.uint8, "r", shape=(frames, frame))
         return cls(packed, height, width, layout, str(path))
@@ -171,36 +188,37 @@ class SpikeStream:
         """Frames in the stream."""
         return len(self)
 
-    def blocks(self, frames: int = 64) -> Iterator[NDArray[np.uint8]]:
-        """The whole stream, ``frames`` unpacked frames [<= frames, H, W] at a time."""
-        for start in range(0, len(self), frames):
-            yield self.unpack(start, min(start + frames, len(self)))
-
-    def count(self, start: int = 0, stop: int | None = None, chunk: int = 256) -> NDArray[np.int64]:
-        """Spikes of every pixel [H, W] between two frames, unpacking ``chunk`` frames at a time."""
-        total = np.zeros((self.height, self.width), np.int64)
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """The frames between two, as many [<= n, H, W] unpacked at a time as fit some megabytes."""
         last = len(self) if stop is None else stop
-        for first in range(start, last, chunk):
-            total += self.unpack(first, min(first + chunk, last)).sum(0, dtype=np.int64)
+        step = max(_BLOCK // (self.height * self.width), 1)
+        for first in range(start, last, step):
+            yield self.unpack(first, min(first + step, last))
+
+    def count(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """Spikes of every pixel [H, W] between two frames, in constant memory."""
+        total = np.zeros((self.height, self.width), np.int64)
+        for block in self.blocks(start, stop):
+            total += block.sum(0, dtype=np.int64)
         return total
 
 
 def _read_array(path: Path) -> NDArray[np.generic]:
     try:
-        # A .npy stays on disk while it is packed; an .npz ignores the mode.
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        names = loaded.files
-        if len(names) != 1:
-            raise ValueError(f"{len(names)} arrays ({', '.join(names)}) where one was expected")
-        return np.asarray(loaded[names[0]])
-    except (OSError, ValueError, EOFError) as error:
+        if path.suffix == ".npy":
+            # Stays on disk while it is packed.
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as loaded:
+            names = loaded.files
+            if len(names) != 1:
+                raise ValueError(f"{len(names)} arrays ({', '.join(names)}) where one was expected")
+            return np.asarray(loaded[names[0]])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a readable array of spikes ({error})") from None
 
 
 def _blocks(spikes: NDArray[np.generic], frames: int = 64) -> Iterator[tuple[int, NDArray[np.generic]]]:
-    """A stream's frames a few at a time, with the number of the first."""
+    """An array's frames a few at a time, with the number of the first."""
     for start in range(0, len(spikes), frames):
         yield start, np.asarray(spikes[start : start + frames])
 
@@ -215,7 +233,10 @@ def write_dat(
     """Write spikes [T, H, W] (zeros and ones), or another stream, as ``.dat``; padded columns are zero."""
     stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
     stored = stored_width or stream.width
-    Layout(bit_order, flip, stored_width).bytes_per_frame(stream.height, stream.width)
+    try:
+        Layout(bit_order, flip, stored_width).bytes_per_frame(stream.height, stream.width)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     with atomic_write(path, "wb") as file:
         for block in stream.blocks():
             rows = np.pad(block, ((0, 0), (0, 0), (0, stored - stream.width)))
@@ -224,17 +245,24 @@ def write_dat(
 
 
 def write_array(path: str | os.PathLike[str], spikes: NDArray[np.generic] | SpikeStream) -> None:
-    """Write spikes [T, H, W] as ``.npy`` (a block of frames at a time) or ``.npz`` (compressed, in one go)."""
+    """Write spikes [T, H, W] as ``.npy`` or ``.npz`` (compressed), a block of frames at a time."""
     stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
     kind = Path(path).suffix
     if kind not in (".npy", ".npz"):
         raise ValueError(f"{path}: an array of spikes is a .npy or .npz file")
     with atomic_write(path, "wb") as file:
-        if kind == ".npz":
-            np.savez_compressed(file, spikes=stream.unpack(0, len(stream)))
+        if kind == ".npy":
+            _write_npy(file, stream)
             return
-        shape = (len(stream), stream.height, stream.width)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in stream.blocks():
-            file.write(block.tobytes())
+        with (
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open("spikes.npy", "w", force_zip64=True) as member,
+        ):
+            _write_npy(member, stream)
+
+
+def _write_npy(file: IO[bytes], stream: SpikeStream) -> None:
+    shape = (len(stream), stream.height, stream.width)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    for block in stream.blocks():
+        file.write(block.tobytes())

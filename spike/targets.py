@@ -8,7 +8,7 @@ differenced over the window, which removes most of that error at no cost in ligh
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ _MISSED_SPURIOUS = 0.3
 
 def tfp(spikes: NDArray[np.uint8] | Tensor, start: int, stop: int) -> Tensor:
     """Texture from playback: firing rate [H, W] counted over the frames [start, stop) of [T, H, W]."""
+    if not 0 <= start < stop <= len(spikes):
+        raise ValueError(f"frames {start} to {stop} lie outside the stream's {len(spikes)} frames")
     return torch.as_tensor(spikes[start:stop]).float().mean(0)
 
 
@@ -64,6 +66,8 @@ def long_input(
     if len(context) != spec.context:
         raise ValueError(f"the long input needs {spec.context} frames, not {len(context)}")
     middle = spec.context // 2
+    if grouping not in get_args(Grouping):
+        raise ValueError(f"the long input groups frames {' or '.join(get_args(Grouping))}, not {grouping!r}")
     rest = torch.cat([context[:middle], context[middle + 1 :]]).float()
     if grouping == "adjacent":
         return rest.unflatten(0, (spec.long_channels, spec.long_group)).sum(1)
@@ -75,6 +79,8 @@ def short_windows(spikes: NDArray[np.uint8] | Tensor, spec: WindowSpec) -> Tenso
     context = torch.as_tensor(spikes)
     if len(context) != spec.context:
         raise ValueError(f"the short windows need {spec.context} frames, not {len(context)}")
+    if spec.subframes == 1:
+        return context[slice(*spec.window(0, spec.short))][None]
     return context.unfold(0, spec.short, spec.stride).permute(0, 3, 1, 2)
 
 
@@ -121,6 +127,7 @@ class Targets:
             )
         if mode not in ("counting", "timing"):
             raise ValueError(f"targets are by counting or timing, not {mode!r}")
+        sensor.check_size(*spikes.shape[1:])
         self.spec = spec
         self.sensor = sensor
         self.mode = mode
@@ -131,7 +138,8 @@ class Targets:
             self._charge = torch.from_numpy(frame_charge(spikes, self.spurious_rate))  # [H * W, T]
         else:
             self.spurious_rate = sensor.spurious_rate
-            totals = torch.as_tensor(spikes).cumsum(0, dtype=torch.int16)
+            kind = torch.int16 if len(spikes) <= torch.iinfo(torch.int16).max else torch.int32
+            totals = torch.as_tensor(spikes).cumsum(0, dtype=kind)
             self._totals = torch.cat([totals.new_zeros(1, *totals.shape[1:]), totals])
 
     def mean(self, start: int, stop: int) -> Tensor:
@@ -172,7 +180,8 @@ class Targets:
             hard = 4 / (3 * width**2) * rate.square()  # two ends, each between two independent spikes
             weights = _window_weights(width + 4 * smoothing + 4, *_centred(width, smoothing), smoothing)
             soft = float(np.square(np.diff(weights)).sum()) * rate
-            variance = torch.minimum(hard, soft) / 12 + _MISSED_SPURIOUS * self.spurious_rate / width
+            spread = float(np.square(weights).sum())  # 1 / width of a hard window
+            variance = torch.minimum(hard, soft) / 12 + _MISSED_SPURIOUS * self.spurious_rate * spread
         return variance / self._gain().square()
 
     def _gain(self) -> Tensor:

@@ -4,6 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# How far beyond a refused value another is looked for.
+_REACH = 200
+
+
+def _fault(numbers: tuple[int, ...]) -> tuple[int, str] | None:
+    """Which of exposure, short, subframes and long_group does not fit the others, and why; None where all do."""
+    exposure, short, subframes, long_group = numbers
+    if subframes < 1 or subframes % 2 == 0:
+        return 2, f"the number of sub-frames must be odd (one is the middle), not {subframes}"
+    if short < 1 or short % 2 == 0:
+        return 1, f"the short window must be odd (centred on a frame), not {short}"
+    if long_group < 1:
+        return 3, f"the long input sums at least 1 frame into one, not {long_group}"
+    # A single sub-frame still needs a middle frame, so its exposure grows by two.
+    if exposure < subframes or (exposure - 1) % max(subframes - 1, 2):
+        return 0, f"an exposure of {exposure} frames cannot hold {subframes} evenly spaced sub-frames"
+    if (exposure + short - 2) % long_group:
+        context = exposure + short - 1
+        return 1, (
+            f"a short window of {short} frames makes a context of {context}, which without its middle does not "
+            f"split into groups of {long_group}"
+        )
+    return None
+
 
 @dataclass(frozen=True)
 class WindowSpec:
@@ -24,22 +48,15 @@ class WindowSpec:
     long_group: int = 4
 
     def __post_init__(self) -> None:
-        if self.subframes < 1 or self.subframes % 2 == 0:
-            raise ValueError(f"the number of sub-frames must be odd (one is the middle), not {self.subframes}")
-        if self.short < 1 or self.short % 2 == 0:
-            raise ValueError(f"the short window must be odd (centred on a frame), not {self.short}")
-        gaps = max(self.subframes - 1, 1)
-        if self.exposure < self.subframes or (self.exposure - 1) % gaps:
-            below = max((self.exposure - 1) // gaps, 1) * gaps + 1
-            raise ValueError(
-                f"an exposure of {self.exposure} frames cannot hold {self.subframes} evenly spaced "
-                f"sub-frames; {below} or {below + gaps} frames would"
-            )
-        if (self.context - 1) % self.long_group:
-            raise ValueError(
-                f"a context of {self.context} frames without its middle does not split into groups of "
-                f"{self.long_group}; choose exposure + short - 2 divisible by {self.long_group}"
-            )
+        numbers = (self.exposure, self.short, self.subframes, self.long_group)
+        found = _fault(numbers)
+        if found is None:
+            return
+        culprit, sentence = found
+        value = numbers[culprit]
+        near = sorted(range(1, 2 * abs(value) + _REACH), key=lambda v: abs(v - value))
+        fits = [v for v in near if _fault((*numbers[:culprit], v, *numbers[culprit + 1 :])) is None][:2]
+        raise ValueError(sentence + (f"; {' or '.join(map(str, sorted(fits)))} would do" if fits else ""))
 
     @property
     def half(self) -> int:

@@ -1,0 +1,104 @@
+"""Calibration from a dark recording and a flat field, and its files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from spike import SensorModel, Simulator, SpikeStream, calibrate, load_sensor, save_sensor
+
+SIZE = (24, 30)
+
+
+def record(level, frames=1500, view=0, **faults):
+    simulator = Simulator(seed=4, **({"gain": 0.4, "gain_sigma": 0.05, "dark_rate": 0.006} | faults))
+    return SpikeStream.from_array(simulator([np.full(SIZE, level)] * frames, view), f"level{level}")
+
+
+def test_gain_and_dark_rate_are_found():
+    sensor = calibrate(record(0.0), record(0.8, view=1), level=0.8)
+    assert sensor.gain == pytest.approx(0.4, rel=0.02)
+    assert sensor.dark_rate == pytest.approx(0.006, abs=5e-4)
+    assert sensor.spurious_rate == 0
+    assert sensor.gain_map is not None and sensor.dark_map is not None
+    assert sensor.gain_map.shape == sensor.dark_map.shape == SIZE
+    true_gain = record(1.0, view=2).count() / 1500 - 0.006
+    error = sensor.gain_map * sensor.gain - torch.from_numpy(true_gain)
+    assert float(error.std()) < 0.1 * float(np.std(true_gain))
+
+
+def test_spurious_spikes_are_told_from_dark_current():
+    faults = {"spurious_gap": (140, 50)}
+    sensor = calibrate(record(0.0, **faults), record(0.8, view=1, **faults), level=0.8)
+    assert sensor.spurious_rate == pytest.approx(1 / 140, rel=0.5)
+    assert sensor.dark_rate + sensor.spurious_rate == pytest.approx(0.006 + 1 / 140, rel=0.1)
+    assert sensor.gain == pytest.approx(0.4, rel=0.02)
+
+
+def test_either_recording_alone():
+    dark = calibrate(record(0.0), None)
+    assert (dark.gain, dark.gain_map) == (1.0, None) and dark.dark_rate == pytest.approx(0.006, abs=5e-4)
+    flat = calibrate(None, record(1.0, dark_rate=0.0))
+    assert flat.dark_map is None and flat.dark_rate == 0 and flat.gain == pytest.approx(0.4, rel=0.02)
+
+
+def test_hot_and_dead_pixels_do_not_set_the_scale():
+    spikes = record(0.8).unpack(0, 1500)
+    spikes[:, 0, 0], spikes[:, 0, 1] = 1, 0
+    sensor = calibrate(None, SpikeStream.from_array(spikes), level=0.8)
+    assert sensor.gain == pytest.approx(0.4 + 0.006 / 0.8, rel=0.02)
+    assert sensor.gain_map is not None
+    assert float(sensor.gain_map[0, 0]) > 2 and float(sensor.gain_map[0, 1]) == pytest.approx(1e-3)
+
+
+def test_impossible_calibrations():
+    small = SpikeStream.from_array(np.zeros((5, 4, 4), np.uint8), "small")
+    with pytest.raises(ValueError, match="a dark recording, a flat field, or both"):
+        calibrate(None, None)
+    with pytest.raises(ValueError, match=r"differ in size: small 4x4 and level0\.8 30x24"):
+        calibrate(small, record(0.8, 5))
+    with pytest.raises(ValueError, match="positive intensity, not 0"):
+        calibrate(small, None, level=0)
+    with pytest.raises(ValueError, match=r"level0\.0: the flat field is no brighter than the dark"):
+        calibrate(record(0.0, 300), record(0.0, 300, view=1))
+
+
+def test_files_read_back(tmp_path):
+    sensor = SensorModel(0.4, 0.01, 0.002, torch.rand(3, 4) + 0.5, torch.rand(3, 4) * 0.1)
+    save_sensor(tmp_path / "sensor.json", sensor)
+    loaded = load_sensor(tmp_path / "sensor.json")
+    assert loaded.to_dict() == sensor.to_dict()
+    assert torch.equal(loaded.gain_map, sensor.gain_map) and torch.equal(loaded.dark_map, sensor.dark_map)
+    assert {p.name for p in tmp_path.iterdir()} == {"sensor.json", "sensor_gain_map.npy", "sensor_dark_map.npy"}
+    save_sensor(tmp_path / "plain.json", SensorModel(0.3))
+    assert load_sensor(tmp_path / "plain.json") == SensorModel(0.3)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "not a readable sensor file"),
+        ("[1]", "expected an object"),
+        ('{"gane": 1}', "expected an object with any of gain"),
+        ('{"gain": "1"}', "gain is '1', expected a number"),
+        ('{"gain": true}', "gain is True, expected a number"),
+        ('{"gain": -1}', "gain must be positive"),
+        ('{"gain_map": "missing.npy"}', "not a readable sensor map"),
+        ('{"gain_map": "../other/map.npy"}', "is no file name"),
+        ('{"gain_map": 3}', "is no file name"),
+    ],
+)
+def test_broken_sensor_files(tmp_path, content, expected):
+    (tmp_path / "sensor.json").write_text(content)
+    with pytest.raises(ValueError, match=expected) as error:
+        load_sensor(tmp_path / "sensor.json")
+    assert str(tmp_path) in str(error.value)
+
+
+def test_broken_maps(tmp_path):
+    for name, values in (("nan.npy", np.full((2, 2), np.nan)), ("flat.npy", np.ones(3))):
+        np.save(tmp_path / name, values)
+        (tmp_path / "sensor.json").write_text(json.dumps({"dark_map": name}))
+        with pytest.raises(ValueError, match=rf"{name}: expected a map \[H, W\] of finite numbers"):
+            load_sensor(tmp_path / "sensor.json")
