@@ -12,7 +12,8 @@ import argparse
 import json
 import re
 import sys
-from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,31 @@ from utils.trajectory_metrics import trajectory_errors
 
 METHODS = {"renders": "Gaussians", "recon": "Recon-Net", "tfp": "TFP (short)", "long": "long exposure"}
 PROTOCOLS = {"train": "deblurring", "test": "held out"}
-_SUBFRAME = re.compile(r"(.*)_(\d\d)")
+Rows = dict[str, dict[str, float]]  # measured values by picture name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a picture's name says: its view, and its sub-frame where it is not the middle of the exposure's own."""
+
+    name: str
+    view: str
+    subframe: int | None
+
+    @classmethod
+    def of(cls, name: str, views: Collection[str], names: Collection[str]) -> Picture:
+        """``VVV_MM`` is a sub-frame where ``VVV`` is a view's or a picture's name and the whole is no view's."""
+        match = re.fullmatch(r"(.+)_(\d{2,})", name)
+        if name in views or match is None or not (match[1] in views or match[1] in names):
+            return cls(name, name, None)
+        return cls(name, match[1], int(match[2]))
+
+
+def pictures_in(folder: Path, cameras: list[dict[str, Any]]) -> list[Picture]:
+    """All pictures of an ``ours_N`` folder that have a true image, in the order of their names."""
+    names = sorted(path.stem for path in (folder / "gt").glob("*.png"))
+    views, known = {entry["name"] for entry in cameras}, set(names)
+    return [Picture.of(name, views, known) for name in names]
 
 
 def measure(image: Tensor, truth: Tensor, model: nn.Module | None) -> dict[str, float]:
@@ -54,59 +79,94 @@ def measure(image: Tensor, truth: Tensor, model: nn.Module | None) -> dict[str, 
     return values
 
 
-def measure_folder(folder: Path, model: nn.Module | None, quiet: bool) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics by method and picture name of one ``ours_N`` folder."""
-    table: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
-    truths = sorted((folder / "gt").glob("*.png"))
-    for path in tqdm(truths, desc=f"Measuring {folder.parent.name}", disable=quiet):
-        truth = load_image(path, channels=None)[None]
+def measure_folder(
+    folder: Path, pictures: list[Picture], model: nn.Module | None, reversed_views: dict[str, int], quiet: bool
+) -> dict[str, Rows]:
+    """Metrics by method and picture name of one ``ours_N`` folder.
+
+    Args:
+        reversed_views: views whose recovered trajectory runs backwards in time, with their number of
+            sub-frames.  Their renders are compared with the truth in reverse (``PSNR``), and as they are
+            (``PSNR_as_recovered``); the middle of an exposure is the same in both.  Recon-Net's frames
+            come with the spikes' own time.
+    """
+    table: dict[str, Rows] = {kind: {} for kind in METHODS}
+    for picture in tqdm(pictures, desc=f"Measuring {folder.parent.name}", disable=quiet):
+        truth = load_image(folder / "gt" / f"{picture.name}.png", channels=None)[None]
         # LPIPS is the costly one: of the middle of each exposure only.
-        at_middle = model if _SUBFRAME.fullmatch(path.stem) is None or path.stem.startswith("novel_") else None
-        for kind in METHODS:
-            file = folder / kind / path.name
-            if file.exists():
-                image = load_image(file, channels=truth.shape[1])[None]
-                table[kind][path.stem] = measure(image, truth, at_middle)
-    return table
+        network = model if picture.subframe is None else None
+        for kind, rows in table.items():
+            file = folder / kind / f"{picture.name}.png"
+            if not file.exists():
+                continue
+            image = load_image(file, channels=truth.shape[1])[None]
+            backwards = picture.subframe is not None and kind == "renders" and picture.view in reversed_views
+            if not backwards:
+                rows[picture.name] = measure(image, truth, network)
+                continue
+            opposite = reversed_views[picture.view] - 1 - int(picture.subframe or 0)
+            other = folder / kind / f"{picture.view}_{opposite:02d}.png"
+            if other.exists():
+                rows[picture.name] = measure(load_image(other, channels=truth.shape[1])[None], truth, network)
+                rows[picture.name]["PSNR_as_recovered"] = float(psnr(image, truth))
+    return {kind: rows for kind, rows in table.items() if rows}
 
 
-def summarise(rows: dict[str, dict[str, float]], split: str) -> dict[str, float]:
+def summarise(rows: Rows, pictures: list[Picture]) -> dict[str, float]:
     """Means over views at u = 0.5, and PSNR over all sub-frames where their truth exists."""
-    subframes = {n: r for n, r in rows.items() if split == "train" and _SUBFRAME.fullmatch(n)}
-    middle = {n: r for n, r in rows.items() if n not in subframes}
-    keys = next(iter(middle.values()), {})
-    means = {key: float(np.mean([row[key] for row in middle.values()])) for key in keys}
+    middle = [rows[p.name] for p in pictures if p.subframe is None and p.name in rows]
+    subframes = [rows[p.name] for p in pictures if p.subframe is not None and p.name in rows]
+    means = {key: float(np.mean([row[key] for row in middle])) for key in (middle[0] if middle else {})}
     if subframes:
-        means["PSNR_all_subframes"] = float(np.mean([row["PSNR"] for row in subframes.values()]))
+        means["PSNR_all_subframes"] = float(np.mean([row["PSNR"] for row in subframes]))
+        if any("PSNR_as_recovered" in row for row in subframes):
+            as_recovered = [row.get("PSNR_as_recovered", row["PSNR"]) for row in subframes]
+            means["PSNR_all_subframes_as_recovered"] = float(np.mean(as_recovered))
     means["views"] = len(middle)
     return means
 
 
-def measure_trajectories(config: Config) -> dict[str, Any] | None:
-    """ATE, RPE and motion error of the training views, or None where the truth is unknown."""
-    scene = read_scene(config.data.source_path, config.data.transforms, config.data.eval, config.data.llffhold)
+def measure_trajectories(config: Config, cameras: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, str]:
+    """ATE, RPE and motion error of the training views; or None, and in a sentence why there are none."""
+    data = config.data
+    try:
+        scene = read_scene(data.source_path, data.transforms, data.eval, data.llffhold)
+    except ValueError as error:
+        return None, f"the scene cannot be read ({error})"
+    file = scene.root / "trajectory.json"
     if scene.truth is None:
-        return None
-    entries = [e for e in read_cameras(config.data.model_path) if e["split"] == "train" and e["name"] in scene.truth]
-    if not entries:
-        return None
-    truth = np.stack([scene.truth[e["name"]].numpy() for e in entries])
-    estimate = np.array([e["w2c"] for e in entries])
-    if estimate.shape != truth.shape:
-        return None
-    errors = trajectory_errors(estimate, truth)
+        return None, f"there is no {file}"
+    entries = [entry for entry in cameras if entry["split"] == "train"]
+    unknown = [entry["name"] for entry in entries if entry["name"] not in scene.truth]
+    if unknown or not entries:
+        return None, f"{file} lacks {len(unknown)} of {len(entries)} training views ({', '.join(unknown[:3])})"
+    truth = [scene.truth[entry["name"]].numpy() for entry in entries]
+    estimate = [np.array(entry["w2c"]) for entry in entries]
+    for entry, ours, theirs in zip(entries, estimate, truth, strict=True):
+        if ours.shape != theirs.shape:
+            return None, (
+                f"{file} has {len(theirs)} sub-frames of view {entry['name']} and the model {len(ours)}; "
+                "train with the --subframes of the truth"
+            )
+    if len({pose.shape for pose in truth}) > 1:
+        return None, f"{file} has different numbers of sub-frames for different views"
+    try:
+        errors = trajectory_errors(np.stack(estimate), np.stack(truth))
+    except ValueError as error:
+        return None, f"{file}: {error}"
     return {
         "ATE": errors.ate,
         "RPE_translation": errors.rpe_translation,
         "RPE_rotation_deg": errors.rpe_rotation,
         "motion_error": errors.motion,
-        "flipped_views": [entries[v]["name"] for v in errors.flipped],
-    }
+        "reversed_views": [entries[v]["name"] for v in errors.flipped],
+        "subframes": estimate[0].shape[0],
+    }, ""
 
 
-def picture(folder: Path, table: dict[str, dict[str, dict[str, float]]]) -> np.ndarray | None:
-    """The comparison picture of up to three training views."""
-    names = [p.stem for p in sorted((folder / "gt").glob("*.png")) if _SUBFRAME.fullmatch(p.stem) is None]
+def comparison(folder: Path, pictures: list[Picture], table: dict[str, Rows]) -> np.ndarray | None:
+    """The comparison picture of up to three views."""
+    names = [p.name for p in pictures if p.subframe is None]
     if not names:
         return None
     columns = {"long": "long exposure", "tfp": "TFP", "recon": "Recon-Net", "renders": "Gaussians", "gt": "truth"}
@@ -118,34 +178,47 @@ def picture(folder: Path, table: dict[str, dict[str, dict[str, float]]]) -> np.n
             file = folder / kind / f"{names[i]}.png"
             image = load_image(file, channels=None).permute(1, 2, 0).numpy() if file.exists() else None
             row[title] = None if image is None else (image[..., 0] if image.shape[-1] == 1 else image)
-            if kind in table and names[i] in table[kind]:
+            if names[i] in table.get(kind, {}):
                 note[title] = f"{table[kind][names[i]]['PSNR']:.1f} dB"
         rows.append(row)
         notes.append(note)
     return compose(rows, "truth", ["TFP", "Recon-Net", "Gaussians"], notes)
 
 
-def print_table(results: dict[str, Any], reason: str) -> None:
+def _cell(row: dict[str, float], key: str, width: int, digits: int) -> str:
+    return f"{row[key]:{width}.{digits}f}" if key in row else f"{'missing':>{width}}"
+
+
+def print_table(results: dict[str, Any]) -> None:
     """What was measured, for a person."""
     header = f"{'':<11} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7}"
     header += f" {'PSNR, gain':>11} {'all u':>7}"
     print(header + "\n" + "-" * len(header))
     for protocol in PROTOCOLS.values():
         for method, row in results.get(protocol, {}).items():
-            lpips = f"{row['LPIPS']:7.3f}" if "LPIPS" in row else "missing"
-            everywhere = f"{row['PSNR_all_subframes']:7.2f}" if "PSNR_all_subframes" in row else f"{'':>7}"
+            everywhere = _cell(row, "PSNR_all_subframes", 7, 2) if "PSNR_all_subframes" in row else f"{'':>7}"
             print(
-                f"{protocol:<11} {method:<14} {row['views']:>5} {row['PSNR']:7.2f} {row['SSIM']:7.4f} {lpips} "
-                f"{row['PSNR_gain']:11.2f} {everywhere}"
+                f"{protocol:<11} {method:<14} {row['views']:>5} {_cell(row, 'PSNR', 7, 2)} {_cell(row, 'SSIM', 7, 4)} "
+                f"{_cell(row, 'LPIPS', 7, 3)} {_cell(row, 'PSNR_gain', 11, 2)} {everywhere}"
             )
     path = results.get("trajectory")
-    if path:
+    if path is None:
+        print(f"trajectory  missing: {results['trajectory_missing']}")
+    else:
+        rpe, turn, motion = (path[key] for key in ("RPE_translation", "RPE_rotation_deg", "motion_error"))
         print(
-            f"trajectory  ATE {path['ATE']:.4f}, RPE {path['RPE_translation']:.4f} and "
-            f"{path['RPE_rotation_deg']:.3f} degrees a sub-frame, motion error {100 * path['motion_error']:.1f} %, "
-            f"{len(path['flipped_views'])} views reversed in time"
+            f"trajectory  ATE {path['ATE']:.4f}, "
+            + ("RPE missing, " if rpe is None else f"RPE {rpe:.4f} and {turn:.3f} degrees a sub-frame, ")
+            + ("motion error missing, " if motion is None else f"motion error {100 * motion:.1f} %, ")
+            + f"{len(path['reversed_views'])} views reversed in time"
         )
-    print(f"LPIPS: {reason}")
+        as_recovered = results.get("deblurring", {}).get("Gaussians", {}).get("PSNR_all_subframes_as_recovered")
+        if as_recovered is not None:
+            print(
+                "            'all u' compares the Gaussians of the reversed views with the truth in reverse; "
+                f"as recovered: {as_recovered:.2f} dB"
+            )
+    print(f"LPIPS: {results['LPIPS']}")
 
 
 def main() -> int:
@@ -163,31 +236,33 @@ def main() -> int:
     network, reason = load_lpips(args.lpips)
 
     results: dict[str, Any] = {"iteration": iteration, "LPIPS": reason}
+    cameras = read_cameras(model)
+    path, why = measure_trajectories(config, cameras)
+    results |= {"trajectory": path} if path is not None else {"trajectory_missing": why}
+    reversed_views = dict.fromkeys(path["reversed_views"], path["subframes"]) if path is not None else {}
     per_view: dict[str, Any] = {}
+    written = ["results.json", "per_view.json"]
     for split, protocol in PROTOCOLS.items():
         folder = model / split / f"ours_{iteration}"
-        if not (folder / "gt").is_dir():
+        pictures = pictures_in(folder, cameras)
+        if not pictures:
             continue
-        table = measure_folder(folder, network, args.quiet)
-        results[protocol] = {METHODS[kind]: summarise(rows, split) for kind, rows in table.items()}
+        table = measure_folder(folder, pictures, network, reversed_views if split == "train" else {}, args.quiet)
+        results[protocol] = {METHODS[kind]: summarise(rows, pictures) for kind, rows in table.items()}
         per_view[protocol] = {METHODS[kind]: rows for kind, rows in table.items()}
-        if split == "train":
-            drawn = picture(folder, table)
-            if drawn is not None:
-                save_image(model / "comparison.png", drawn)
-    if not per_view and not (model / "train").is_dir():
+        drawn = comparison(folder, pictures, table) if split == "train" else None
+        if drawn is not None:
+            save_image(model / "comparison.png", drawn)
+            written.append("comparison.png")
+    if not any((model / split / f"ours_{iteration}").is_dir() for split in PROTOCOLS):
         raise ValueError(f"{model}: no rendered pictures of iteration {iteration}; run render.py -m {model} first")
-    errors = measure_trajectories(config)
-    if errors is not None:
-        results["trajectory"] = errors
     for name, content in (("results.json", results), ("per_view.json", per_view)):
         with atomic_write(model / name, "w") as file:
             json.dump(content, file, indent=1)
     if not per_view:
         print(f"{model}: the scene has no sharp images, so there is nothing to compare the pictures with")
-    print_table(results, reason)
-    note = ", comparison.png" if (model / "comparison.png").exists() else ""
-    print(f"Written: {model}/results.json, per_view.json{note}")
+    print_table(results)
+    print(f"Written to {model}: {', '.join(written)}")
     return 0
 
 

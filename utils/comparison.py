@@ -20,8 +20,8 @@ def _panel(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint
 
 
 def _error_panel(image: NDArray[np.float32], truth: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    error = np.abs(image - truth)
-    error = error.mean(-1) if error.ndim == 3 else error
+    ours, theirs = (x[..., None] if x.ndim == 2 else x for x in (image, truth))  # either may have one channel
+    error = np.abs(ours - theirs).mean(-1)
     level = (error / ERROR_TOP * 255).clip(0, 255).astype(np.uint8)
     colored = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
     return np.asarray(cv2.resize(colored, size, interpolation=cv2.INTER_NEAREST), np.uint8)
@@ -44,8 +44,13 @@ def compose(
 
     Returns:
         picture [H, W, 3] in [0, 1].
+
+    Raises:
+        ValueError: no image at all.
     """
-    first = next(image for image in rows[0].values() if image is not None)
+    if not any(image is not None for row in rows for image in row.values()):
+        raise ValueError("a comparison needs at least one image")
+    first = next(image for row in rows for image in row.values() if image is not None)
     size = (width, round(width * first.shape[0] / first.shape[1]))
     gap, bar = 4, 26
     titles = list(rows[0]) + [f"error of {title}" for title in with_error]
