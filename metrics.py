@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from arguments import Config, add_model_arguments
 from arguments.command import guarded
+from report import METHODS, Run, write_report
 from scene.dataset import read_scene
 from scene.model_folder import find_iteration, read_cameras
 from utils.comparison import compose
@@ -32,7 +33,6 @@ from utils.io import atomic_write, load_image, save_image
 from utils.lpips_offline import load_lpips, lpips_distance
 from utils.trajectory_metrics import trajectory_errors
 
-METHODS = {"renders": "Gaussians", "recon": "Recon-Net", "tfp": "TFP (short)", "long": "long exposure"}
 PROTOCOLS = {"train": "deblurring", "test": "held out"}
 Rows = dict[str, dict[str, float]]  # measured values by picture name
 
@@ -126,41 +126,58 @@ def summarise(rows: Rows, pictures: list[Picture]) -> dict[str, float]:
     return means
 
 
-def measure_trajectories(config: Config, cameras: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, str]:
-    """ATE, RPE and motion error of the training views; or None, and in a sentence why there are none."""
+@dataclass(frozen=True)
+class Trajectories:
+    """Training views with their recovered and true poses [V, M, 4, 4]; without truth, ``why`` says what is amiss."""
+
+    names: list[str]
+    poses: np.ndarray | None
+    truth: np.ndarray | None = None
+    why: str = ""
+
+
+def read_trajectories(config: Config, cameras: list[dict[str, Any]]) -> Trajectories:
+    """Recovered poses of the training views, and the true ones where the scene has them."""
     data = config.data
+    entries = [entry for entry in cameras if entry["split"] == "train"]
+    names = [entry["name"] for entry in entries]
+    shapes = {np.shape(entry["w2c"]) for entry in entries}
+    if len(shapes) != 1:
+        return Trajectories(names, None, why="cameras.json has training views of different numbers of sub-frames")
+    poses = np.array([entry["w2c"] for entry in entries])
     try:
         scene = read_scene(data.source_path, data.transforms, data.eval, data.llffhold)
     except ValueError as error:
-        return None, f"the scene cannot be read ({error})"
+        return Trajectories(names, poses, why=f"the scene cannot be read ({error})")
     file = scene.root / "trajectory.json"
     if scene.truth is None:
-        return None, f"there is no {file}"
-    entries = [entry for entry in cameras if entry["split"] == "train"]
-    unknown = [entry["name"] for entry in entries if entry["name"] not in scene.truth]
-    if unknown or not entries:
-        return None, f"{file} lacks {len(unknown)} of {len(entries)} training views ({', '.join(unknown[:3])})"
-    truth = [scene.truth[entry["name"]].numpy() for entry in entries]
-    estimate = [np.array(entry["w2c"]) for entry in entries]
-    for entry, ours, theirs in zip(entries, estimate, truth, strict=True):
-        if ours.shape != theirs.shape:
-            return None, (
-                f"{file} has {len(theirs)} sub-frames of view {entry['name']} and the model {len(ours)}; "
-                "train with the --subframes of the truth"
-            )
-    if len({pose.shape for pose in truth}) > 1:
-        return None, f"{file} has different numbers of sub-frames for different views"
+        return Trajectories(names, poses, why=f"there is no {file}")
+    unknown = [name for name in names if name not in scene.truth]
+    if unknown:
+        why = f"{file} lacks {len(unknown)} of {len(names)} training views ({', '.join(unknown[:3])})"
+        return Trajectories(names, poses, why=why)
+    for name in names:
+        if len(scene.truth[name]) != poses.shape[1]:
+            why = f"{file} has {len(scene.truth[name])} sub-frames of view {name}, the model {poses.shape[1]}"
+            return Trajectories(names, poses, why=why)
+    return Trajectories(names, poses, np.stack([scene.truth[name].numpy() for name in names]))
+
+
+def measure_trajectories(found: Trajectories) -> tuple[dict[str, Any] | None, str]:
+    """ATE, RPE and motion error of the training views; or None, and why there are none."""
+    if found.poses is None or found.truth is None:
+        return None, found.why
     try:
-        errors = trajectory_errors(np.stack(estimate), np.stack(truth))
+        errors = trajectory_errors(found.poses, found.truth)
     except ValueError as error:
-        return None, f"{file}: {error}"
+        return None, str(error)
     return {
         "ATE": errors.ate,
         "RPE_translation": errors.rpe_translation,
         "RPE_rotation_deg": errors.rpe_rotation,
         "motion_error": errors.motion,
-        "reversed_views": [entries[v]["name"] for v in errors.flipped],
-        "subframes": estimate[0].shape[0],
+        "reversed_views": [found.names[v] for v in errors.flipped],
+        "subframes": found.poses.shape[1],
     }, ""
 
 
@@ -237,11 +254,13 @@ def main() -> int:
 
     results: dict[str, Any] = {"iteration": iteration, "LPIPS": reason}
     cameras = read_cameras(model)
-    path, why = measure_trajectories(config, cameras)
+    trajectories = read_trajectories(config, cameras)
+    path, why = measure_trajectories(trajectories)
     results |= {"trajectory": path} if path is not None else {"trajectory_missing": why}
     reversed_views = dict.fromkeys(path["reversed_views"], path["subframes"]) if path is not None else {}
     per_view: dict[str, Any] = {}
-    written = ["results.json", "per_view.json"]
+    written = ["results.json", "per_view.json", "report.html"]
+    shown: dict[str, tuple[str, list[str]]] = {}
     for split, protocol in PROTOCOLS.items():
         folder = model / split / f"ours_{iteration}"
         pictures = pictures_in(folder, cameras)
@@ -250,6 +269,7 @@ def main() -> int:
         table = measure_folder(folder, pictures, network, reversed_views if split == "train" else {}, args.quiet)
         results[protocol] = {METHODS[kind]: summarise(rows, pictures) for kind, rows in table.items()}
         per_view[protocol] = {METHODS[kind]: rows for kind, rows in table.items()}
+        shown[protocol] = split, [picture.name for picture in pictures if picture.subframe is None]
         drawn = comparison(folder, pictures, table) if split == "train" else None
         if drawn is not None:
             save_image(model / "comparison.png", drawn)
@@ -259,6 +279,10 @@ def main() -> int:
     for name, content in (("results.json", results), ("per_view.json", per_view)):
         with atomic_write(model / name, "w") as file:
             json.dump(content, file, indent=1)
+    truth = trajectories.truth if path is not None else None
+    write_report(
+        Run(model, iteration, results, per_view, shown, trajectories.names, trajectories.poses, truth)
+    )
     if not per_view:
         print(f"{model}: the scene has no sharp images, so there is nothing to compare the pictures with")
     print_table(results)

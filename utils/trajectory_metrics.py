@@ -90,27 +90,18 @@ def trajectory_errors(estimate: Array, truth: Array) -> TrajectoryErrors:
         raise ValueError(f"expected poses [V, M, 4, 4] of one shape, not {estimate.shape} and {truth.shape}")
     if not (np.isfinite(estimate).all() and np.isfinite(truth).all()):
         raise ValueError("trajectories have NaN or infinite poses")
+    aligned, flipped, scale = align(estimate, truth)
     truth = truth.astype(np.float64)
-    # What the centres leave open (views on a line, or a single one) the cameras' orientations decide.
-    estimate = _turned(estimate.astype(np.float64), _orientation(estimate, truth))
-    flipped = _reversed(estimate, truth)
-    estimate[flipped] = estimate[flipped, ::-1]
-    found, true_centres = centres(estimate), centres(truth)
-    scale, rotation, translation = umeyama(found.reshape(-1, 3), true_centres.reshape(-1, 3))
-    aligned = scale * found @ rotation.T + translation
-    ate = float(np.sqrt(((aligned - true_centres) ** 2).sum(-1).mean()))
+    true_centres, offset = centres(truth), centres(aligned) - centres(truth)
+    ate = float(np.sqrt((offset**2).sum(-1).mean()))
     if estimate.shape[1] < 2:
         return TrajectoryErrors(ate, None, None, None, flipped, scale)
-    turned = _turned(estimate, rotation)
-    turned[..., :3, 3] = -np.einsum("...ij,...j->...i", turned[..., :3, :3], aligned)
-    step = turned[:, 1:] @ np.linalg.inv(turned[:, :-1])
+    step = aligned[:, 1:] @ np.linalg.inv(aligned[:, :-1])
     true_step = truth[:, 1:] @ np.linalg.inv(truth[:, :-1])
     error = np.linalg.inv(true_step) @ step
     angle = Rotation.from_matrix(error[..., :3, :3].reshape(-1, 3, 3)).magnitude()
-    displacement = aligned[:, -1] - aligned[:, 0]
-    true_displacement = true_centres[:, -1] - true_centres[:, 0]
-    moved = float(np.linalg.norm(true_displacement, axis=-1).mean())
-    missed = float(np.linalg.norm(displacement - true_displacement, axis=-1).mean())
+    moved = float(np.linalg.norm(true_centres[:, -1] - true_centres[:, 0], axis=-1).mean())
+    missed = float(np.linalg.norm(offset[:, -1] - offset[:, 0], axis=-1).mean())
     return TrajectoryErrors(
         ate,
         float(np.sqrt((error[..., :3, 3] ** 2).sum(-1).mean())),
@@ -119,6 +110,25 @@ def trajectory_errors(estimate: Array, truth: Array) -> TrajectoryErrors:
         flipped,
         scale,
     )
+
+
+def align(estimate: Array, truth: Array) -> tuple[Array, list[int], float]:
+    """Bring recovered poses into the true ones' world and direction of time, both [V, M, 4, 4].
+
+    Returns:
+        poses [V, M, 4, 4] after the best Sim(3) of all centres, the views that were reversed, and the scale.
+    """
+    truth = truth.astype(np.float64)
+    # What the centres leave open (views on a line, or a single one) the cameras' orientations decide.
+    estimate = _turned(estimate.astype(np.float64), _orientation(estimate, truth))
+    flipped = _reversed(estimate, truth)
+    estimate[flipped] = estimate[flipped, ::-1]
+    found = centres(estimate)
+    scale, rotation, translation = umeyama(found.reshape(-1, 3), centres(truth).reshape(-1, 3))
+    aligned = _turned(estimate, rotation)
+    moved = scale * found @ rotation.T + translation
+    aligned[..., :3, 3] = -np.einsum("...ij,...j->...i", aligned[..., :3, :3], moved)
+    return aligned, flipped, scale
 
 
 def _middle(values: Array) -> Array:
