@@ -125,7 +125,10 @@ def labelled(image: Image, text: str) -> Image:
     """The picture with a word in its lower left corner."""
     drawn = (image.clip(0, 1) * 255).round().astype(np.uint8)
     size = max(0.35, image.shape[0] / 700)
-    at = (6, image.shape[0] - 7)
-    for level, width in ((0, 3), (255, 1)):
-        cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (level, level, level), width, cv2.LINE_AA)
+    x, y = 7, image.shape[0] - 8
+    # Black around white by shifting: the letters' places depend on their thickness.
+    for level, shifts in ((0, [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]), (255, [(0, 0)])):
+        for i, j in shifts:
+            at, color = (x + i, y + j), (level, level, level)
+            cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, color, 1, cv2.LINE_AA)
     return (drawn / np.float32(255)).astype(np.float32)

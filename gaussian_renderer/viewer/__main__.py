@@ -1,0 +1,115 @@
+"""Look at a trained model, or at anybody's 3DGS PLY, in the browser.
+
+    python -m gaussian_renderer.viewer -m output/tanabata
+    python -m gaussian_renderer.viewer --ply scene.ply
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from arguments import Config, add_model_arguments
+from arguments.command import guarded
+from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.paths import SavedView, look_at, read_views
+from gaussian_renderer.pictures import Drawing
+from gaussian_renderer.viewer import Canvas, SavedPictures, Viewer
+from scene.dataset import read_scene
+from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.model_folder import find_iteration, iteration_folder
+from utils.device import pick_device, use_threads
+from utils.export import read_splat
+from utils.ply import is_antialiased, read_gaussian_ply
+
+
+def load_gaussians(path: Path) -> tuple[GaussianModel, bool]:
+    """Gaussians of a .ply or .splat, with one channel where all three are equal, and whether antialiased."""
+    splat = path.suffix.lower() == ".splat"
+    params = read_splat(path) if splat else read_gaussian_ply(path)
+    mono = all(bool((x == x[..., :1]).all()) for x in (params.sh0, params.shN))
+    raw = {name: getattr(params, name) for name in PARAMETERS}
+    if mono:
+        raw |= {name: raw[name][..., :1].contiguous() for name in ("sh0", "shN")}
+    model = GaussianModel(raw, sh_degree=round((params.shN.shape[1] + 1) ** 0.5) - 1)
+    return model, not splat and is_antialiased(path)
+
+
+def surrounding_view(gaussians: GaussianModel) -> SavedView:
+    """A camera that sees most of the Gaussians of a file without cameras (3DGS's y axis points down)."""
+    means = gaussians.means.detach()
+    middle = means.median(dim=0).values
+    radius = float((means - middle).norm(dim=-1).quantile(0.7)) if len(means) < 1_000_000 else 1.0
+    eye = middle - torch.tensor([0.0, 0.3, 1.0]) * max(2 * radius, 1e-3)
+    w2c = look_at(eye[None].double().numpy(), middle.double().numpy(), torch.tensor([0.0, -1.0, 0.0]).numpy())
+    k = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    return SavedView("start", "train", 640, 480, k, torch.tensor([0.5]), torch.as_tensor(w2c, dtype=torch.float32))
+
+
+def initial_poses(config: Config, views: list[SavedView]) -> tuple[Tensor | None, str]:
+    """Poses [V, 4, 4] that training started from, or why there are none."""
+    data = config.data
+    try:
+        scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
+    except ValueError as error:
+        return None, f"without the initial poses: {error}"
+    known = {view.camera.name: view.camera.w2c for view in scene.train}
+    train = [view for view in views if view.split == "train"]
+    if not all(view.name in known for view in train):
+        return None, f"without the initial poses: {data.source_path} has other views"
+    return torch.stack([known[view.name] for view in train]), ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m gaussian_renderer.viewer", description="Look at a trained model in the browser."
+    )
+    add_model_arguments(parser)
+    parser.add_argument("--iteration", type=int, help="saved iteration to show (default: the newest)")
+    parser.add_argument("--ply", type=Path, help="a .ply or .splat of Gaussians instead of a model folder")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080, or the next free)")
+    args = parser.parse_args()
+    if bool(args.model_path) == bool(args.ply):
+        raise ValueError("give either a model folder with -m, for example -m output/tanabata, or a file with --ply")
+    if not 0 < args.port < 65536:
+        raise ValueError(f"--port must be 1 to 65535, not {args.port}")
+
+    device = pick_device(args.device)
+    rasterizer = get_rasterizer(args.rasterizer, device)
+    use_threads(heavy=False)
+    if args.ply:
+        gaussians, antialiased = load_gaussians(args.ply)
+        canvas = Canvas(Drawing(gaussians.to(device), rasterizer, antialiased))
+        views = [surrounding_view(gaussians)]
+        viewer = Viewer(canvas, views, host=args.host, port=args.port, path_file=args.ply.with_suffix(".path.json"))
+    else:
+        model = Path(args.model_path)
+        iteration = find_iteration(model, args.iteration)
+        gaussians, antialiased = load_gaussians(iteration_folder(model, iteration) / "point_cloud.ply")
+        # Views in training come first: initial poses are theirs.
+        views = sorted(read_views(model), key=lambda view: view.split != "train")
+        initial, note = initial_poses(Config.load(model), views)
+        if note and not args.quiet:
+            print(note)
+        canvas = Canvas(Drawing(gaussians.to(device), rasterizer, antialiased), SavedPictures(model, iteration))
+        viewer = Viewer(
+            canvas, views, initial=initial, host=args.host, port=args.port, path_file=model / "camera_path.json"
+        )
+    print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, end with Ctrl-C", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        viewer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

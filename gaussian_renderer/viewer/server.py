@@ -1,0 +1,494 @@
+"""The viewer's side of the browser: one session a browser, drawn by the rasterizer in its own thread.
+
+Needs viser, which is imported only when a ``Viewer`` is made: training and rendering work without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from gaussian_renderer.paths import SavedView, Surround, save_camera_file
+from gaussian_renderer.viewer.canvas import BESIDE, GAUSSIANS, NOTHING, WIPE, Canvas, Choice
+from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.trajectory import Trajectory
+from utils import se3
+
+if TYPE_CHECKING:
+    import viser
+
+State = Literal["running", "paused", "stopped"]
+
+FREE = "free camera"
+# Seconds without motion after which a picture is drawn in full, and seconds that one in motion may take.
+_STILL, _BUDGET = 0.15, 0.04
+# Seconds after a jump in which the browser's reports of its camera are echoes, not the user's hand.
+_ECHO = 0.4
+# Seconds between looks at a scene in training, and between its curves.
+_LOOK_EVERY, _CURVES_EVERY = 0.5, 2.0
+_MOST_POINTS = 1000
+_PLAY_SECONDS = 3.0
+_CORRECTED, _INITIAL = (255, 150, 40), (80, 160, 255)
+# Names in ``losses`` that are no losses.
+_NOT_LOSSES = ("psnr", "gaussians")
+
+
+class Viewer:
+    """Serves a scene to browsers until ``close``.
+
+    Args:
+        canvas: what is drawn.
+        views: the cameras and their corrected trajectories.
+        initial: mid-exposure poses [V, 4, 4] before correction, where they are known.
+        host: address to listen on; this machine alone unless told otherwise.
+        port: port; the next free one if it is taken.
+        path_file: where "save path" writes the key poses (a file that ``render.py --video`` reads).
+        trajectory: the trajectories in training, of the views in order; ``update`` follows them.
+        training: show progress, pause and stop.
+
+    Raises:
+        ValueError: viser is not installed, or the address cannot be used.
+    """
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        views: Sequence[SavedView],
+        *,
+        initial: Tensor | None = None,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        path_file: Path | None = None,
+        trajectory: Trajectory | None = None,
+        training: bool = False,
+    ):
+        try:
+            import viser
+        except ImportError:
+            raise ValueError("the viewer needs the package viser: pip install viser") from None
+
+        self.canvas, self.views, self.initial, self.path_file = canvas, list(views), initial, path_file
+        self._trajectory = trajectory
+        self._sessions: dict[int, _Session] = {}
+        self._lock = threading.Lock()
+        self._state: State = "running"
+        self._looked = self._charted = 0.0
+        self._curves: list[tuple[int, dict[str, float]]] = []
+        self._every = 1
+        surround = Surround.of(self.views)
+        self.spread = float(np.linalg.norm(surround.centres - surround.centres.mean(0), axis=-1).mean()) or 1.0
+        try:
+            # It prints a banner whatever it is told; what is said is the command's business.
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.server = viser.ViserServer(host=host, port=port, label="USP-Gaussian", verbose=False)
+        except OSError as error:
+            raise ValueError(f"the viewer cannot listen on {host}:{port} ({error.strerror or error})") from None
+        self.host, self.port = host, self.server.get_port()
+        # Beside the picture, not over it: two pictures are compared there.
+        self.server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
+        self.server.gui.main_panel.dock_right()
+        self.server.scene.set_up_direction(tuple(surround.up))
+        start = self.views[len(self.views) // 2]
+        pose = se3.inverse(start.w2c[len(start.w2c) // 2]).double().numpy()
+        centre, forward = pose[:3, 3], pose[:3, 2]
+        # A step behind the middle view, so that the cameras are seen too.
+        camera = self.server.initial_camera
+        camera.position = centre - 0.7 * self.spread * forward
+        camera.look_at = centre + max(float((surround.focus - centre) @ forward), 1e-3) * forward
+        camera.up = -pose[:3, 1]
+        camera.fov = 2 * math.atan(start.height / 2 / float(start.K[1, 1]))
+        if training:
+            self._training_panel()
+        self.server.on_client_connect(self._connected)
+        self.server.on_client_disconnect(self._disconnected)
+
+    @property
+    def url(self) -> str:
+        """Where the viewer is."""
+        return f"http://{'localhost' if self.host in ('127.0.0.1', '0.0.0.0') else self.host}:{self.port}"
+
+    @property
+    def state(self) -> State:
+        """What the user wants of the training."""
+        return self._state
+
+    def close(self) -> None:
+        """Disconnect all browsers and free the port."""
+        for session in list(self._sessions.values()):
+            session.close()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.server.stop()
+
+    def _connected(self, client: viser.ClientHandle) -> None:
+        session = _Session(self, client)
+        with self._lock:
+            self._sessions[client.client_id] = session
+
+    def _disconnected(self, client: viser.ClientHandle) -> None:
+        with self._lock:
+            session = self._sessions.pop(client.client_id, None)
+        if session is not None:
+            session.close()
+
+    # ---- training --------------------------------------------------------------------------------------------
+
+    def _training_panel(self) -> None:
+        from viser import uplot
+
+        gui = self.server.gui
+        with gui.add_folder("Training", order=-1):
+            self._progress = gui.add_markdown("waiting for the first step")
+            self._pause = gui.add_button("Pause", hint="Resume goes on where it stopped")
+            stop = gui.add_button("Stop and save", color="red")
+            self._chart: Any = gui.add_uplot(
+                (np.zeros(1), np.zeros(1)), (uplot.Series(), uplot.Series(label="loss")), aspect=1.6, visible=False
+            )
+
+        @self._pause.on_click
+        def _(_: object) -> None:
+            if self._state != "stopped":
+                self._state = "paused" if self._state == "running" else "running"
+                self._pause.label = "Resume" if self._state == "paused" else "Pause"
+
+        @stop.on_click
+        def _(_: object) -> None:
+            self._state = "stopped"
+            self._progress.content = "**Stopping.** The model is being saved."
+
+    def update(self, gaussians: GaussianModel, iteration: int, losses: Mapping[str, float]) -> State:
+        """Show where the training is; to be called after every step, from the thread that trains.
+
+        A copy of the Gaussians is taken at most every half second and only while somebody looks, so that the
+        browser is served meanwhile and training is not changed by being watched.
+
+        Args:
+            losses: the terms of the step; ``psnr`` and ``gaussians`` among them are shown as numbers.
+
+        Returns:
+            ``running``; ``paused``: the caller waits, asking ``state``; ``stopped``: the caller saves and ends.
+        """
+        if iteration % self._every == 0:
+            self._curves.append((iteration, dict(losses)))
+            if len(self._curves) > _MOST_POINTS:
+                self._curves, self._every = self._curves[1::2], 2 * self._every
+        now, paused = time.monotonic(), self._state == "paused"
+        if not self._sessions:
+            return self._state
+        if now - self._looked >= _LOOK_EVERY or paused:
+            self._looked = now
+            raw = {name: gaussians.raw[name].detach().clone() for name in PARAMETERS}
+            copy = GaussianModel(raw, gaussians.sh_degree)
+            self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=copy)
+            for session in list(self._sessions.values()):
+                session.refresh()
+        if now - self._charted >= _CURVES_EVERY or paused:
+            self._charted = now
+            self._show_progress(iteration, losses, len(gaussians))
+            if self._trajectory is not None:
+                self._follow(self._trajectory)
+        return self._state
+
+    def _show_progress(self, iteration: int, losses: Mapping[str, float], count: int) -> None:
+        from viser import uplot
+
+        text = f"iteration **{iteration}**, {count} Gaussians"
+        seen = [row["psnr"] for _, row in self._curves if "psnr" in row]
+        self._progress.content = text + (f", PSNR {seen[-1]:.2f} dB" if seen else "")
+        names = sorted({name for _, row in self._curves for name in row if name not in _NOT_LOSSES})
+        steps = np.array([step for step, _ in self._curves], np.float64)
+        curves = [np.array([row.get(name, math.nan) for _, row in self._curves], np.float64) for name in names]
+        if len(steps) < 2 or not names:
+            return
+        colors = ("#ffa030", "#50a0ff", "#60d080", "#e06080", "#b080ff", "#d0d060", "#60d0d0")
+        self._chart.series = (
+            uplot.Series(label="iteration"),
+            *(
+                uplot.Series(label=name, stroke=colors[i % len(colors)], width=1, spanGaps=True)
+                for i, name in enumerate(names)
+            ),
+        )
+        self._chart.data = (steps, *curves)
+        self._chart.scales = {"x": uplot.Scale(time=False)}
+        self._chart.visible = True
+
+    def _follow(self, trajectory: Trajectory) -> None:
+        """Take the poses that training has reached."""
+        with torch.no_grad():
+            for i, view in enumerate(self.views):
+                poses = trajectory.view(i, view.times.to(trajectory.increments.device)).cpu()
+                self.views[i] = dataclasses.replace(view, w2c=poses)
+        for session in list(self._sessions.values()):
+            session.draw_cameras()
+
+
+def _pose_of(position: np.ndarray, wxyz: np.ndarray) -> Tensor:
+    """World-to-camera pose [4, 4] of a browser's camera (OpenCV axes, as ours)."""
+    to_world = np.eye(4)
+    to_world[:3, :3] = Rotation.from_quat(np.roll(wxyz, -1)).as_matrix()
+    to_world[:3, 3] = position
+    return torch.as_tensor(np.linalg.inv(to_world), dtype=torch.float32)
+
+
+def _frustum_lines(to_world: np.ndarray, view: SavedView, size: float) -> np.ndarray:
+    """Edges [8, 2, 3] of a camera's pyramid, as large as viser's own of the scale ``size``."""
+    x, y = (side / 2 / float(focal) for side, focal in ((view.width, view.K[0, 0]), (view.height, view.K[1, 1])))
+    corners = np.array([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]])
+    # viser keeps the pyramid's volume, whatever its opening.
+    corners *= size / np.cbrt(x * y / 3)
+    corners = corners @ to_world[:3, :3].T + to_world[:3, 3]
+    rays = [np.stack([to_world[:3, 3], corner]) for corner in corners]
+    return np.stack(rays + [np.stack([corners[i], corners[(i + 1) % 4]]) for i in range(4)])
+
+
+class _Session:
+    """One browser: its camera, its controls, and the thread that draws for it."""
+
+    def __init__(self, viewer: Viewer, client: viser.ClientHandle):
+        self.viewer, self.client = viewer, client
+        self._condition = threading.Condition()
+        self._dirty, self._closed, self._sharp = True, False, False
+        self._moved = self._jumped = 0.0
+        self._view: int | None = None
+        self._reference: tuple[np.ndarray, np.ndarray] | None = None
+        self._seconds_a_pixel = 1e-7
+        self._keys: list[Tensor] = []
+        self._controls()
+        self.draw_cameras()
+        client.camera.on_update(lambda _: self._camera_moved())
+        self._thread = threading.Thread(target=self._work, name=f"viewer-{client.client_id}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+
+    def refresh(self, moving: bool = False) -> None:
+        """Draw again; at a lower resolution if the camera moves."""
+        with self._condition:
+            self._dirty, self._sharp = True, False
+            if moving:
+                self._moved = time.monotonic()
+            self._condition.notify()
+
+    # ---- controls --------------------------------------------------------------------------------------------
+
+    def _controls(self) -> None:
+        gui: Any = self.client.gui
+        names = [view.name for view in self.viewer.views]
+        with gui.add_folder("View"):
+            self._choose = gui.add_dropdown("view", [FREE, *names], hint="look through a camera of the recording")
+            self._u = gui.add_slider("exposure u", 0.0, 1.0, 0.01, 0.5, hint="0: the shutter opens, 1: it closes")
+            self._play = gui.add_checkbox("play the exposure", False)
+            modes = self.viewer.canvas.modes(None)
+            self._mode = gui.add_dropdown("picture", modes)
+            self._together = gui.add_dropdown("compare", [NOTHING, BESIDE, WIPE], hint="needs a view")
+            self._other = gui.add_dropdown("with", modes)
+            self._border = gui.add_slider("wipe", 0.0, 1.0, 0.01, 0.5)
+            self._lines = gui.add_slider("most lines", 120, 1080, 20, 540, hint="height of a still picture, in pixels")
+            self._status = gui.add_markdown("")
+        with gui.add_folder("Cameras"):
+            self._corrected = gui.add_checkbox("trajectories", True, hint="from u = 0 (yellow) to u = 1 (red)")
+            known = self.viewer.initial is not None
+            self._initial = gui.add_checkbox("initial poses (blue)", known, disabled=not known)
+            self._size = gui.add_slider("size", 0.02, 1.0, 0.02, 0.1)
+        if self.viewer.path_file is not None:
+            with gui.add_folder("Camera path", expand_by_default=False):
+                self._path_status = gui.add_markdown("no key poses yet")
+                add, clear, save = (gui.add_button(text) for text in ("Add this pose", "Clear", "Save path"))
+            add.on_click(lambda _: self._edit_path([*self._keys, self._camera()]))
+            clear.on_click(lambda _: self._edit_path([]))
+            save.on_click(lambda _: self._save_path())
+        self._choose.on_update(lambda _: self._view_chosen())
+        self._u.on_update(lambda _: self._scrubbed())
+        for control in (self._mode, self._other, self._together, self._lines, self._play):
+            control.on_update(lambda _: self.refresh())
+        self._border.on_update(lambda _: self.refresh(moving=True))
+        for control in (self._corrected, self._initial):
+            control.on_update(lambda _: self._show_cameras())
+        self._size.on_update(lambda _: self.draw_cameras())
+
+    def _edit_path(self, keys: list[Tensor]) -> None:
+        self._keys = keys
+        self._path_status.content = f"{len(keys)} key poses" if keys else "no key poses yet"
+
+    def _save_path(self) -> None:
+        assert self.viewer.path_file is not None
+        if not self._keys:
+            self._path_status.content = "add a pose first"
+            return
+        try:
+            save_camera_file(self.viewer.path_file, self._keys)
+            self._path_status.content = f"saved; `python render.py -m ... --video {self.viewer.path_file}`"
+        except ValueError as error:
+            self._path_status.content = f"**{error}**"
+
+    def _view_chosen(self) -> None:
+        names = [view.name for view in self.viewer.views]
+        chosen = names.index(self._choose.value) if self._choose.value in names else None
+        if chosen == self._view:
+            return
+        self._view = chosen
+        view = None if chosen is None else self.viewer.views[chosen]
+        modes = self.viewer.canvas.modes(view)
+        for control in (self._mode, self._other):
+            kept = control.value if control.value in modes else GAUSSIANS
+            control.options = modes
+            control.value = kept
+        if view is not None:
+            self._jump(view)
+        self._show_cameras()
+        self.refresh()
+
+    def _clicked(self, index: int, _: object) -> None:
+        self._choose.value = self.viewer.views[index].name
+
+    def _scrubbed(self) -> None:
+        if self._view is not None:
+            self._jump(self.viewer.views[self._view])
+            self.refresh()
+
+    def _jump(self, view: SavedView) -> None:
+        """Put the browser's camera where the view's is at u, so that flying starts from there."""
+        to_world = se3.inverse(view.at(torch.tensor([float(self._u.value)]))[0]).double().numpy()
+        self._jumped, self._reference = time.monotonic(), None
+        camera = self.client.camera
+        rows = max(view.height, view.width / max(camera.aspect, 1e-3))
+        with self.client.atomic():
+            camera.position = to_world[:3, 3]
+            camera.wxyz = np.roll(Rotation.from_matrix(to_world[:3, :3]).as_quat(), 1)
+            camera.fov = 2 * math.atan(rows / 2 / float(view.K[1, 1]))
+
+    def _camera(self) -> Tensor:
+        return _pose_of(self.client.camera.position, self.client.camera.wxyz)
+
+    def _camera_moved(self) -> None:
+        camera = self.client.camera
+        if self._view is not None:
+            now = (np.array(camera.position), np.array(camera.wxyz))
+            if self._reference is None or time.monotonic() - self._jumped < _ECHO:
+                self._reference = now
+            elif (
+                np.linalg.norm(now[0] - self._reference[0]) > 1e-4 * self.viewer.spread
+                or abs(now[1] @ self._reference[1]) < 1 - 1e-7
+            ):
+                # The user took the camera.
+                self._choose.value = FREE
+        self.refresh(moving=self._view is None)
+
+    # ---- cameras in the scene --------------------------------------------------------------------------------
+
+    def draw_cameras(self) -> None:
+        """Draw the trajectories and pyramids."""
+        scene, views, size = self.client.scene, self.viewer.views, self._size.value * self.viewer.spread
+        with self.client.atomic():
+            self._groups = {
+                "corrected": scene.add_frame("/corrected", show_axes=False),
+                "initial": scene.add_frame("/initial", show_axes=False),
+            }
+            paths = [se3.inverse(view.w2c)[:, :3, 3].numpy() for view in views]
+            moving = [(path, view) for path, view in zip(paths, views, strict=True) if len(path) > 1]
+            if moving:
+                segments = np.concatenate([np.stack([path[:-1], path[1:]], axis=1) for path, _ in moving])
+                u = np.concatenate([view.times.numpy()[:-1] for _, view in moving])
+                early, late = np.array([255, 230, 60]), np.array([255, 40, 40])
+                colors = (early + u[:, None] * (late - early)).astype(np.uint8)[:, None].repeat(2, axis=1)
+                scene.add_line_segments(
+                    "/corrected/paths", segments, colors, thickness=3.0, thickness_units="screen"
+                )
+            for i, view in enumerate(views):
+                to_world = se3.inverse(view.w2c[len(view.w2c) // 2]).double().numpy()
+                frustum = scene.add_camera_frustum(
+                    f"/corrected/view{i}",
+                    fov=2 * math.atan(view.height / 2 / float(view.K[1, 1])),
+                    aspect=view.width / view.height,
+                    scale=size,
+                    thickness=1.5,
+                    thickness_units="screen",
+                    color=_CORRECTED,
+                    wxyz=np.roll(Rotation.from_matrix(to_world[:3, :3]).as_quat(), 1),
+                    position=to_world[:3, 3],
+                )
+                frustum.on_click(partial(self._clicked, i))
+            if self.viewer.initial is not None:
+                lines = [
+                    _frustum_lines(se3.inverse(pose).double().numpy(), view, size)
+                    for pose, view in zip(self.viewer.initial, views, strict=False)
+                ]
+                scene.add_line_segments(
+                    "/initial/views", np.concatenate(lines), _INITIAL, thickness=1.5, thickness_units="screen"
+                )
+        self._show_cameras()
+
+    def _show_cameras(self) -> None:
+        """Hidden while looking through one of them: they would lie over the picture."""
+        self._groups["corrected"].visible = self._corrected.value and self._view is None
+        self._groups["initial"].visible = self._initial.value and self._view is None
+
+    # ---- drawing ---------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        last = time.monotonic()
+        while True:
+            with self._condition:
+                while not (self._dirty or self._closed):
+                    # After motion a full picture is due; otherwise nothing until something happens.
+                    wait = None if self._sharp else max(self._moved + _STILL - time.monotonic(), 0.0)
+                    if wait is not None and not self._condition.wait(wait):
+                        break
+                    if wait is None:
+                        self._condition.wait()
+                if self._closed:
+                    return
+                self._dirty = False
+            started = time.monotonic()
+            moving = started - self._moved < _STILL
+            try:
+                image = self._picture(moving)
+                # The browser may be gone by now, which is no error.
+                self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=70 if moving else 92)
+                self.client.flush()
+            except Exception as error:  # the thread has to live on, and somebody has to hear of it
+                self._status.content = f"**could not draw:** {error}"
+                self._sharp = True
+                continue
+            self._sharp = not moving
+            elapsed = time.monotonic() - started
+            if self._view is None:
+                self._seconds_a_pixel = elapsed / (image.shape[0] * image.shape[1])
+            self._status.content = f"{image.shape[1]}x{image.shape[0]}, {1000 * elapsed:.0f} ms"
+            if self._play.value and self._view is not None:
+                self._u.value = round((self._u.value + (started - last) / _PLAY_SECONDS) % 1.0, 2)
+            last = started
+
+    def _picture(self, moving: bool) -> np.ndarray:
+        """The picture to show now, uint8 [H, W, 3]."""
+        camera, canvas = self.client.camera, self.viewer.canvas
+        aspect, full = camera.aspect, int(self._lines.value)
+        choice = Choice(self._mode.value, self._other.value, self._together.value, float(self._border.value))
+        if self._view is not None:
+            view = self.viewer.views[self._view]
+            image = canvas.of_view(view, float(self._u.value), choice, aspect, least=full)
+        else:
+            height = min(full, camera.image_height or full)
+            if moving:
+                affordable = math.sqrt(_BUDGET / max(self._seconds_a_pixel, 1e-12) / aspect)
+                height = int(min(height, max(affordable, height / 4)))
+            image = canvas.free(
+                self._camera(), camera.fov, max(round(height * aspect), 1), height, choice.mode, settled=not moving
+            )
+        return np.asarray((image * 255).round().astype(np.uint8))

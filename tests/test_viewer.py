@@ -1,0 +1,370 @@
+"""The viewer: what it draws, what training hears from it, and what a real browser shows."""
+
+import ast
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, tiny_drawing, tiny_gaussians, tiny_views
+
+from gaussian_renderer.paths import file_path, read_views
+from gaussian_renderer.pictures import depth_colors, error_colors, opacity_colors, rgb
+from gaussian_renderer.viewer import Canvas, SavedPictures, Viewer
+from gaussian_renderer.viewer.canvas import BESIDE, ERROR, GAUSSIANS, WIPE, Choice
+from scene.trajectory import Trajectory
+from utils.io import save_image
+from utils.ply import GaussianParams, write_gaussian_ply
+
+ROOT = Path(__file__).resolve().parents[1]
+ASPECT = WIDTH / HEIGHT
+
+
+# ---- what is drawn -----------------------------------------------------------------------------------------
+
+
+def picture_of(view, u):
+    return rgb(tiny_drawing()(view.at(torch.tensor([u])), view.K, WIDTH, HEIGHT).images[0])
+
+
+def save_pictures(folder: Path, view: str) -> None:
+    """Pictures of one view in different greys: truth at u = 0, 0.5 and 1, Recon-Net and TFP in the middle."""
+    out = folder / "train" / f"ours_{ITERATION}"
+    for name, grey in {f"gt/{view}_00": 0.1, f"gt/{view}": 0.5, f"gt/{view}_04": 0.9, f"recon/{view}": 0.3,
+                       f"tfp/{view}": 0.7}.items():  # fmt: skip
+        save_image(out / f"{name}.png", np.full((HEIGHT, WIDTH), grey, np.float32), bits=16)
+
+
+def test_a_view_shows_its_render_at_every_time(tmp_path):
+    view = tiny_views(tmp_path)[1]
+    canvas = Canvas(tiny_drawing())
+    for u in (0.0, 0.3, 1.0):
+        shown = canvas.of_view(view, u, Choice(), ASPECT)
+        # The caption is in the lowest lines.
+        np.testing.assert_allclose(shown[:20], picture_of(view, u)[:20], atol=1 / 255)
+    assert np.abs(canvas.of_view(view, 0.0, Choice(), ASPECT) - canvas.of_view(view, 1.0, Choice(), ASPECT)).max() > 0.1
+
+
+def test_a_free_camera_at_a_view_s_place_shows_the_same(tmp_path):
+    view = tiny_views(tmp_path)[0]
+    canvas = Canvas(tiny_drawing())
+    fov = 2 * float(torch.atan(HEIGHT / 2 / view.K[1, 1]))
+    shown = canvas.free(view.at(torch.tensor([0.4]))[0], fov, WIDTH, HEIGHT, GAUSSIANS)
+    np.testing.assert_allclose(shown, picture_of(view, 0.4), atol=1e-4)
+    out = tiny_drawing()(view.at(torch.tensor([0.4])), view.K, WIDTH, HEIGHT, depth=True)
+    drawn = canvas.free(view.at(torch.tensor([0.4]))[0], fov, WIDTH, HEIGHT, "opacity")
+    np.testing.assert_allclose(drawn, opacity_colors(out.alphas[0]), atol=0.02)
+    near = canvas.free(view.at(torch.tensor([0.4]))[0], fov, WIDTH, HEIGHT, "depth")
+    kept = canvas.free(view.at(torch.tensor([0.9]))[0], fov, WIDTH, HEIGHT, "depth", settled=False)
+    assert near.shape == kept.shape == (HEIGHT, WIDTH, 3)
+    assert canvas._limits is not None
+    np.testing.assert_allclose(near, depth_colors(out.depths[0], out.alphas[0], *canvas._limits), atol=0.02)
+
+
+def test_saved_pictures_by_kind_and_time(tmp_path):
+    views = tiny_views(tmp_path)
+    save_pictures(tmp_path, "v1")
+    saved = SavedPictures(tmp_path, ITERATION)
+    assert saved.kinds(views[1]) == ["truth", "Recon-Net", "TFP"] and saved.kinds(views[0]) == []
+    for u, (grey, at) in {0.0: (0.1, 0.0), 0.2: (0.1, 0.0), 0.4: (0.5, 0.5), 0.8: (0.9, 1.0)}.items():
+        image, time_of = saved.nearest("truth", views[1], u)
+        assert time_of == at and image.mean() == pytest.approx(grey, abs=1e-3)
+    assert saved.nearest("truth", views[0], 0.5) is None
+    canvas = Canvas(tiny_drawing(), saved)
+    assert canvas.modes(views[1]) == [GAUSSIANS, "depth", "opacity", "truth", "Recon-Net", "TFP", ERROR]
+    assert canvas.modes(None) == canvas.modes(views[0]) == [GAUSSIANS, "depth", "opacity"]
+
+
+def test_the_error_is_taken_at_the_truth_s_own_time(tmp_path):
+    view = tiny_views(tmp_path)[1]
+    save_pictures(tmp_path, "v1")
+    canvas = Canvas(tiny_drawing(), SavedPictures(tmp_path, ITERATION))
+    shown = canvas.of_view(view, 0.9, Choice(ERROR), ASPECT)
+    wanted = error_colors(picture_of(view, 1.0), np.full((HEIGHT, WIDTH, 3), 0.9, np.float32))
+    np.testing.assert_allclose(shown[:20], wanted[:20], atol=0.02)
+
+
+def test_two_pictures_together(tmp_path):
+    view = tiny_views(tmp_path)[1]
+    save_pictures(tmp_path, "v1")
+    canvas = Canvas(tiny_drawing(), SavedPictures(tmp_path, ITERATION))
+    beside = canvas.of_view(view, 0.5, Choice("Recon-Net", "TFP", BESIDE), 2 * ASPECT)
+    assert beside[5, 5, 0] == pytest.approx(0.3, abs=0.01) and beside[5, -5, 0] == pytest.approx(0.7, abs=0.01)
+    wiped = canvas.of_view(view, 0.5, Choice("Recon-Net", "TFP", WIPE, border=0.25), ASPECT)
+    row = wiped[5, :, 0]
+    assert (np.abs(row[:12] - 0.3) < 0.01).all() and (np.abs(row[13:] - 0.7) < 0.01).all()
+    assert canvas.of_view(view, 0.5, Choice(), ASPECT, least=3 * HEIGHT).shape[0] == 3 * HEIGHT
+
+
+# ---- without viser -----------------------------------------------------------------------------------------
+
+
+def test_viser_is_only_needed_to_serve(tmp_path, monkeypatch):
+    for file in (ROOT / "gaussian_renderer").rglob("*.py"):
+        always = [
+            ast.unparse(node)
+            for node in ast.parse(file.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert not [line for line in always if "viser" in line or "import av" in line], file
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(ValueError, match="pip install viser"):
+        Viewer(Canvas(tiny_drawing()), tiny_views(tmp_path))
+
+
+# ---- the server --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def viewer(tmp_path):
+    pytest.importorskip("viser")
+    views = tiny_views(tmp_path)
+    save_pictures(tmp_path, "v1")
+    made = Viewer(
+        Canvas(tiny_drawing(), SavedPictures(tmp_path, ITERATION)),
+        views,
+        initial=torch.stack([view.w2c[0] for view in views]),
+        port=free_port(),
+        path_file=tmp_path / "camera_path.json",
+        training=True,
+    )
+    yield made
+    made.close()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_it_serves_this_machine_alone(viewer, capsys):
+    assert viewer.host == "127.0.0.1" and viewer.server.get_host() == "127.0.0.1"
+    with urllib.request.urlopen(viewer.url, timeout=10) as page:
+        assert page.status == 200 and b"<html" in page.read(2000).lower()
+    assert capsys.readouterr().out == ""
+
+
+def test_training_is_told_to_go_on_and_nothing_is_copied_unwatched(viewer):
+    before = viewer.canvas.drawing
+    assert viewer.update(tiny_gaussians(seed=1), 1, {"loss": 0.5}) == "running"
+    assert viewer.canvas.drawing is before
+
+
+def test_curves_stay_short(viewer):
+    gaussians = tiny_gaussians()
+    for i in range(1, 3001):
+        viewer.update(gaussians, i, {"loss": 1 / i})
+    steps = [step for step, _ in viewer._curves]
+    assert 400 < len(steps) <= 1001 and steps == sorted(steps) and steps[-1] > 2990
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give either a model folder"),
+        (["-m", "nowhere"], "no point_cloud/iteration_N"),
+        (["--ply", "none.ply"], "no such PLY"),
+        (["--ply", "none.ply", "--port", "0"], "1 to 65535"),
+    ],
+)
+def test_bad_commands(argv, message, tmp_path, monkeypatch, capsys):
+    from arguments.command import guarded
+    from gaussian_renderer.viewer.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["viewer", *argv])
+    assert guarded(main) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_the_command_shows_a_ply_of_others(tmp_path):
+    pytest.importorskip("viser")
+    raw = {name: value.detach() for name, value in tiny_gaussians(channels=3).raw.items()}
+    write_gaussian_ply(tmp_path / "x.ply", GaussianParams(**raw), antialiased=False)
+    port = free_port()
+    command = [sys.executable, "-m", "gaussian_renderer.viewer", "--ply", str(tmp_path / "x.ply"), "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("60 Gaussians; open http://localhost:")
+            assert urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=15) == 0
+
+
+# ---- a real browser ----------------------------------------------------------------------------------------
+
+CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+SIZE = (900, 600)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as p:
+        made = p.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+        )
+        yield made
+        made.close()
+
+
+class Page:
+    """The viewer in a browser, by the words on its controls."""
+
+    def __init__(self, browser, url):
+        self.errors: list[str] = []
+        self.page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+        self.page.set_default_timeout(10_000)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(url)
+        self.page.wait_for_selector("text=exposure u", timeout=60_000)
+        notice = self.page.locator(".mantine-Notification-root button").first
+        notice.wait_for()
+        notice.click()  # of software rendering; it lies over the picture
+
+    def _row(self, label):
+        path = f"xpath=//label[normalize-space()='{label}']/ancestor::div[contains(@class,'Flex-root')][1]"
+        return self.page.locator(path).locator("input:not([type=hidden])").first
+
+    def choose(self, label, option):
+        self._row(label).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+
+    def slide(self, label, value):
+        self._row(label).fill(str(value))
+        self._row(label).press("Enter")
+
+    def value(self, label):
+        return self._row(label).input_value()
+
+    def press(self, text):
+        self.page.get_by_role("button", name=text, exact=True).click()
+
+    def shot(self) -> np.ndarray:
+        """The part of the window beside the controls, [H, W, 3] in 0..1."""
+        box = self.page.locator("canvas").first.bounding_box()
+        png = self.page.screenshot(clip=box)
+        return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] / 255.0
+
+    def close(self):
+        self.page.close()
+
+
+def eventually(check, seconds=15.0):
+    """Wait until ``check`` holds: the picture arrives some time after the click."""
+    end = time.monotonic() + seconds
+    while not (held := check()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return held
+
+
+def difference(shot, image) -> float:
+    """Mean distance of a screenshot and a picture, without the caption's lines."""
+    wanted = cv2.resize(image, shot.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    rows = slice(0, int(0.8 * len(shot)))
+    return float(np.abs(shot[rows] - wanted[rows]).mean())
+
+
+def test_in_a_browser(browser, viewer, tmp_path):
+    page = Page(browser, viewer.url)
+    try:
+        view, canvas = viewer.views[1], viewer.canvas
+        free = page.shot()
+        assert free.std() > 0.05  # not an empty canvas
+        page.choose("view", "v1")
+        aspect = free.shape[1] / free.shape[0]
+
+        def shows(choice, u):
+            return lambda: difference(page.shot(), canvas.of_view(view, u, choice, aspect, least=540)) < 0.02
+
+        # It is the scene: what render.py draws of this view; and the slider moves the camera.
+        assert eventually(shows(Choice(), 0.5))
+        page.slide("exposure u", 0)
+        assert eventually(shows(Choice(), 0.0))
+        assert not shows(Choice(), 1.0)()
+        # Pictures of render.py, and two at once.
+        page.choose("picture", "truth")
+        assert eventually(shows(Choice("truth"), 0.0))
+        page.choose("compare", "wipe")
+        page.choose("with", "TFP")
+        page.slide("wipe", 0.3)
+        assert eventually(shows(Choice("truth", "TFP", WIPE, 0.3), 0.0))
+        # A key pose is the camera one looks through, and the file is one that videos are made from.
+        page.page.get_by_text("Camera path").click()
+        page.press("Add this pose")
+        page.press("Save path")
+        assert eventually((tmp_path / "camera_path.json").exists)
+        saved = file_path(tmp_path / "camera_path.json", viewer.views, 1).w2c[0]
+        torch.testing.assert_close(saved, view.w2c[0], atol=2e-3, rtol=0)
+        # Dragging takes the camera away from the view.
+        time.sleep(0.5)
+        page.page.mouse.move(200, 200)
+        page.page.mouse.down()
+        page.page.mouse.move(300, 240, steps=8)
+        page.page.mouse.up()
+        assert eventually(lambda: page.value("view") == "free camera")
+        assert page.errors == []
+    finally:
+        page.close()
+
+
+def test_training_in_a_browser(browser, tmp_path):
+    pytest.importorskip("viser")
+    views = read_views(make_model(tmp_path))
+    trajectory = Trajectory(torch.stack([view.w2c[2] for view in views]), "linear")
+    viewer = Viewer(Canvas(tiny_drawing()), views, port=free_port(), training=True, trajectory=trajectory)
+    stop, heard = threading.Event(), []
+
+    def train():
+        for i in range(1, 100_000):
+            heard.append(viewer.update(tiny_gaussians(seed=i // 20 % 2), i, {"loss": 1 / i, "psnr": 20.0}))
+            while viewer.state == "paused" and not stop.is_set():
+                time.sleep(0.02)
+            if heard[-1] == "stopped" or stop.is_set():
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    page = None
+    try:
+        page = Page(browser, viewer.url)
+        first = viewer.canvas.drawing.gaussians
+        assert eventually(lambda: viewer.canvas.drawing.gaussians is not first)
+        # The poses in training are shown: this trajectory stands still.
+        assert eventually(lambda: torch.allclose(viewer.views[0].w2c[0], viewer.views[0].w2c[4], atol=1e-6))
+        page.page.wait_for_selector("text=PSNR 20.00 dB")
+        assert eventually(lambda: page.page.locator(".uplot").count() > 0)
+        page.press("Pause")
+        assert eventually(lambda: viewer.state == "paused")
+        time.sleep(0.1)
+        steps = len(heard)
+        time.sleep(0.3)
+        assert len(heard) == steps
+        page.press("Resume")
+        assert eventually(lambda: len(heard) > steps)
+        page.press("Stop and save")
+        assert eventually(lambda: heard[-1] == "stopped")
+        assert page.errors == []
+    finally:
+        stop.set()
+        thread.join()
+        if page is not None:
+            page.close()
+        viewer.close()
+    assert not thread.is_alive()
