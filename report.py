@@ -241,10 +241,12 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Logarithms of 1, 2 and 5 times the powers of ten between two logarithms; of the powers alone where many."""
-    exponents = range(math.floor(low), math.ceil(high) + 1)
+    """Logarithms of round numbers between two logarithms: powers of ten, and 1, 2, 5 times them where few."""
+    step = max(1, math.ceil((high - low) / 8))
+    exponents = range(math.floor(low), math.ceil(high) + 1, step)
     ticks = [math.log10(m) + e for e in exponents for m in ((1, 2, 5) if high - low < 2 else (1,))]
-    return [tick for tick in ticks if low <= tick <= high]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    return ticks if len(ticks) > 1 else [math.log10(tick) for tick in _ticks(10**low, 10**high) if tick > 0]
 
 
 def _short(value: float) -> str:
@@ -274,7 +276,7 @@ def chart(title: str, series: dict[str, list[tuple[float, float]]], log: bool = 
     marks = []
     for tick in _log_ticks(y0, y1) if log else _ticks(y0, y1):
         y = at(x0, tick)[1]
-        label = f"{10**tick:.1g}" if log else f"{tick:,.10g}"
+        label = f"{10**tick:.3g}" if log else f"{tick:,.10g}"
         marks.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         marks.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for tick in _ticks(x0, x1):
