@@ -161,6 +161,16 @@ class SpikeStream:
             packed[start : start + len(block)] = np.packbits(rows, axis=-1, bitorder="little")
         return cls(packed, height, width, Layout(flip=False), name)
 
+    @classmethod
+    def from_packed(cls, packed: NDArray[np.uint8], height: int, width: int, name: str = "array") -> SpikeStream:
+        """A stream of frames packed by ``from_array`` [T, bytes per frame]."""
+        return cls(packed, height, width, Layout(flip=False), name)
+
+    @property
+    def packed(self) -> NDArray[np.uint8]:
+        """The frames as stored bits [T, bytes per frame]."""
+        return self._packed
+
     def __len__(self) -> int:
         return len(self._packed)
 
@@ -210,9 +220,11 @@ def _read_array(path: Path) -> NDArray[np.generic]:
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as loaded:
             names = loaded.files
-            if len(names) != 1:
-                raise ValueError(f"{len(names)} arrays ({', '.join(names)}) where one was expected")
-            return np.asarray(loaded[names[0]])
+            # Labels and the like may lie beside the spikes.
+            cubes = names if len(names) == 1 else [name for name in names if loaded[name].ndim == 3]
+            if len(cubes) != 1:
+                raise ValueError(f"{len(names)} arrays ({', '.join(names)}) where one [T, H, W] was expected")
+            return np.asarray(loaded[cubes[0]])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a readable array of spikes ({error})") from None
 

@@ -84,7 +84,7 @@ def short_windows(spikes: NDArray[np.uint8] | Tensor, spec: WindowSpec) -> Tenso
     return context.unfold(0, spec.short, spec.stride).permute(0, 3, 1, 2)
 
 
-def _window_weights(frames: int, start: int, stop: int, smoothing: int) -> NDArray[np.float32]:
+def window_weights(frames: int, start: int, stop: int, smoothing: int) -> NDArray[np.float32]:
     """Weights [T], summing to one, of the frames [start, stop) smoothed by a triangle of +-``smoothing``.
 
     What would reach beyond the stream goes to its first or last frame: light there is taken as constant.
@@ -178,7 +178,7 @@ class Targets:
             variance = torch.full_like(rate, 1 / (6 * width**2)) + self.spurious_rate / width
         else:
             hard = 4 / (3 * width**2) * rate.square()  # two ends, each between two independent spikes
-            weights = _window_weights(width + 4 * smoothing + 4, *_centred(width, smoothing), smoothing)
+            weights = window_weights(width + 4 * smoothing + 4, *_centred(width, smoothing), smoothing)
             soft = float(np.square(np.diff(weights)).sum()) * rate
             spread = float(np.square(weights).sum())  # 1 / width of a hard window
             variance = torch.minimum(hard, soft) / 12 + _MISSED_SPURIOUS * self.spurious_rate * spread
@@ -198,7 +198,7 @@ class Targets:
         if self.mode == "counting":
             rate = torch.stack([(self._totals[b] - self._totals[a]).float() / (b - a) for a, b in inner])
             return self.sensor.intensity(rate)
-        weights = np.stack([_window_weights(frames, a, b, smoothing) for a, b in inner])
+        weights = np.stack([window_weights(frames, a, b, smoothing) for a, b in inner])
         rate = (torch.from_numpy(weights) @ self._charge.T).reshape(-1, *self._size)
         return self.sensor.intensity(rate, spurious_left=False)
 

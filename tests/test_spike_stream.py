@@ -112,7 +112,7 @@ def broken_files(folder):
         "minus.npy": "expected zeros and ones, got -1 to -1",
         "flat.npy": "got 2 dimensions",
         "empty.npy": "empty array",
-        "two.npz": r"2 arrays \(a, b\) where one was expected",
+        "two.npz": r"2 arrays \(a, b\) where one \[T, H, W\] was expected",
         "text.npy": "not a readable array",
         "cut.npz": "not a readable array",
         "pickled.npy": "not a readable array",

@@ -1,0 +1,111 @@
+"""Recordings in any of their forms: ``.dat``, ``.npy``, ``.npz``, or SpikeCV's folder with its ``config.yaml``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from spike.guess import Guess, guess_layout
+from spike.stream import BitOrder, SpikeStream, write_array, write_dat
+from utils.io import atomic_write
+
+CONFIG = "config.yaml"
+_FOLDER_STREAM = "spikes"
+
+
+def open_recording(
+    path: str | os.PathLike[str],
+    height: int | None = None,
+    width: int | None = None,
+    bit_order: BitOrder | None = None,
+    flip: bool | None = None,
+    stored_width: int | None = None,
+) -> tuple[SpikeStream, Guess | None]:
+    """Open a recording; what a ``.dat`` does not say and nobody gave is guessed from its statistics.
+
+    A ``config.yaml`` beside a ``.dat`` (SpikeCV) gives its size; a folder stands for its one stream.
+
+    Returns:
+        the stream, and the guess where one was needed.
+
+    Raises:
+        ValueError: see ``SpikeStream.open`` and ``guess_layout``; or no single stream in a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _stream_of(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such recording")
+    if path.suffix in (".npy", ".npz"):
+        return SpikeStream.open(path, height, width), None
+    config = path.parent / CONFIG
+    if (height is None or width is None) and config.is_file():
+        settings = read_config(config)
+        height = height or _pixels(config, settings, "spike_h")
+        width = width or _pixels(config, settings, "spike_w")
+    guess = None
+    if height is None or width is None:
+        guess = guess_layout(path, height, width, stored_width, bit_order, flip)
+        height, width, stored_width = guess.height, guess.width, guess.stored_width
+        bit_order, flip = guess.bit_order, guess.flip
+    stream = SpikeStream.open(
+        path, height, width, bit_order or "little", True if flip is None else flip, stored_width
+    )
+    return stream, guess
+
+
+def write_recording(
+    path: str | os.PathLike[str],
+    stream: SpikeStream,
+    bit_order: BitOrder = "little",
+    flip: bool = True,
+    stored_width: int | None = None,
+) -> None:
+    """Write a stream as its name asks: ``.dat``, ``.npy``, ``.npz``, or (no suffix) a SpikeCV folder."""
+    path = Path(path)
+    if path.suffix == ".dat":
+        write_dat(path, stream, bit_order, flip, stored_width)
+    elif path.suffix in (".npy", ".npz"):
+        write_array(path, stream)
+    elif not path.suffix:
+        write_dat(path / f"{_FOLDER_STREAM}.dat", stream)
+        with atomic_write(path / CONFIG, "w") as file:
+            file.write(
+                f"filename: {_FOLDER_STREAM}\nspike_w: {stream.width}\nspike_h: {stream.height}\n"
+                "is_labeled: false\nlabeled_data_type: [0]\nlabeled_data_suffix: None\n"
+            )
+    else:
+        raise ValueError(f"{path}: a recording is a .dat, .npy or .npz file, or a folder (no suffix)")
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The top-level ``key: value`` lines of a ``config.yaml``, values as text.
+
+    SpikeCV's files need no more of YAML than that.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable ({error})") from None
+    pairs = (line.split("#")[0].split(":", 1) for line in lines if not line.startswith((" ", "#", "-")))
+    return {pair[0].strip(): pair[1].strip().strip("'\"") for pair in pairs if len(pair) == 2}
+
+
+def _pixels(path: Path, settings: dict[str, str], key: str) -> int:
+    value = settings.get(key, "")
+    if not value.isdigit() or not int(value):
+        raise ValueError(f"{path}: {key} is {value!r}, expected a number of pixels")
+    return int(value)
+
+
+def _stream_of(folder: Path) -> Path:
+    """The one stream of a folder; of several, the one that its ``config.yaml`` names."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".dat", ".npy", ".npz"))
+    config = folder / CONFIG
+    if len(files) > 1 and config.is_file():
+        named = Path(read_config(config).get("filename", "")).stem
+        files = [f for f in files if f.stem == named] or files
+    if len(files) != 1:
+        found = ", ".join(f.name for f in files[:8]) or "none"
+        raise ValueError(f"{folder}: expected one recording in the folder, found {found}; give its file")
+    return files[0]

@@ -1,0 +1,225 @@
+"""How an unknown ``.dat`` is packed, guessed from its own statistics.
+
+Frames of one recording resemble each other, so the number of bytes a frame is the one at which the average of
+every other frame resembles the average of the rest.  Neighbouring rows resemble each other, which gives the
+bytes a row; so do neighbouring pixels, which gives the order of the bits.  Columns that never fire at the
+right are padding.  Which way is up no statistic tells.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spike.stream import COMMON_SIZES, BitOrder
+
+# What is looked at: the file's beginning, this many bytes (at least _FRAMES frames of a large sensor).
+_SAMPLE = 1 << 24
+_FRAMES = 400
+# Sensors looked for: bytes a frame and the shape of the picture.
+_SMALLEST, _LARGEST = 128, 1 << 21
+_ASPECTS = (0.5, 4.0)
+# A size in the field is preferred to another that explains the file as well.
+_COMMON_BONUS = 0.02
+# Frame sizes that are looked at closely.
+_SCREENED = 40
+# Scores nearer than this are equal.
+_TIE = 0.03
+# A lead of this much over the next best size was always right (real and simulated recordings).
+_SURE_MARGIN = 0.06
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A layout and how sure it is: 0 (a coin toss) to 1 for the size and the bit order."""
+
+    height: int
+    width: int
+    stored_width: int | None
+    bit_order: BitOrder
+    flip: bool
+    size_sure: float
+    order_sure: float
+    why: tuple[str, ...]
+
+    def flags(self) -> str:
+        """The guess as command line flags."""
+        stored = f" --stored_width {self.stored_width}" if self.stored_width is not None else ""
+        flip = "" if self.flip else " --no-flip"
+        return f"--height {self.height} --width {self.width}{stored} --bit_order {self.bit_order}{flip}"
+
+
+def sureness(value: float) -> str:
+    """A confidence in words."""
+    return "sure" if value >= 0.8 else "likely" if value >= 0.4 else "a guess"
+
+
+def guess_layout(
+    path: str | os.PathLike[str],
+    height: int | None = None,
+    width: int | None = None,
+    stored_width: int | None = None,
+    bit_order: BitOrder | None = None,
+    flip: bool | None = None,
+) -> Guess:
+    """Guess what is not given.
+
+    Raises:
+        ValueError: the stream is empty, all zeros or all ones, or no size explains it.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        data = np.fromfile(path, np.uint8, count=_SAMPLE)
+    except OSError as error:
+        raise ValueError(f"{path}: not readable ({error.strerror or error})") from None
+    if not data.any() or (data == 255).all():
+        what = "empty" if not len(data) else "all zeros" if not data.any() else "all ones"
+        raise ValueError(f"{path}: the stream is {what}; there is nothing to tell its layout from")
+    why = []
+    rows, stored, size_sure, note = _guess_size(path, data, size, height, stored_width or width, width)
+    why.append(note)
+    rates = _rate_bits(data, rows * stored // 8)
+    maps = {order: _pixels(rates, order).reshape(rows, stored) for order in ("little", "big")}
+    order, order_sure, note = _guess_order(maps, bit_order)
+    why.append(note)
+    used, note = _guess_padding(maps[order], width)
+    if note:
+        why.append(note)
+    if flip is None:
+        why.append("rows are taken as stored bottom to top, as cameras do; look whether the picture stands upright")
+    return Guess(
+        rows, used, stored if stored != used else None, order, True if flip is None else flip, size_sure, order_sure,
+        tuple(why),
+    )  # fmt: skip
+
+
+def _frame_score(counts: Floats, frame: int) -> float:
+    """Correlation of the mean of even frames with that of odd ones, for ``frame`` bytes a frame."""
+    frames = min(len(counts) // frame, _FRAMES)
+    if frames < 4:
+        return 0.0
+    table = counts[: frames // 2 * 2 * frame].reshape(-1, 2, frame).mean(0)
+    return _correlation(table[0], table[1])
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 0 else 0.0
+
+
+def _guess_size(
+    path: Path, data: NDArray[np.uint8], size: int, height: int | None, stored: int | None, width: int | None
+) -> tuple[int, int, float, str]:
+    """Rows, stored columns, how sure, and why."""
+    counts = np.bitwise_count(data).astype(np.float64) if hasattr(np, "bitwise_count") else _popcount(data)
+    frames = [f for f in _divisors(size) if _SMALLEST <= f <= min(_LARGEST, size // 4)]
+    if height is not None:
+        frames = [f for f in frames if 8 * f % height == 0]
+    if stored is not None and width is None:
+        frames = [f for f in frames if 8 * f % stored == 0]
+    scored = sorted(((_frame_score(counts, f), f) for f in frames), reverse=True)
+    found: list[tuple[float, int, int]] = []
+    for score, frame in scored[:_SCREENED]:
+        if score < 0.7 * scored[0][0]:
+            break
+        found += _row_scores(data, frame, height, stored, width)
+    found.sort(reverse=True)
+    if not found or found[0][0] < 0.2:
+        raise ValueError(f"{path}: no frame size explains its {size} bytes; give --height and --width")
+    # Two frames on top of each other explain a file almost as well as one: the smallest wins, the rest are no rivals.
+    top = found[0]
+    best = min((f for f in found if f[2] == top[2] and top[1] % f[1] == 0 and f[0] > top[0] - _TIE), key=lambda f: f[1])
+    rivals = [f[0] for f in found if f[2] != best[2] or f[1] % best[1]]
+    margin = best[0] - max(rivals, default=0.0)
+    note = (
+        f"{best[2]} stored columns x {best[1]} rows: {size // (best[1] * best[2] // 8)} frames "
+        f"(score {best[0]:.2f} of 2, the next best {best[0] - margin:.2f})"
+    )
+    return best[1], best[2], min(max(margin / _SURE_MARGIN, 0.0), 1.0), note
+
+
+def _row_scores(
+    data: NDArray[np.uint8], frame: int, height: int | None, stored: int | None, width: int | None
+) -> list[tuple[float, int, int]]:
+    """Likeness of frames and of neighbouring rows, rows and columns of every way to cut ``frame`` bytes into rows.
+
+    Rows need not begin with a byte, so the bits are put in order first (either way, the better counts) and
+    averaged over eight neighbours against the noise of short recordings.  What all rows have in common (dark
+    padding above all) says nothing about where a frame begins, so it is left out.
+    """
+    known = {(rows, columns) for _, rows, columns in COMMON_SIZES}
+    halves = [_rate_bits(data, frame, part) for part in (0, 1)]
+    smooth = [
+        [np.convolve(_pixels(half, order), np.full(8, 1 / 8), mode="same") for half in halves]
+        for order in ("little", "big")
+    ]
+    found = []
+    for columns in _divisors(8 * frame):
+        rows = 8 * frame // columns
+        if rows < 8 or not _ASPECTS[0] <= columns / rows <= _ASPECTS[1]:
+            continue
+        if (height is not None and rows != height) or (width is not None and columns < width):
+            continue
+        if width is None and stored is not None and columns != stored:
+            continue
+        scores = []
+        for pair in smooth:
+            even, odd = (image.reshape(rows, columns) - image.reshape(rows, columns).mean(0) for image in pair)
+            scores.append(_correlation(even, odd) + _correlation((even + odd)[1:], (even + odd)[:-1]))
+        score = max(scores)
+        found.append((score + (_COMMON_BONUS if (rows, columns) in known else 0.0), rows, columns))
+    return found
+
+
+def _divisors(n: int) -> list[int]:
+    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return sorted({*small, *(n // d for d in small)})
+
+
+def _popcount(data: NDArray[np.uint8]) -> Floats:
+    table = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
+    return table[data].astype(np.float64)
+
+
+def _rate_bits(data: NDArray[np.uint8], frame: int, part: int | None = None) -> Floats:
+    """Mean [bytes a frame, 8] of every stored bit, the lowest first; of all, even (0) or odd (1) frames."""
+    frames = min(len(data) // frame, _FRAMES)
+    table = data[: frames * frame].reshape(frames, frame)
+    table = table if part is None else table[part::2]
+    return np.stack([((table >> bit) & 1).mean(0) for bit in range(8)], axis=1)
+
+
+def _pixels(rates: Floats, order: str) -> Floats:
+    return (rates if order == "little" else rates[:, ::-1]).ravel()
+
+
+def _guess_order(maps: dict[str, Floats], given: BitOrder | None) -> tuple[BitOrder, float, str]:
+    rough = {order: float(np.abs(np.diff(image, axis=1)).mean()) for order, image in maps.items()}
+    best: BitOrder = "little" if rough["little"] <= rough["big"] else "big"
+    worse = max(rough.values())
+    margin = 1 - rough[best] / worse if worse > 0 else 0.0
+    note = f"bit order {best}: neighbouring pixels differ by {rough[best]:.4f} a frame, in the other order {worse:.4f}"
+    return (best, min(margin / 0.15, 1.0), note) if given is None else (given, 1.0, f"bit order {given}: given")
+
+
+def _guess_padding(rates: Floats, width: int | None) -> tuple[int, str]:
+    """Used columns: all but those at the right that never fire."""
+    stored = rates.shape[1]
+    if width is not None:
+        return width, ""
+    fires = np.flatnonzero(rates.sum(0))
+    used = int(fires[-1]) + 1
+    known = [w for w, h, s in COMMON_SIZES if (h, s) == rates.shape and used <= w]
+    if known and stored - used >= 4:
+        used = min(known)
+    if stored - used < 4 or used < stored // 2:  # too few to tell from darkness, or a dark picture
+        return stored, ""
+    return used, f"the last {stored - used} of {stored} stored columns never fire: padding"

@@ -1,0 +1,100 @@
+"""Pictures of a recording at any of its instants, and sheets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spike.sensor import SensorModel
+from spike.stream import SpikeStream
+from spike.targets import SMOOTHING, tfi, tfp, window_weights
+from spike.timing import frame_charge
+
+Method = Literal["timing", "tfp", "tfi"]
+
+# Frames on either side whose spikes are looked at: most pixels fire within as many.
+_REACH = 60
+
+
+def picture(
+    stream: SpikeStream,
+    frame: int,
+    method: Method = "timing",
+    width: int = 9,
+    sensor: SensorModel | None = None,
+    spurious_rate: float = 0.0,
+) -> Tensor:
+    """Intensities [H, W] at ``frame`` of a recording; at its ends the window is what there is of it.
+
+    Args:
+        method: ``timing`` (from spike times), ``tfp`` (counted over ``width`` frames) or ``tfi`` (the interval
+            around the frame).
+        width: odd number of frames of the window (not for ``tfi``).
+        sensor: turns rates into intensities (default: the rates themselves).
+        spurious_rate: timing leaves out as many spikes a frame that break their pixel's rhythm.
+
+    Raises:
+        ValueError: no such method, frame, or an even window.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"a picture is made by {', '.join(get_args(Method))}, not {method!r}")
+    if not 0 <= frame < len(stream):
+        raise ValueError(f"{stream.name}: frame {frame} asked for, the stream has {len(stream)}")
+    if width < 1 or width % 2 == 0:
+        raise ValueError(f"a window about a frame must be odd, not {width}")
+    sensor = sensor or SensorModel()
+    sensor.check_size(stream.height, stream.width, stream.name)
+    reach = width // 2 + (0 if method == "tfp" else _REACH)
+    first = max(frame - reach, 0)
+    spikes = stream.unpack(first, min(frame + reach + 1, len(stream)))
+    middle = frame - first
+    if method == "tfi":
+        return sensor.intensity(tfi(spikes, middle))
+    start, stop = max(middle - width // 2, 0), min(middle + width // 2 + 1, len(spikes))
+    if method == "tfp":
+        return sensor.intensity(tfp(spikes, start, stop))
+    charge = torch.from_numpy(frame_charge(spikes, spurious_rate))
+    rate = charge @ torch.from_numpy(window_weights(len(spikes), start, stop, SMOOTHING))
+    return sensor.intensity(rate.reshape(stream.height, stream.width), spurious_left=spurious_rate == 0)
+
+
+def limits(image: Tensor | NDArray[np.floating]) -> tuple[float, float]:
+    """What to show as black and as white: all but the darkest and brightest half percent lies between."""
+    low, high = np.percentile(np.asarray(image, np.float32), [0.5, 99.5])
+    return float(low), float(high)
+
+
+def stretched(
+    image: Tensor | NDArray[np.floating], between: tuple[float, float] | None = None, gamma: float = 0.7
+) -> NDArray[np.float32]:
+    """An image [H, W] brought to [0, 1] from ``between`` (default: its own ``limits``), dark parts lifted."""
+    low, high = limits(image) if between is None else between
+    array = np.asarray(image, np.float32)
+    return np.asarray(((array - low) / max(high - low, 1e-6)).clip(0, 1) ** gamma, np.float32)
+
+
+def contact_sheet(
+    pictures: Mapping[str, NDArray[np.floating]], columns: int = 4, width: int = 320
+) -> NDArray[np.float32]:
+    """Titled pictures [H, W] or [H, W, 3] in [0, 1] of one shape, side by side and below each other [., ., 3]."""
+    if not pictures:
+        raise ValueError("a contact sheet needs at least one picture")
+    panels = []
+    for title, image in pictures.items():
+        colored = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image
+        height = round(width * image.shape[0] / image.shape[1])
+        kind = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
+        panel = cv2.resize(np.ascontiguousarray(colored, np.float32), (width, height), interpolation=kind)
+        head = np.full((24, width, 3), 255, np.uint8)
+        cv2.putText(head, title, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        panels.append(np.concatenate([head / np.float32(255), panel]))
+    columns = min(columns, len(panels))
+    panels += [np.ones_like(panels[0])] * (-len(panels) % columns)
+    rows = [np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)]
+    return np.asarray(np.concatenate(rows).clip(0, 1), np.float32)

@@ -1,0 +1,385 @@
+"""python -m spike: guesses, pictures, calibration, simulation and conversion, and what they refuse."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from arguments.command import guarded
+from spike import SensorModel, SpikeStream, load_sensor, simulate, tfi, tfp, write_array, write_dat
+from spike.__main__ import frames_of, main
+from spike.formats import open_recording, read_config, write_recording
+from spike.guess import guess_layout, sureness
+from spike.inspection import inspect
+from spike.preview import contact_sheet, picture, stretched
+from utils.io import load_image, save_image
+
+WIDTH, HEIGHT = 60, 44
+
+
+def scene(t, width=WIDTH, height=HEIGHT):
+    """A smooth picture that drifts by 0.02 pixels a frame."""
+    y, x = np.mgrid[:height, :width].astype(float)
+    x = x + 0.02 * t
+    return 0.5 + 0.25 * np.sin(x / 5) * np.cos(y / 4) + 0.2 * np.sin((x + 2 * y) / 13)
+
+
+@pytest.fixture(scope="module")
+def spikes():
+    return simulate([scene(t) for t in range(200)], gain=0.4)
+
+
+@pytest.fixture(scope="module")
+def recording(spikes, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recording") / "rec.dat"
+    write_dat(path, spikes)
+    return path
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["spike", *map(str, words)])
+    status = guarded(main)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+# ---- guessing the layout ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bit_order", ["little", "big"])
+@pytest.mark.parametrize("stored_width", [None, 72])
+def test_layout_is_guessed(tmp_path, spikes, bit_order, stored_width):
+    write_dat(tmp_path / "a.dat", spikes, bit_order=bit_order, stored_width=stored_width)
+    guess = guess_layout(tmp_path / "a.dat")
+    assert (guess.height, guess.width, guess.stored_width, guess.bit_order) == (HEIGHT, WIDTH, stored_width, bit_order)
+    assert guess.flip and guess.size_sure > 0.3 and guess.order_sure > 0.3
+    assert f"--height {HEIGHT} --width {WIDTH}" in guess.flags() and "--no-flip" not in guess.flags()
+    assert any("upright" in line for line in guess.why)
+
+
+def test_what_is_given_is_not_guessed(recording):
+    guess = guess_layout(recording, height=22, bit_order="big", flip=False)
+    assert (guess.height, guess.bit_order, guess.order_sure, guess.flip) == (22, "big", 1.0, False)
+    assert "--bit_order big --no-flip" in guess.flags()
+    assert [sureness(v) for v in (1.0, 0.5, 0.1)] == ["sure", "likely", "a guess"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "the stream is empty"),
+        (bytes(5000), "the stream is all zeros; there is nothing"),
+        (b"\xff" * 5000, "the stream is all ones"),
+        (np.random.default_rng(0).bytes(9973), "no frame size explains its 9973 bytes; give --height and --width"),
+    ],
+)
+def test_streams_without_a_layout(tmp_path, content, expected):
+    (tmp_path / "a.dat").write_bytes(content)
+    with pytest.raises(ValueError, match=expected) as error:
+        guess_layout(tmp_path / "a.dat")
+    assert str(tmp_path / "a.dat") in str(error.value)
+
+
+# ---- forms of a recording --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.dat", "a.npy", "a.npz", "folder"])
+def test_every_form_reads_back(tmp_path, spikes, name):
+    write_recording(tmp_path / name, SpikeStream.from_array(spikes))
+    stream, guess = open_recording(tmp_path / name)
+    np.testing.assert_array_equal(stream.unpack(0, 200), spikes)
+    assert (guess is None) == (name != "a.dat")
+    if name == "folder":
+        config = read_config(tmp_path / name / "config.yaml")
+        assert (config["spike_w"], config["spike_h"], config["filename"]) == (str(WIDTH), str(HEIGHT), "spikes")
+
+
+def test_packing_flags_reach_the_file(tmp_path, spikes):
+    stream = SpikeStream.from_array(spikes)
+    write_recording(tmp_path / "a.dat", stream, "big", False, 64)
+    found, _ = open_recording(tmp_path / "a.dat", HEIGHT, WIDTH, "big", False, 64)
+    np.testing.assert_array_equal(found.unpack(3, 5), spikes[3:5])
+
+
+def test_folders_and_their_faults(tmp_path, spikes):
+    for name in ("one", "two"):
+        write_dat(tmp_path / f"{name}.dat", spikes)
+    with pytest.raises(ValueError, match=r"expected one recording in the folder, found one\.dat, two\.dat"):
+        open_recording(tmp_path)
+    size = f"spike_w: {WIDTH}\nspike_h: {HEIGHT}\n"
+    (tmp_path / "config.yaml").write_text(f"filename: 'two'  # named\n{size}rest:\n  - 1\n")
+    assert open_recording(tmp_path)[0].name.endswith("two.dat")
+    (tmp_path / "config.yaml").write_text("filename: two\nspike_w: wide\n")
+    with pytest.raises(ValueError, match=r"config\.yaml: spike_h is '', expected a number of pixels"):
+        open_recording(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="found none"):
+        open_recording(tmp_path / "empty")
+    with pytest.raises(ValueError, match="no such recording"):
+        open_recording(tmp_path / "missing.dat")
+    with pytest.raises(ValueError, match=r"\.dat, \.npy or \.npz file, or a folder"):
+        write_recording(tmp_path / "a.mat", SpikeStream.from_array(spikes))
+
+
+# ---- inspecting ------------------------------------------------------------------------------------------
+
+
+def test_stuck_pixels_are_found(spikes):
+    faulty = spikes.copy()
+    faulty[:, 10, 20], faulty[:, 30, 5], faulty[:, 0, 59] = 1, 0, 1
+    faulty[7] = 0
+    found = inspect(SpikeStream.from_array(faulty))
+    assert np.argwhere(found.dead).tolist() == [[30, 5]]
+    assert np.argwhere(found.saturated).tolist() == [[0, 59], [10, 20]]
+    assert found.blank == 1 and found.frames == 200
+    assert found.rate.mean() == pytest.approx(spikes.mean(), rel=0.02)
+    clean = inspect(SpikeStream.from_array(spikes))
+    assert not clean.dead.any() and not clean.hot.any() and clean.blank == 0
+
+
+def test_hot_pixels_in_the_dark():
+    spikes = simulate([np.full((20, 30), 0.1)] * 400, gain=0.4)
+    spikes[::3, 4, 6] = 1
+    assert np.argwhere(inspect(SpikeStream.from_array(spikes)).hot).tolist() == [[4, 6]]
+
+
+def test_motion_shows_as_change():
+    still, moving = (
+        inspect(SpikeStream.from_array(simulate([scene(v * t) for t in range(400)], gain=0.4))) for v in (0, 25)
+    )
+    assert moving.change > 2 * still.change
+    assert len(still.levels) == len(still.starts) >= 3
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, "all zeros"), (1, "all ones")])
+def test_dead_recordings(value, expected):
+    with pytest.raises(ValueError, match=f"the stream is {expected}"):
+        inspect(SpikeStream.from_array(np.full((30, 4, 4), value)))
+
+
+def test_inspect_command(recording, tmp_path, monkeypatch, capsys):
+    status, out, _ = run(monkeypatch, capsys, "inspect", recording, "--out", tmp_path / "found")
+    assert status == 0
+    assert f"taken as --height {HEIGHT} --width {WIDTH} --bit_order little" in out and "200 frames of 60x44" in out
+    record = json.loads((tmp_path / "found" / "inspection.json").read_text())
+    assert (record["frames"], record["hot"], record["dead"]) == (200, [], [])
+    assert load_image(tmp_path / "found" / "sheet.png").shape[2] > 1000
+    assert (tmp_path / "found" / "rate.png").exists()
+
+
+# ---- pictures --------------------------------------------------------------------------------------------
+
+
+def test_pictures_by_every_method(spikes):
+    stream = SpikeStream.from_array(spikes)
+    truth = torch.from_numpy(scene(100)).float()
+    sensor = SensorModel(0.4)
+    torch.testing.assert_close(picture(stream, 100, "tfp", 41, sensor), tfp(spikes, 80, 121) / 0.4)
+    torch.testing.assert_close(picture(stream, 100, "tfi", sensor=sensor), tfi(spikes, 100) / 0.4)
+    error = {m: float((picture(stream, 100, m, 9, sensor) - truth).abs().mean()) for m in ("timing", "tfp", "tfi")}
+    assert error["timing"] < 0.5 * error["tfi"] < 0.5 * error["tfp"]
+    for frame in (0, 199):  # the ends
+        assert float((picture(stream, frame, sensor=sensor) - torch.from_numpy(scene(frame))).abs().mean()) < 0.05
+
+
+def test_pictures_apply_the_calibration(spikes):
+    stream = SpikeStream.from_array(spikes)
+    gain = torch.ones(HEIGHT, WIDTH)
+    gain[:10] = 2
+    plain, mapped = (picture(stream, 100, sensor=SensorModel(0.4, gain_map=g)) for g in (None, gain))
+    torch.testing.assert_close(mapped[:10], plain[:10] / 2)
+    torch.testing.assert_close(mapped[10:], plain[10:])
+
+
+def test_pictures_leave_out_spurious_spikes():
+    light = [scene(t) for t in range(200)]
+    noisy = SpikeStream.from_array(simulate(light, gain=0.4, spurious_gap=(140, 50)))
+    sensor = SensorModel(0.4)
+    kept, left = (picture(noisy, 100, sensor=sensor, spurious_rate=r).numpy() - light[100] for r in (0.0, 1 / 140))
+    assert np.abs(left).mean() < 0.8 * np.abs(kept).mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({"method": "magic"}, "not 'magic'"), ({"frame": 200}, "frame 200 asked for"), ({"width": 4}, "must be odd")],
+)
+def test_impossible_pictures(spikes, settings, expected):
+    with pytest.raises(ValueError, match=expected):
+        picture(SpikeStream.from_array(spikes), **({"frame": 5} | settings))
+
+
+def test_stretching_and_sheets():
+    image = np.linspace(0.2, 0.3, 100).reshape(10, 10)
+    shown = stretched(image)
+    assert shown.min() == 0 and shown.max() == 1
+    np.testing.assert_allclose(stretched(image, (0.0, 1.0), gamma=1.0), image, rtol=1e-5)
+    page = contact_sheet({"a": image, "b": np.ones((10, 10, 3)), "c": image}, columns=2, width=50)
+    assert page.shape == (2 * 74, 100, 3)
+    with pytest.raises(ValueError, match="at least one picture"):
+        contact_sheet({})
+
+
+def test_preview_command(recording, tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, capsys, "preview", recording, "--out", tmp_path / "p.png", "--method", "tfi")[0] == 0
+    assert load_image(tmp_path / "p.png").shape == (1, HEIGHT, WIDTH)
+    assert run(monkeypatch, capsys, "preview", recording, "--out", tmp_path / "all", "--frames", "0:200:50")[0] == 0
+    assert sorted(os.listdir(tmp_path / "all")) == ["000000.png", "000050.png", "000100.png", "000150.png"]
+    (tmp_path / "sensor.json").write_text('{"gain": 0.4}')
+    flags = ("--sensor", tmp_path / "sensor.json", "--no-stretch", "--frames", "100")
+    assert run(monkeypatch, capsys, "preview", recording, "--out", tmp_path / "raw.png", *flags)[0] == 0
+    assert float((load_image(tmp_path / "raw.png")[0] - torch.from_numpy(scene(100))).abs().mean()) < 0.02
+
+
+def test_preview_video(recording, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("av")
+    words = ("preview", recording, "--out", tmp_path / "v.mp4", "--frames", "::40", "--quiet", "--window", "41")
+    assert run(monkeypatch, capsys, *words)[0] == 0
+    video = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--out", "p.gif"], "p.gif: a preview is a .png, an .mp4 or a folder"),
+        (["--out", "p.png", "--frames", "::9"], "one picture for 23 frames"),
+        (["--out", "p.png", "--frames", "a:b"], "--frames a:b: expected a frame, or first:last:step"),
+        (["--out", "p.png", "--frames", "::0"], "expected a frame"),
+        (["--out", "p.png", "--frames", "300:400"], "none of the recording's 200 frames"),
+        (["--out", "p.png", "--frames", "300"], "frame 300 asked for"),
+        (["--out", "p.png", "--height", "46"], "no whole number of"),
+        (["--out", "p.png", "--sensor", "none.json"], "none.json: not a readable sensor file"),
+    ],
+)
+def test_wrong_previews_end_in_one_sentence(recording, tmp_path, monkeypatch, capsys, flags, expected):
+    monkeypatch.chdir(tmp_path)
+    more = ["--width", WIDTH] if "--height" in flags else []
+    status, _, err = run(monkeypatch, capsys, "preview", recording, *flags, *more)
+    assert status == 1 and expected in err and err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_frames_are_slices():
+    stream = SpikeStream.from_array(np.ones((10, 2, 4), np.uint8))
+    assert frames_of(None, stream) == [5]
+    assert frames_of("7", stream) == [7]
+    assert frames_of("-3:", stream) == [7, 8, 9]
+
+
+# ---- calibrate, simulate, convert ------------------------------------------------------------------------
+
+
+def test_calibrate_command(tmp_path, monkeypatch, capsys):
+    for name, level in (("dark", 0.0), ("flat", 0.8)):
+        write_array(tmp_path / f"{name}.npy", simulate([np.full((20, 20), level)] * 400, gain=0.4, dark_rate=0.01))
+    files = ("--dark", tmp_path / "dark.npy", "--flat", tmp_path / "flat.npy", "--level", "0.8")
+    status, out, _ = run(monkeypatch, capsys, "calibrate", *files, "--out", tmp_path / "sensor.json")
+    assert status == 0 and "gain 0.4" in out
+    sensor = load_sensor(tmp_path / "sensor.json")
+    assert sensor.gain == pytest.approx(0.4, rel=0.02) and sensor.dark_rate == pytest.approx(0.01, abs=1e-3)
+    status, _, err = run(monkeypatch, capsys, "calibrate", "--out", tmp_path / "other.json")
+    assert status == 1 and "a dark recording, a flat field, or both" in err and not (tmp_path / "other.json").exists()
+
+
+@pytest.fixture
+def frames(tmp_path):
+    for i in range(3):
+        save_image(tmp_path / "frames" / f"{i}.png", scene(100 * i), bits=16)
+    return tmp_path / "frames"
+
+
+def test_simulate_command(frames, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "sim.dat"
+    assert run(monkeypatch, capsys, "simulate", frames, "--out", out, "--between", 50, "--gain", 0.4, "--quiet")[0] == 0
+    stream = SpikeStream.open(out, HEIGHT, WIDTH)
+    assert len(stream) == 101
+    shown = [scene(0) + (scene(100) - scene(0)) * t / 50 for t in range(50)]
+    shown += [scene(100) + (scene(200) - scene(100)) * t / 50 for t in range(51)]
+    expected = simulate(shown, gain=0.4)
+    assert (stream.unpack(0, 101) != expected).mean() < 2e-3  # 16-bit pictures round the light
+    truth = tmp_path / "sim_truth"
+    assert sorted(os.listdir(truth)) == ["000000.png", "000050.png", "000100.png", "simulation.json"]
+    assert json.loads((truth / "simulation.json").read_text())["gain"] == 0.4
+    status, _, err = run(monkeypatch, capsys, "simulate", frames, "--out", out)
+    assert status == 1 and "sim_truth: holds files already" in err
+
+
+FAULTS = ("--gain_sigma 0.1", "--dark_rate 0.05", "--spurious_gap 20 5", "--shot_photons 30", "--reset hard")
+
+
+@pytest.mark.parametrize("flag", [*FAULTS, "--no-random_phase", "--seed 1", "--gain 0.3", "--between 7"])
+def test_every_fault_is_a_flag(frames, tmp_path, monkeypatch, capsys, flag):
+    made = []
+    for name, words in (("plain", []), ("faulty", flag.split())):
+        out = tmp_path / f"{name}.npy"
+        assert run(monkeypatch, capsys, "simulate", frames, "--out", out, "--quiet", "--between", 20, *words)[0] == 0
+        made.append(np.load(out))
+    assert made[0].shape != made[1].shape or (made[0] != made[1]).any()
+
+
+def test_simulate_from_a_video(tmp_path, monkeypatch, capsys):
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 24, (WIDTH, HEIGHT))
+    for i in range(4):
+        grey = (scene(i) * 255).astype(np.uint8)
+        writer.write(np.repeat(grey[..., None], 3, -1))
+    writer.release()
+    out = tmp_path / "video"
+    assert run(monkeypatch, capsys, "simulate", tmp_path / "v.avi", "--out", out, "--between", 10, "--quiet")[0] == 0
+    stream, _ = open_recording(out)
+    assert len(stream) == 31 and stream.count().mean() / 31 == pytest.approx(0.4964 * scene(0).mean(), rel=0.05)
+
+
+def test_what_simulate_refuses(tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("no video")
+    for i, size in enumerate((8, 16)):
+        save_image(tmp_path / "sizes" / f"{i}.png", np.zeros((8, size)))
+    for source, more, expected in (
+        ("empty", [], "empty: no pictures"),
+        ("missing", [], "no such folder of pictures or video"),
+        ("text.mp4", [], "not a readable video"),
+        ("sizes", ["--between", "5"], "differ in size"),
+        ("sizes", ["--between", "0"], "--between must be at least 1"),
+        ("sizes", ["--gain", "0"], "gain must be positive"),
+    ):
+        status, _, err = run(monkeypatch, capsys, "simulate", tmp_path / source, "--out", tmp_path / "a.dat", *more)
+        assert status == 1 and expected in err.splitlines()[-1], source
+        assert not (tmp_path / "a.dat").exists()
+
+
+def test_convert_command(recording, spikes, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "a.dat"
+    flags = ("--to_bit_order", "big", "--no-to_flip", "--to_stored_width", "64")
+    assert run(monkeypatch, capsys, "convert", recording, out, *flags)[0] == 0
+    np.testing.assert_array_equal(
+        SpikeStream.open(out, HEIGHT, WIDTH, "big", False, 64).unpack(0, 200), spikes
+    )
+    status, _, err = run(monkeypatch, capsys, "convert", recording, out)
+    assert status == 1 and "is there already; give --force" in err
+    assert run(monkeypatch, capsys, "convert", recording, out, "--force")[0] == 0
+    assert SpikeStream.open(out, HEIGHT, WIDTH).unpack(0, 200).sum() == spikes.sum()
+    status, _, err = run(monkeypatch, capsys, "convert", recording, recording, "--force")
+    assert status == 1 and "is the recording itself" in err
+
+
+# ---- recordings that no one here made --------------------------------------------------------------------
+
+SPIKE_ZOO = Path(os.environ.get("SPIKE_ZOO", "spike-zoo-is-not-here"))
+
+
+@pytest.mark.skipif(not SPIKE_ZOO.is_dir(), reason="give the path of a Spike-Zoo checkout as SPIKE_ZOO")
+def test_real_recordings(tmp_path):
+    stream, _ = open_recording(SPIKE_ZOO / "data" / "uhsr.npz")
+    assert (len(stream), stream.height, stream.width) == (200, 250, 250)
+    assert 0.02 < inspect(stream).rate.mean() < 0.05
+    write_dat(tmp_path / "padded.dat", stream, stored_width=256)
+    guess = guess_layout(tmp_path / "padded.dat")
+    assert (guess.height, guess.width, guess.stored_width, guess.bit_order) == (250, 250, 256, "little")
+    clip, guess_ = open_recording(SPIKE_ZOO / "data" / "data.dat")
+    assert guess_ is not None and (clip.height, clip.width, clip.layout.bit_order) == (250, 400, "little")
+    assert guess_.size_sure > 0.8
