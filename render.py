@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
 import argparse
 import sys
 from pathlib import Path
@@ -63,6 +65,7 @@ class Renderer:
         self.trajectory = load_trajectory(self.model, self.iteration).to(self.device)
         network = load_network(self.model, self.iteration, self.spec.short, self.spec.long_channels)
         self.network: AnyReconNet | None = None if network is None else network.to(self.device)
+        self.fit_steps = args.fit_steps
         self.quiet = args.quiet
 
     def folder(self, split: str) -> Path:
@@ -136,6 +139,7 @@ class Renderer:
                 targets,
                 self.rasterizer,
                 antialiased=self.config.scene.antialiased,
+                steps=self.fit_steps,
             )
             with torch.no_grad():
                 paths.append(trajectory.view(trained + i, self.u))
@@ -157,6 +161,7 @@ class Renderer:
                 image,
                 self.rasterizer,
                 antialiased=self.config.scene.antialiased,
+                steps=self.fit_steps,
             )
             name = f"{NOVEL}{view.camera.name}.png"
             save_image(folder / "renders" / name, self.images(view, pose[None])[0], bits=16)
@@ -193,7 +198,12 @@ def main() -> int:
     parser.add_argument("--iteration", type=int, help="saved iteration to render (default: the newest)")
     parser.add_argument("--skip_train", action="store_true", help="no training views")
     parser.add_argument("--skip_test", action="store_true", help="no held-out views")
+    parser.add_argument(
+        "--fit_steps", type=int, default=150, help="steps that fit each held-out view's pose, 0: none (default: 150)"
+    )
     args = parser.parse_args()
+    if args.fit_steps < 0:
+        raise ValueError(f"--fit_steps must be at least 0, not {args.fit_steps}")
     if not args.model_path:
         raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
 

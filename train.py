@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
 import dataclasses
+import json
 import signal
 import sys
 import time
@@ -42,6 +45,7 @@ from utils.losses import (
     scale_ratio_penalty,
     subframe_loss,
 )
+from utils.run_log import RunLog
 
 
 def decayed(start: float, end: float, progress: float) -> float:
@@ -359,6 +363,7 @@ def run(training: Training) -> int:
     """The loop: steps, progress, checkpoints, and a clean stop on Ctrl-C."""
     config = training.config
     total = config.optimisation.iterations
+    log = RunLog(config.data.model_path, training.iteration)
     stop = False
 
     def ask_to_stop(*_: object) -> None:
@@ -373,11 +378,13 @@ def run(training: Training) -> int:
     try:
         while training.iteration < total and not stop:
             terms = training.step()
-            if training.iteration % 50 == 0 or training.iteration == total:
-                bar.set_postfix(
-                    loss=f"{terms['loss']:.4f}", psnr=f"{training.probe():.2f}", N=len(training.gaussians)
-                )
             bar.update()
+            if training.iteration % config.run.log_every == 0 or training.iteration == total:
+                values = terms | {"psnr": training.probe(), "gaussians": len(training.gaussians)}
+                row = log.add(training.iteration, time.monotonic() - started, **values)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", N=row["gaussians"])
+                if config.run.json_log:
+                    print(json.dumps(row), flush=True)
             if training.iteration in config.run.save_iterations:
                 training.save_model()
             every = config.run.checkpoint_every
@@ -387,7 +394,8 @@ def run(training: Training) -> int:
         bar.close()
         signal.signal(signal.SIGINT, previous)
     path = training.save_checkpoint()
-    if stop and training.iteration < total:
+    log.finish(training.iteration, time.monotonic() - started)
+    if training.iteration < total:
         print(
             f"Stopped after iteration {training.iteration}; {path} has everything. Go on with:\n"
             f"  python train.py -s {config.data.source_path} -m {config.data.model_path} --resume"

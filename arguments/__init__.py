@@ -193,8 +193,12 @@ class Run:
     """iterations between checkpoints (0: only at the end or when interrupted)"""
     resume: bool = False
     """go on from the newest checkpoint in the model folder"""
+    log_every: int = 50
+    """iterations between rows of log.jsonl and updates of the progress bar"""
     quiet: bool = False
     """no progress bar"""
+    json_log: bool = False
+    """the rows of log.jsonl on standard output too, for batch jobs"""
 
 
 GROUPS: dict[str, type] = {
@@ -216,12 +220,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "targets": "timing",
         "trajectory": "bezier",
-        "iterations": 3000,
+        "iterations": 2400,
         "strategy": "mcmc",
         "cap": 30000,
         "init_points": 20000,
         "densify_from": 100,
-        "densify_until": 2500,
+        "densify_until": 2000,
         "means_lr": 4e-4,
         "means_lr_final": 4e-6,
         "scale_lr": 1e-2,
@@ -234,10 +238,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pose_every": 1,
         "recon_net": "slim",
         "lambda_rec": 0.0,
-        "recon_from": 600,
-        "crop": 64,
+        "lambda_joint": 0.2,
+        "recon_from": 1600,
+        "recon_lr": 2e-3,
+        "crop": 48,
         "sh_every": 500,
     },
+}
+
+# Without spikes the long exposures are all there is: changes to every preset.
+WITHOUT_SPIKES: dict[str, Any] = {
+    "lambda_gs": 1.0,
+    "lambda_sub": 0.0,
+    "lambda_rec": 0.0,
+    "lambda_joint": 0.0,
+    "instants": 0,
 }
 
 
@@ -358,7 +373,7 @@ def parse_training(argv: Sequence[str] | None, cuda: bool) -> Config:
     preset = given.pop("preset")
     if preset == "auto":
         preset = "paper" if cuda else "cpu"
-    values = PRESETS[preset] | given
+    values = PRESETS[preset] | ({} if given.get("spike") else WITHOUT_SPIKES) | given
     config = Config(preset=preset)
     for name in GROUPS:
         group = getattr(config, name)
@@ -394,8 +409,11 @@ def check(config: Config) -> None:
             raise ValueError("without --spike only L_gs has a target: give --lambda_gs 1")
         if losses.lambda_sub or config.optimisation.instants:
             raise ValueError("without --spike there are no sub-frame targets: give --no-sub --instants 0")
-    if config.optimisation.instants and not losses.lambda_sub:
-        raise ValueError("--instants draws single sub-frames, which only L_sub compares: give --lambda_sub")
+    if config.optimisation.instants and (losses.lambda_gs or not losses.lambda_sub):
+        raise ValueError(
+            "--instants draws single sub-frames, which L_sub compares and L_gs cannot: "
+            "give --lambda_sub 1 --no-gs, or --instants 0 for whole exposures"
+        )
     if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_rec):
         raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
     if data.subframe_width % 2 == 0:
@@ -403,8 +421,9 @@ def check(config: Config) -> None:
     for positive in ("sh_every", "densify_every"):
         if getattr(config.scene, positive) < 1:
             raise ValueError(f"--{positive} must be at least 1, not 0")
-    if config.optimisation.pose_every < 1 or config.recon.recon_every < 1:
-        raise ValueError("--pose_every and --recon_every must be at least 1")
+    for group, name in ((config.optimisation, "pose_every"), (config.recon, "recon_every"), (config.run, "log_every")):
+        if getattr(group, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, not 0")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

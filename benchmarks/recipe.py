@@ -17,10 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arguments import parse_training
 from gaussian_renderer import render_trajectory

@@ -116,7 +116,8 @@ class SlimReconNet(nn.Module):
         with autocast(short.device):
             x = torch.cat([short, shared, time], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
             for layer in self.layers[:-1]:
-                x = F.relu(layer(x))
+                # Leaky: against a good scene "no correction" is so near that plain ReLUs die on the way there.
+                x = F.leaky_relu(layer(x), 0.1)
             x = self.layers[-1](x)
         return base + x.float().unflatten(0, (v, s))
 

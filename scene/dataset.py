@@ -8,9 +8,9 @@ Everything but the spikes and the poses is optional.  Views are paired with thei
 ``transforms.json`` holds intrinsics (``fl_x``, ``fl_y``, ``cx``, ``cy``, ``w``, ``h``; for all frames, or in
 a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), ``transform_matrix``
 (camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
-listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by ``spike_gain`` and an object ``spike`` with any of ``gain``,
-``dark_rate``, ``spurious_rate`` (spikes a frame), ``bit_order``, ``flip``, ``stored_width``; a COLMAP scene
-has the same two keys in ``spike.json``.
+listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by
+``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes a frame),
+``bit_order``, ``flip``, ``stored_width``; a COLMAP scene has the same two keys in ``spike.json``.
 
 Lens distortion is refused: binary spikes cannot be resampled to an ideal pinhole camera.
 """

@@ -79,9 +79,15 @@ class Exposure:
         intervals: list[tuple[int, int]],
     ) -> Exposure:
         """Turn the central context of ``stream`` into targets once; the spikes stay packed."""
-        margin = (len(stream) - spec.context) // 2
-        first = (len(stream) - spec.context) // 2 - margin
-        spikes = stream.unpack(first, first + spec.context + 2 * margin)
+        spare = (len(stream) - spec.context) // 2
+        if spare < 0:
+            raise ValueError(
+                f"{stream.name}: a stream of {len(stream)} frames, expected at least {spec.context}: an exposure "
+                f"of {spec.exposure} with half a short window of {spec.short} on each side"
+            )
+        # Frames beyond the context tell the rhythm of dark pixels; more than as many again tell nothing new.
+        margin = min(spare, spec.context // 2)
+        spikes = stream.unpack(spare - margin, spare + spec.context + margin)
         targets = Targets(spikes, spec, sensor, mode=mode, margin=margin)
         exposure = cls(
             index,

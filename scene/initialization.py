@@ -22,6 +22,8 @@ class Picture:
 # Share of the filled points that ignore the given ones: what structure from motion did not see, such as a
 # dark thing close to the camera in a few views, starts from these or never.
 EXPLORE = 0.25
+# Random points of a scene that comes without any, as 3DGS starts its synthetic scenes (Kerbl et al. 2023).
+RANDOM_POINTS = 100_000
 
 
 def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, float]:
@@ -69,16 +71,20 @@ def fill_points(
     Args:
         xyz, rgb: given points [N, 3] and colours [N, C], or None.
         pictures: posed images, on the CPU.
+        count: points to have in the end; 0 for the given ones alone (``RANDOM_POINTS`` where there are none).
 
     Returns:
         points [count or N, 3] and colours [., C].
     """
     rng = np.random.default_rng(seed)
     given = 0 if xyz is None else len(xyz)
+    if not given:
+        count = count or RANDOM_POINTS
     missing = max(count - given, 0)
     near, far = depth_range(xyz, pictures)
     clouds = [] if xyz is None else [xyz]
-    colors = [] if rgb is None else [rgb]
+    grey = torch.full((given, len(pictures[0].image)), 0.5)
+    colors = [grey if rgb is None else rgb]
     shares = np.diff(np.linspace(0, missing, len(pictures) + 1).round().astype(int))
     for picture, share in zip(pictures, shares, strict=True):
         height, width = picture.image.shape[1:]

@@ -1,0 +1,150 @@
+"""train.py, render.py and metrics.py one after the other, as a user runs them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import metrics
+import render
+import train
+from arguments.command import guarded
+from scene.model_folder import load_gaussians
+from utils.io import load_image
+
+SMALL = (
+    "--quiet --preset cpu --iterations 8 --densify_from 0 --densify_every 3 --densify_until 6 --crop 16 "
+    "--init_points 300 --cap 330 --recon_from 2"
+).split()
+
+
+def call(monkeypatch: pytest.MonkeyPatch, command: object, *flags: object) -> int:
+    monkeypatch.setattr("sys.argv", [getattr(command, "__name__", ""), *map(str, flags)])
+    grad = torch.is_grad_enabled()
+    try:
+        return guarded(command.main)  # type: ignore[attr-defined]
+    finally:
+        torch.set_grad_enabled(grad)
+
+
+@pytest.fixture(scope="module")
+def model(scene_folder, tmp_path_factory):
+    """A trained, rendered and measured model with one exposure held out."""
+    folder = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as patch:
+        assert call(patch, train, "-s", scene_folder, "-m", folder, "--spike", "--eval", "--llffhold", 4, *SMALL) == 0
+        assert call(patch, render, "-m", folder, "--quiet", "--fit_steps", 3) == 0
+        assert call(patch, metrics, "-m", folder, "--quiet") == 0
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.png")}
+
+
+def test_pictures_lie_where_3dgs_users_look(model):
+    trained, middle = {"001", "002", "003"}, "06"
+    shown = trained | {f"{name}_{m:02d}" for name in trained for m in range(13)}
+    folder = model / "train/ours_8"
+    assert names(folder / "renders") == names(folder / "recon") == names(folder / "gt") == shown
+    assert names(folder / "long") == names(folder / "tfp") == trained
+    held = model / "test/ours_8"
+    assert {"000", "004", "novel_000", "novel_001"} <= names(held / "renders")
+    assert {"000", "004"} <= names(held / "recon") and "novel_000" not in names(held / "recon")
+    for kind in ("renders", "recon", "gt"):
+        middle_image, same = load_image(folder / kind / "002.png"), load_image(folder / kind / f"002_{middle}.png")
+        assert torch.equal(middle_image, same)
+    first, last = (load_image(folder / "renders" / f"002_{m}.png") for m in ("00", "12"))
+    assert (first - last).abs().max() > 0.02
+
+
+def test_cameras_hold_training_and_fitted_views(model):
+    cameras = json.loads((model / "cameras.json").read_text())
+    splits = {c["name"]: c["split"] for c in cameras}
+    assert [n for n, s in splits.items() if s == "train"] == ["001", "002", "003"]
+    assert {n for n, s in splits.items() if s == "test"} == {"000", "004", "novel_000", "novel_001"}
+    assert [len(c["w2c"]) for c in cameras] == [13, 13, 13, 13, 13, 1, 1]
+
+
+def test_results_keep_protocols_and_methods_apart(model):
+    results = json.loads((model / "results.json").read_text())
+    assert results["iteration"] == 8
+    assert results["deblurring"].keys() == {"Gaussians", "Recon-Net", "TFP (short)", "long exposure"}
+    assert results["held out"]["Gaussians"]["views"] == 4 and results["held out"]["Recon-Net"]["views"] == 2
+    row = results["deblurring"]["Gaussians"]
+    assert row["views"] == 3 and {"PSNR", "SSIM", "PSNR_gain", "PSNR_all_subframes"} <= row.keys()
+    assert 5 < row["PSNR"] < 60 and 0 < row["SSIM"] <= 1
+    assert results["deblurring"]["TFP (short)"]["PSNR"] > results["deblurring"]["long exposure"]["PSNR"] - 1
+    assert results["trajectory"]["ATE"] < 0.2
+    per_view = json.loads((model / "per_view.json").read_text())
+    assert "002" in per_view["deblurring"]["Gaussians"]
+    assert load_image(model / "comparison.png", channels=3).shape[1] > 3 * 32
+
+
+def test_rendering_again_replaces_held_out_cameras(model, monkeypatch):
+    before = json.loads((model / "cameras.json").read_text())
+    assert call(monkeypatch, render, "-m", model, "--quiet", "--skip_train", "--fit_steps", 3) == 0
+    after = json.loads((model / "cameras.json").read_text())
+    assert [c["name"] for c in after] == [c["name"] for c in before]
+
+
+def test_holding_still_and_skipping(model, monkeypatch, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    shutil.rmtree(copy / "test")
+    shutil.rmtree(copy / "train")
+    assert call(monkeypatch, render, "-m", copy, "--quiet", "--skip_test", "--iteration", 8) == 0
+    assert (copy / "train/ours_8/renders/001.png").exists() and not (copy / "test").exists()
+
+
+def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, tmp_path, capsys):
+    scene = tmp_path / "scene"
+    shutil.copytree(scene_folder, scene)
+    for name in ("sharp_data", "sequence", "novel"):
+        shutil.rmtree(scene / name)
+    for name in ("novel.json", "trajectory.json"):
+        (scene / name).unlink()
+    folder = tmp_path / "model"
+    assert call(monkeypatch, train, "-s", scene, "-m", folder, "--spike", *SMALL) == 0
+    assert call(monkeypatch, render, "-m", folder, "--quiet", "--fit_steps", 3) == 0
+    assert names(folder / "train/ours_8/renders") == {"000", "001", "002", "003", "004"}
+    assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
+    assert "no sharp images" in capsys.readouterr().out
+
+
+def test_the_saved_gaussians_are_the_trained_ones(model):
+    gaussians = load_gaussians(model, 8, channels=1)
+    assert 300 <= len(gaussians) <= 330 and gaussians.channels == 1 and gaussians.sh_degree == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "words"),
+    [
+        (render, [], "no model given"),
+        (metrics, [], "no model given"),
+        (render, ["-m", "MODEL", "--fit_steps", "-1"], "--fit_steps must be at least 0"),
+        (render, ["-m", "nowhere"], "cfg_args.json: not found"),
+        (metrics, ["-m", "nowhere"], "cfg_args.json: not found"),
+        (render, ["-m", "MODEL", "--iteration", "7"], "iteration 7 was not saved; there are 8"),
+        (render, ["-m", "MODEL", "--device", "cuda"], "no CUDA device"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(command, flags, words, model, monkeypatch, capsys):
+    if "cuda" in flags and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert call(monkeypatch, command, *[str(model) if f == "MODEL" else f for f in flags]) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["point_cloud.ply", "trajectory.pth", "recon_net.pth"])
+def test_damaged_models_are_named(file, model, monkeypatch, capsys, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    damaged = copy / "point_cloud/iteration_8" / file
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert call(monkeypatch, render, "-m", copy, "--quiet") == 1
+    error = capsys.readouterr().err
+    assert f"iteration_8/{file}" in error and error.count("\n") == 1

@@ -1,0 +1,67 @@
+"""First points: given ones stay, pushed-out ones lie on their pixels' rays, none given means random ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from scene.initialization import RANDOM_POINTS, Picture, depth_range, fill_points
+
+K = torch.tensor([[40.0, 0, 16], [0, 40.0, 12], [0, 0, 1]])
+
+
+def pictures(count: int = 3, channels: int = 1) -> list[Picture]:
+    found = []
+    for i in range(count):
+        w2c = torch.eye(4)
+        w2c[0, 3] = 0.5 * i
+        image = torch.rand(channels, 24, 32, generator=torch.Generator().manual_seed(i))
+        found.append(Picture(image, K, w2c))
+    return found
+
+
+def plane(depth: float = 4.0, count: int = 200) -> torch.Tensor:
+    xy = torch.as_tensor(np.random.default_rng(0).uniform(-2, 2, (count, 2)), dtype=torch.float32)
+    return torch.cat([xy, torch.full((count, 1), depth)], 1)
+
+
+def test_given_points_stay_and_come_first():
+    points, rgb = plane(), torch.rand(200, 1)
+    xyz, colors = fill_points(points, rgb, pictures(), 0)
+    assert torch.equal(xyz, points) and torch.equal(colors, rgb)
+    xyz, colors = fill_points(points, rgb, pictures(), 500)
+    assert len(xyz) == len(colors) == 500
+    assert torch.equal(xyz[:200], points) and torch.equal(colors[:200], rgb)
+
+
+def test_filled_points_take_the_depth_around_them_but_for_the_explorers():
+    xyz, _ = fill_points(plane(), torch.rand(200, 1), pictures(), 2200)
+    near = (xyz[200:, 2] - 4.0).abs() < 1e-3
+    assert 0.70 < near.float().mean() < 0.80
+    low, high = depth_range(plane(), pictures())
+    assert low < 1 and high == pytest.approx(6.0)
+    assert (xyz[200:, 2] >= low - 1e-3).all() and (xyz[200:, 2] <= high + 1e-3).all()
+
+
+def test_filled_points_project_onto_the_pixel_of_their_colour():
+    [picture] = pictures(1)
+    xyz, colors = fill_points(None, None, [picture], 300, seed=3)
+    uv = xyz @ K.T
+    uv = (uv[:, :2] / uv[:, 2:]).floor().long().clamp_min(0)
+    inside = (uv[:, 0] < 32) & (uv[:, 1] < 24)
+    assert (picture.image[0, uv[inside, 1], uv[inside, 0]] == colors[inside, 0]).float().mean() > 0.98
+
+
+def test_a_scene_without_points_starts_from_random_ones():
+    xyz, colors = fill_points(None, None, pictures(2, channels=3), 0)
+    assert len(xyz) == RANDOM_POINTS and colors.shape == (RANDOM_POINTS, 3)
+    assert (xyz[:, 2] > 0).all()
+
+
+def test_points_without_colours_are_grey():
+    _, colors = fill_points(plane(), None, pictures(1, channels=3), 0)
+    assert torch.equal(colors, torch.full((200, 3), 0.5))
+
+
+def test_the_seed_decides():
+    a, b, c = (fill_points(None, None, pictures(), 50, seed=s)[0] for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)

@@ -1,0 +1,331 @@
+"""Training: every flag matters, a resumed run is the same run, and mistakes end in one sentence."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from arguments import GROUPS, Config, parse_training
+from arguments.command import guarded
+from train import Training, resumed, run
+
+# Small enough for tests; everything of the method happens within six iterations.
+SMALL = "--iterations 6 --quiet --densify_from 0 --densify_every 2 --densify_until 6 --crop 16 --pose_every 2".split()
+CPU = [*SMALL, "--preset", "cpu", "--init_points", "300", "--cap", "330", "--recon_from", "1", "--sh_every", "2"]
+PAPER = [*SMALL, "--preset", "paper", "--init_points", "300", "--densify_grad", "1e-6", "--sh_every", "2"]
+
+
+def training(scene: Path, model: Path, *flags: str) -> Training:
+    return Training(parse_training(["-s", str(scene), "-m", str(model), "--spike", *flags], cuda=False))
+
+
+def state(t: Training) -> dict[str, torch.Tensor]:
+    """Everything learned so far."""
+    network = {} if t.network is None else t.network.state_dict()
+    return {
+        **{name: value.detach().clone() for name, value in t.gaussians.raw.items()},
+        "poses": t.trajectory.view(1, t.u).detach(),
+        **{name: value.clone() for name, value in network.items()},
+    }
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def base(scene_folder, tmp_path_factory):
+    """The state after training with each of the two sets of flags."""
+    found = {}
+    for name, flags in (("cpu", CPU), ("paper", PAPER)):
+        t = training(scene_folder, tmp_path_factory.mktemp(name), *flags)
+        for _ in range(6):
+            t.step()
+        found[name] = state(t)
+    return found
+
+
+# Every flag that changes what is learned, with another value, in the preset where it matters.
+CHANGES = {
+    "targets": ("cpu", "--targets counting"),
+    "exposure": ("cpu", "--exposure 73"),
+    "short": ("paper", "--short 33"),
+    "subframes": ("cpu", "--subframes 9"),
+    "subframe_width": ("cpu", "--subframe_width 21"),
+    "long_grouping": ("paper", "--long_grouping strided"),
+    "transforms": ("cpu", "--transforms transforms_noisy.json"),
+    "eval": ("cpu", "--eval"),
+    "llffhold": ("cpu", "--eval --llffhold 2"),
+    "sh_degree": ("cpu", "--sh_degree 1"),
+    "sh_every": ("cpu", "--sh_every 3"),
+    "antialiased": ("cpu", "--no-antialiased"),
+    "init_points": ("cpu", "--init_points 310"),
+    "init_opacity": ("cpu", "--init_opacity 0.2"),
+    "strategy": ("cpu", "--strategy none"),
+    "cap": ("cpu", "--cap 310"),
+    "densify_from": ("cpu", "--densify_from 4"),
+    "densify_until": ("cpu", "--densify_until 3"),
+    "densify_every": ("cpu", "--densify_every 5"),
+    "densify_grad": ("paper", "--densify_grad 1"),
+    "densify_subframes": ("paper", "--densify_grad 2e-3 --densify_subframes last"),
+    "opacity_reset_every": ("paper", "--opacity_reset_every 3"),
+    "min_opacity": ("paper", "--min_opacity 0.099"),
+    "trajectory": ("cpu", "--trajectory cubic"),
+    "knot_spacing": ("cpu", "--trajectory spline --knot_spacing 0.7"),
+    "optimise_poses": ("cpu", "--no-optimise_poses"),
+    "motion_init": ("cpu", "--no-motion_init"),
+    "view_spacing": ("cpu", "--view_spacing 150"),
+    "recon_net": ("cpu", "--recon_net paper"),
+    "recon_from": ("cpu", "--recon_from 3"),
+    "recon_every": ("cpu", "--recon_every 2"),
+    "crop": ("cpu", "--crop 20"),
+    "lambda_gs": ("paper", "--no-gs"),
+    "lambda_rec": ("paper", "--no-rec"),
+    "lambda_joint": ("paper", "--no-joint"),
+    "lambda_sub": ("paper", "--lambda_sub 1"),
+    "lambda_dssim": ("paper", "--no-dssim"),
+    "multi_interval": ("paper", "--no-multi_interval"),
+    "lambda_opacity": ("cpu", "--lambda_opacity 0.1"),
+    "lambda_scale": ("cpu", "--lambda_scale 0.1"),
+    "iterations": ("cpu", "--iterations 60"),
+    "instants": ("cpu", "--instants 7"),
+    "means_lr": ("cpu", "--means_lr 1e-3"),
+    "means_lr_final": ("cpu", "--means_lr_final 1e-3"),
+    "sh0_lr": ("cpu", "--sh0_lr 1e-3"),
+    "shN_lr": ("cpu", "--shN_lr 1e-3"),
+    "opacity_lr": ("cpu", "--opacity_lr 1e-3"),
+    "scale_lr": ("cpu", "--scale_lr 1e-3"),
+    "rotation_lr": ("cpu", "--rotation_lr 1e-3"),
+    "pose_lr": ("cpu", "--pose_lr 2e-3"),
+    "pose_lr_final": ("cpu", "--pose_lr_final 1e-3"),
+    "pose_every": ("cpu", "--pose_every 3"),
+    "recon_lr": ("cpu", "--recon_lr 5e-3"),
+    "recon_lr_final": ("cpu", "--recon_lr_final 1e-3"),
+    "seed": ("cpu", "--seed 1"),
+}
+# Flags whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
+ELSEWHERE = {
+    "source_path", "model_path", "spike", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume",
+    "quiet", "log_every", "json_log", "flip", "lambda_scale_ratio",
+}  # fmt: skip
+
+
+def test_no_flag_is_forgotten():
+    fields = {item.name for group in GROUPS.values() for item in dataclasses.fields(group)}
+    assert fields == CHANGES.keys() | ELSEWHERE
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_flag_changes_what_is_learned(name, base, scene_folder, tmp_path):
+    preset, flags = CHANGES[name]
+    t = training(scene_folder, tmp_path, *(CPU if preset == "cpu" else PAPER), *flags.split())
+    for _ in range(6):
+        t.step()
+    assert not same(state(t), base[preset])
+
+
+def test_the_same_flags_learn_the_same(base, scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *CPU)
+    for _ in range(6):
+        t.step()
+    assert same(state(t), base["cpu"])
+
+
+def test_flip_lets_reversed_frames_pass(scene_folder, tmp_path, monkeypatch):
+    """Recon-Net's frames equal to the renders in reverse cost nothing with the flip, and something without."""
+    terms = {}
+    for flag in ("--flip", "--no-flip"):
+        t = training(scene_folder, tmp_path, *PAPER, flag, "--crop", "0")
+        t.iteration = 1
+        sample = t._sample(torch.Generator())
+        out = t._render(sample, t.trajectory(sample.views, t.u))
+        monkeypatch.setattr(train, "recon_frames", lambda *_, images=out.images: images.flip(0))
+        terms[flag] = float(t._network_terms(sample, out, torch.Generator())["joint"][1].detach())
+    assert terms["--flip"] < 1e-7 < terms["--no-flip"]
+
+
+def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *PAPER, "--iterations", "20")
+    with torch.no_grad():
+        t.gaussians.raw["log_scales"][:, 0] += 4
+    t.iteration = 9
+    assert t.step()["ratio"] > 0 and "ratio" not in t.step()
+    t = training(scene_folder, tmp_path, *PAPER, "--iterations", "20", "--no-scale-ratio")
+    t.iteration = 9
+    assert "ratio" not in t.step()
+
+
+@pytest.mark.parametrize("flags", [CPU, [*PAPER, "--pose_every", "4"]], ids=["cpu", "paper"])
+def test_a_resumed_run_is_the_same_run(flags, scene_folder, tmp_path):
+    straight = training(scene_folder, tmp_path / "a", *flags)
+    for _ in range(6):
+        straight.step()
+    first = training(scene_folder, tmp_path / "b", *flags)
+    for _ in range(3):
+        first.step()
+    path = first.save_checkpoint()
+    second = training(scene_folder, tmp_path / "b", *flags)
+    second.load_checkpoint(path)
+    for _ in range(3):
+        second.step()
+    assert same(state(straight), state(second))
+
+
+def arguments_of(monkeypatch, *flags: str) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", *flags])
+
+
+def test_interrupted_and_resumed_by_the_command(scene_folder, tmp_path, monkeypatch, capsys):
+    config = parse_training(["-s", str(scene_folder), "-m", str(tmp_path), "--spike", *CPU], cuda=False)
+    config.run.log_every = 2
+    config.save(tmp_path)
+    t = Training(config)
+    step = t.step
+
+    def interrupted() -> dict[str, float]:
+        if t.iteration == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step()
+
+    t.step = interrupted  # type: ignore[method-assign]
+    assert run(t) == 130
+    assert "Go on with" in capsys.readouterr().out
+    assert (tmp_path / "chkpnt3.pth").exists() and not (tmp_path / "point_cloud").exists()
+
+    arguments_of(monkeypatch, "-s", str(scene_folder), "-m", str(tmp_path), "--resume", "--quiet", "--log_every", "2")
+    assert guarded(train.main) == 0
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [2, 4, 6]
+    assert all(row["loss"] > 0 and row["psnr"] > 0 and row["gaussians"] > 0 for row in rows)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["iterations"] == 6 and record["peak_memory_bytes"] > 1e7 and "torch" in record["versions"]
+
+    again = training(scene_folder, tmp_path / "straight", *CPU)
+    for _ in range(6):
+        again.step()
+    again.save_model()
+    left, right = (
+        (p / "point_cloud/iteration_6/point_cloud.ply").read_bytes() for p in (tmp_path, tmp_path / "straight")
+    )
+    assert left == right
+
+
+def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
+    flags = [*CPU, "--save_iterations", "2", "4", "--checkpoint_every", "2", "--log_every", "3", "--json_log"]
+    arguments_of(monkeypatch, "-s", str(scene_folder), "-m", str(tmp_path), "--spike", *flags)
+    assert guarded(train.main) == 0
+    for iteration in (2, 4, 6):
+        folder = tmp_path / f"point_cloud/iteration_{iteration}"
+        assert {p.name for p in folder.iterdir()} == {"point_cloud.ply", "trajectory.pth", "recon_net.pth"}
+    assert {p.name for p in tmp_path.glob("chkpnt*")} == {"chkpnt6.pth"}
+    cameras = json.loads((tmp_path / "cameras.json").read_text())
+    assert len(cameras) == 5 and all(len(c["w2c"]) == 13 for c in cameras)
+    assert (tmp_path / "input.ply").exists() and Config.load(tmp_path).preset == "cpu"
+    out = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["iteration"] for line in out if line.startswith("{")] == [3, 6]
+
+
+def test_learning_brings_the_renders_nearer(scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *CPU, "--iterations", "40", "--densify_every", "20", "--recon_from", "30")
+    before = t.probe()
+    first = t.step()["sub"]
+    for _ in range(39):
+        last = t.step()["sub"]
+    assert t.probe() > before + 1 and last < 0.9 * first
+
+
+def test_without_spikes_the_images_are_the_exposures(scene_folder, tmp_path):
+    flags = ["-s", str(scene_folder), "-m", str(tmp_path), *SMALL, "--init_points", "300"]
+    for preset in ("cpu", "paper"):
+        t = Training(parse_training([*flags, "--preset", preset], cuda=False))
+        assert t.network is None
+        terms = t.step()
+        assert terms["gs"] > 0 and "sub" not in terms
+
+
+def refused(monkeypatch, capsys, *flags: str) -> str:
+    """The one sentence that the command ends with."""
+    arguments_of(monkeypatch, *flags)
+    assert guarded(train.main) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, capsys):
+    scene, model = tmp_path / "scene", tmp_path / "model"
+    shutil.copytree(scene_folder, scene)
+    run_flags = ["-s", str(scene), "-m", str(model), "--spike", *CPU]
+    assert "no such folder" in refused(monkeypatch, capsys, "-s", str(tmp_path / "none"), "--spike")
+    assert "no checkpoint" in refused(monkeypatch, capsys, *run_flags, "--resume")
+
+    stream = sorted((scene / "spike_data").iterdir())[0]
+    whole = stream.read_bytes()
+    stream.write_bytes(whole[:-100])
+    assert stream.name in refused(monkeypatch, capsys, *run_flags)
+    stream.write_bytes(whole[: 48 * 32 // 8 * 100])
+    assert f"{stream.name}: a stream of 100 frames, expected at least 137" in refused(monkeypatch, capsys, *run_flags)
+    stream.write_bytes(whole)
+
+    model.mkdir(exist_ok=True)
+    parse_training(run_flags, cuda=False).save(model)
+    (model / "chkpnt3.pth").write_bytes(b"nothing of the kind")
+    assert "chkpnt3.pth: not a readable checkpoint" in refused(monkeypatch, capsys, *run_flags, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--iterations 0", "--iterations must be at least 1"),
+        ("--means_lr nan", "--means_lr must be a finite number"),
+        ("--pose_lr -1", "--pose_lr must be a finite number"),
+        ("--sh_degree 4", "--sh_degree must be 0 to 3"),
+        ("--cap 0", "--strategy mcmc needs a number"),
+        ("--no-sub", "--instants draws single sub-frames"),
+        ("--lambda_gs 1", "--instants draws single sub-frames"),
+        ("--no-sub --instants 0", "nothing to learn from"),
+        ("--subframe_width 8", "must be odd"),
+        ("--log_every 0", "--log_every must be at least 1"),
+        ("--exposure 96", "85 or 97 would"),
+    ],
+)
+def test_contradictions_are_refused(flags, words, scene_folder, tmp_path, monkeypatch, capsys):
+    start = ["-s", str(scene_folder), "-m", str(tmp_path), "--spike", "--preset", "cpu", "--quiet"]
+    assert words in refused(monkeypatch, capsys, *start, *flags.split())
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(scene_folder, tmp_path):
+    path = training(scene_folder, tmp_path, *CPU).save_checkpoint()
+    with pytest.raises(ValueError, match=r"chkpnt0.pth: does not fit"):
+        training(scene_folder, tmp_path, *CPU, "--sh_degree", "1").load_checkpoint(path)
+
+
+def test_resuming_keeps_what_was_learned_with(scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *CPU, "--seed", "5")
+    t.config.save(tmp_path)
+    t.save_checkpoint()
+    asked = parse_training(["-s", "elsewhere", "-m", str(tmp_path), "--resume", "--quiet"], cuda=False)
+    config, path = resumed(asked)
+    assert config.run.seed == 5 and config.run.quiet and config.scene.cap == 330 and path.name == "chkpnt0.pth"
+
+
+def test_the_configuration_survives_its_file(tmp_path):
+    config = parse_training(["-s", "x", "-m", str(tmp_path), "--spike", *CPU], cuda=False)
+    config.save(tmp_path)
+    assert Config.load(tmp_path) == config
+    (tmp_path / "cfg_args.json").write_text('{"preset": "cpu"}')
+    with pytest.raises(ValueError, match="not a configuration of this version"):
+        Config.load(tmp_path)
+
+
+def test_the_model_folder_s_default_is_output_and_the_scene_s_name():
+    config = parse_training(["-s", "data/tanabata", "--spike"], cuda=False)
+    assert Path(config.data.model_path) == Path("output/tanabata")
+    assert parse_training(["-s", "a", "--spike"], cuda=False).preset == "cpu"
+    assert parse_training(["-s", "a", "--spike"], cuda=True).preset == "paper"

@@ -1,0 +1,80 @@
+"""What a run leaves behind about itself: its curves and its circumstances, as plain JSON.
+
+    log.jsonl   one object a line: iteration, seconds, loss and its terms, psnr, gaussians
+    run.json    command, versions, seconds, peak memory
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from utils.io import atomic_write
+
+CURVES, CIRCUMSTANCES = "log.jsonl", "run.json"
+_PACKAGES = ("torch", "numpy", "diff-gaussian-rasterization-cpu")
+
+
+def read_curves(model: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of ``log.jsonl``; a last line cut short by a crash is left out."""
+    path = Path(model) / CURVES
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class RunLog:
+    """Curves and circumstances of one training run in ``model``.
+
+    Args:
+        iteration: where the run starts; rows of an earlier try beyond it are dropped.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], iteration: int):
+        self.model = Path(model)
+        kept = [row for row in read_curves(model) if row.get("iteration", 0) <= iteration] if iteration else []
+        self.before: float = kept[-1]["seconds"] if kept else 0.0
+        with atomic_write(self.model / CURVES, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+
+    def add(self, iteration: int, seconds: float, **values: float) -> dict[str, float]:
+        """Append one row (``seconds`` since this process began to train) and return it."""
+        row = {"iteration": iteration, "seconds": round(self.before + seconds, 2)} | values
+        with (self.model / CURVES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
+
+    def finish(self, iteration: int, seconds: float) -> None:
+        """Write down how the run was made and what it took."""
+        versions = {"python": platform.python_version()}
+        for name in _PACKAGES:
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                versions[name] = "not installed"
+        record = {
+            "command": " ".join(sys.argv),
+            "versions": versions,
+            "processors": os.cpu_count(),
+            "iterations": iteration,
+            "seconds": round(self.before + seconds, 2),
+            "peak_memory_bytes": peak_memory(),
+        }
+        with atomic_write(self.model / CIRCUMSTANCES, "w") as file:
+            json.dump(record, file, indent=1)
