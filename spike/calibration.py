@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from spike.sensor import SensorModel
@@ -48,16 +47,16 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
         sizes = " and ".join(f"{s.name} {s.width}x{s.height}" for s in given)
         raise ValueError(f"the recordings differ in size: {sizes}")
     spurious = 0.0 if flat is None else estimate_spurious_rate(flat.unpack(0, min(len(flat), _RHYTHM_FRAMES)))
-    offset: NDArray[np.float64] | float = 0.0
     dark_map = None
     if dark is not None:
-        offset = dark.count() / len(dark)
-        spurious = min(spurious, float(offset.mean()))
-        dark_map = torch.from_numpy((offset - spurious).clip(0).astype(np.float32))
+        rate = torch.from_numpy(dark.count() / len(dark))
+        spurious = min(spurious, float(rate.mean()))
+        dark_map = SensorModel(spurious_rate=spurious).without_spurious(rate).clamp_min(0).float()
     dark_rate = 0.0 if dark_map is None else float(dark_map.mean())
+    without_gain = SensorModel(1.0, dark_rate, spurious, dark_map=dark_map)
     if flat is None:
-        return SensorModel(1.0, dark_rate, spurious, dark_map=dark_map)
-    light = flat.count() / len(flat) - (spurious if dark is None else offset)
+        return without_gain
+    light = without_gain.intensity(torch.from_numpy(flat.count() / len(flat))).numpy()
     # The median: a few hot or dead pixels must not set the scale of the rest.
     gain = float(np.median(light)) / level
     if gain <= 0:

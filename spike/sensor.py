@@ -14,7 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SensorModel:
-    """Rates (spikes a frame) to intensities (1 = white): ``(rate - dark - spurious) / gain``.
+    """Rates (spikes a frame) to intensities (1 = white): ``(fired - dark) / gain``.
+
+    ``fired`` is the rate without spurious spikes.  A frame holds one spike at most, so of those that no light
+    caused only the share ``1 - fired`` adds to it: ``rate = fired + spurious (1 - fired)``.
 
     Args:
         gain: spikes a frame for white (0.4964 in the authors' synthetic data).
@@ -55,8 +58,13 @@ class SensorModel:
         Args:
             spurious_left: the rate still holds spurious spikes; their mean is subtracted.
         """
-        light = (rate - self.dark() - (self.spurious_rate if spurious_left else 0.0)) / self.gain
+        fired = self.without_spurious(rate) if spurious_left else rate
+        light = (fired - self.dark()) / self.gain
         return light if self.gain_map is None else light / self.gain_map.to(light)
+
+    def without_spurious(self, rate: Tensor) -> Tensor:
+        """Rates [...] without the expected spurious spikes."""
+        return (rate - self.spurious_rate) / (1 - self.spurious_rate)
 
     def dark(self) -> Tensor | float:
         """Spikes a frame without light: of each pixel [H, W] where calibrated, else of all."""

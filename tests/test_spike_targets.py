@@ -141,7 +141,7 @@ def test_spurious_rate_is_subtracted_by_counting():
     known = targets(light, "counting", sensor=SensorModel(GAIN, spurious_rate=SPURIOUS), spurious_gap=(140, 50))
     ignored = targets(light, "counting", spurious_gap=(140, 50))
     truth = light[20:117].mean(0)
-    assert float(known.long_exposure().mean()) == pytest.approx(truth.mean(), abs=3e-3)
+    assert float(known.long_exposure().mean()) == pytest.approx(truth.mean(), abs=1.5e-3)
     assert float(ignored.long_exposure().mean()) > truth.mean() + 0.008
     assert rmse(known.long_exposure(), truth) < rmse(ignored.long_exposure(), truth)
 
