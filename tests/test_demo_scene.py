@@ -165,6 +165,15 @@ def test_truth_and_pictures_agree(scene):
     assert float((load_image(view.sequence_paths[0]) - load_image(view.sequence_paths[12])).abs().mean()) > 0.01
 
 
+def test_subframes_lie_at_the_centres_of_the_central_context(scene):
+    """Where SpikeStream.central looks for them: as much before as after."""
+    spec = WindowSpec()
+    first = (demo.FRAMES - spec.context) / 2
+    frames = demo.FRAMES + demo.GAP + first + np.array(spec.centers)
+    expected = demo.poses_at(frames, 2 * (demo.FRAMES + demo.GAP), RECIPE.seed)
+    assert np.allclose(scene.truth["001"].numpy(), expected, atol=1e-5)
+
+
 def test_novel_views_lie_in_the_gaps_of_the_recording(scene):
     drawn, _ = demo.picture(scene.novel[0].camera.w2c.double().numpy(), K, WIDTH, HEIGHT)
     assert float((drawn - load_image(scene.novel[0].image_path)[0]).abs().mean()) < 0.004

@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 from test_metrics import M, Model, put_subframes
 from test_trajectory_metrics import elsewhere, path
 
 from report import Run, _upright, chart, compose_report, read_log, write_report
+from utils.io import save_image
 from utils.trajectory_metrics import centres
 
 VOID = {"meta", "img", "input", "link"}
@@ -150,6 +152,16 @@ def test_one_instant_a_view(tmp_path):
     results = {"trajectory": missing | {"reversed_views": []}}
     run = Run(tmp_path, 3, results, {}, names=["a", "b"], poses=path(2, 1), truth=path(2, 1))
     assert Page(compose_report(run)).text.count("missing") >= 3
+
+
+def test_pictures_keep_their_colours(tmp_path):
+    color = torch.tensor([0.9, 0.5, 0.1])[:, None, None].expand(3, 16, 16)
+    save_image(tmp_path / "train" / "ours_3" / "gt" / "a_b.png", color)
+    page = Page(compose_report(Run(tmp_path, 3, {}, {}, {"deblurring": ("train", ["a_b"])})))
+    [image] = page.all("img")
+    data = np.frombuffer(base64.b64decode(image["src"].split(",")[1]), np.uint8)
+    blue_green_red = cv2.imdecode(data, cv2.IMREAD_COLOR).reshape(-1, 3).mean(0) / 255
+    assert blue_green_red == pytest.approx([0.1, 0.5, 0.9], abs=0.02)
 
 
 def test_a_resumed_runs_log_counts_the_last_record(tmp_path):

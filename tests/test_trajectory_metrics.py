@@ -68,16 +68,26 @@ def test_scale_is_kept_when_asked():
     assert umeyama(points, 3 * points, with_scale=False)[0] == 1
 
 
-@pytest.mark.parametrize("target", [[1.0, 0, 0], [0, 1.0, 0], [-1.0, 0, 0], [0.6, 0, -0.8]])
-def test_a_line_turns_the_short_way(target):
-    along = np.linspace(-1, 1, 5)[:, None]
-    scale, rotation, offset = umeyama(along * [1.0, 0, 0], 2 * along * np.array(target) + 3)
+@pytest.mark.parametrize(
+    "source, target",
+    [
+        ([1.0, 0, 0], [1.0, 0, 0]),
+        ([1.0, 0, 0], [-1.0, 0, 0]),
+        ([1.0, 0, 0], [0.6, 0, -0.8]),
+        ([0.48, 0.6, 0.64], [-0.6, 0, 0.8]),
+        ([0.48, 0.6, 0.64], [-0.48, -0.6, -0.64]),
+        ([0.48, -0.6, 0.64], [0, 0.6, 0.8]),
+    ],
+)
+def test_a_line_turns_the_short_way(source, target):
+    along, source, target = np.linspace(-1, 1, 5)[:, None], np.array(source), np.array(target)
+    scale, rotation, offset = umeyama(along * source, 2 * along * target + 3)
     assert scale == pytest.approx(2)
     assert np.allclose(rotation @ rotation.T, np.eye(3)) and np.linalg.det(rotation) == pytest.approx(1)
-    assert np.allclose(rotation @ [1, 0, 0], target)
+    assert np.allclose(rotation @ source, target)
     assert np.allclose(offset, 3)
     angle = Rotation.from_matrix(rotation).magnitude()
-    assert angle == pytest.approx(np.arccos(np.clip(target[0], -1, 1)), abs=1e-6)
+    assert angle == pytest.approx(np.arccos(np.clip(source @ target, -1, 1)), abs=1e-6)
 
 
 def test_one_place_only_moves():
