@@ -53,7 +53,7 @@ struct Part {
 }  // namespace
 
 TileLists bin_tiles(const Kernels& kernels, const Settings& s, int count, int stride, const float* records,
-                    const float* depths, int parts) {
+                    const float* depths, int parts, bool want_reach) {
   TileLists out;
   const size_t n = size_t(count);
   Memory work = take(4 * 4 * n + 16);
@@ -64,6 +64,11 @@ TileLists bin_tiles(const Kernels& kernels, const Settings& s, int count, int st
   const int tiles = s.tiles_x * s.tiles_y, columns = s.tiles_x + 1;
   Memory row_memory = take(sizeof(TileRows) * (size_t(out.visible) + 1));
   TileRows* rows = reinterpret_cast<TileRows*>(row_memory.get());
+  if (want_reach) {
+    out.reach = take(sizeof(uint32_t) * (n + 1));
+    std::memset(out.reach.get(), 0, sizeof(uint32_t) * n);
+  }
+  uint32_t* reach = reinterpret_cast<uint32_t*>(out.reach.get());
   std::vector<Part> pieces(static_cast<size_t>(parts));
   parallel(parts, [&](int index) {
     Part& part = pieces[size_t(index)];
@@ -84,6 +89,9 @@ TileLists bin_tiles(const Kernels& kernels, const Settings& s, int count, int st
       std::memcpy(grown.get(), part.spans.get(), sizeof(uint32_t) * used);
       part.spans = std::move(grown);
     }
+    if (want_reach)
+      for (uint32_t i = part.first; i < part.last; ++i)
+        reach[sorted[i]] = rows[i].y0 | uint32_t(rows[i].y1) << 16;
   });
 
   out.starts = take(4 * (size_t(tiles) + 1));

@@ -23,6 +23,19 @@ constexpr uint32_t kAhead = 8;                             // Gaussians of a lis
 constexpr uint32_t kSpanAhead = 16;
 constexpr int kVectors = 4;                                // vectors of pixels in registers
 constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
+static_assert(kPasses <= kMaxPasses, "");
+
+// A bit for each pixel of a pass.
+template <int Bits> struct BitsOf;
+template <> struct BitsOf<64> { typedef uint64_t type; };
+template <> struct BitsOf<32> { typedef uint32_t type; };
+template <> struct BitsOf<16> { typedef uint16_t type; };
+typedef BitsOf<kVectors * kLanes>::type PassBits;
+
+// The pass's bits of a tile whose list begins at `begin`: each pass of a tile has a piece of its own.
+inline PassBits* pass_bits(const Trace& trace, uint32_t begin, uint32_t end, int pass) {
+  return reinterpret_cast<PassBits*>(trace.blended + begin) + size_t(pass) * (end - begin);
+}
 
 // Rows of a prepared block.
 enum { kMean = 0, kAxes = 3, kOpacity = 12, kValid = 13, kColor = 14 };
@@ -96,48 +109,64 @@ inline vf log2_positive(vf x) {
 inline void prefetch(const float* p) { __builtin_prefetch(p, 0); }
 inline void prefetch_write(const float* p) { __builtin_prefetch(p, 1); }
 
-inline bool finite(float x) { return x - x == 0.0f; }
+inline vf row(const float* block, int r, int part) { return load(block + r * kBlock + part * kLanes); }
+
+// Rotation matrices of unit quaternions (wxyz).
+inline void rotation_of(const vf* q, vf* r) {
+  const vf w = q[0], x = q[1], y = q[2], z = q[3];
+  r[0] = 1 - 2 * (y * y + z * z);
+  r[1] = 2 * (x * y - w * z);
+  r[2] = 2 * (x * z + w * y);
+  r[3] = 2 * (x * y + w * z);
+  r[4] = 1 - 2 * (x * x + z * z);
+  r[5] = 2 * (y * z - w * x);
+  r[6] = 2 * (x * z - w * y);
+  r[7] = 2 * (y * z + w * x);
+  r[8] = 1 - 2 * (x * x + y * y);
+}
 
 void prepare(const Scene& s, int first, int last, float* prepared, int* invalid) {
   const int size = prepared_floats(s);
-  const int used = s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1;
+  const int colors = s.channels * (s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1);
+  const int stride = s.coefficients ? s.coefficients * s.channels : s.channels;
   int bad = 0;
   for (int block = first; block < last; ++block) {
     float* out = prepared + size_t(block) * size;
-    for (int lane = 0; lane < kBlock; ++lane) {
-      const int n = block * kBlock + lane;
-      auto row = [&](int r) -> float& { return out[r * kBlock + lane]; };
-      if (n >= s.count) {
-        for (int r = 0; r < size / kBlock; ++r) row(r) = 0.0f;
+    for (int part = 0; part < kParts; ++part) {
+      const int base = block * kBlock + part * kLanes;
+      const int lanes = s.count - base < kLanes ? (s.count > base ? s.count - base : 0) : kLanes;
+      float* target = out + part * kLanes;
+      if (lanes == 0) {
+        for (int r = 0; r < size / kBlock; ++r) store(target + r * kBlock, vf{});
         continue;
       }
-      const float* mean = s.means + 3 * size_t(n);
-      const float* q = s.quats + 4 * size_t(n);
-      const float* scale = s.scales + 3 * size_t(n);
-      const float opacity = s.opacities[n];
-      const float norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
-      bool good = finite(mean[0] + mean[1] + mean[2]) && finite(norm2) && norm2 > 0 &&
-                  finite(scale[0] + scale[1] + scale[2]) && finite(opacity);
-      const int stride = s.coefficients ? s.coefficients * s.channels : s.channels;
-      const float* color = s.colors + size_t(n) * stride;
-      for (int k = 0; k < used * s.channels; ++k) {
-        good = good && finite(color[k]);
-        row(kColor + k) = color[k];
+      vf q[4], scale[3];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const size_t n = lane < lanes ? size_t(base + lane) : size_t(base);
+        for (int i = 0; i < 3; ++i) target[(kMean + i) * kBlock + lane] = s.means[3 * n + size_t(i)];
+        for (int i = 0; i < 4; ++i) q[i][lane] = s.quats[4 * n + size_t(i)];
+        for (int i = 0; i < 3; ++i) scale[i][lane] = s.scales[3 * n + size_t(i)];
+        target[kOpacity * kBlock + lane] = s.opacities[n];
+        const float* color = s.colors + n * size_t(stride);
+        for (int k = 0; k < colors; ++k) target[(kColor + k) * kBlock + lane] = color[k];
       }
-      if (!good) {
-        ++bad;
-        for (int r = 0; r < size / kBlock; ++r) row(r) = 0.0f;
-        continue;
-      }
-      const float inverse = 1.0f / __builtin_sqrtf(norm2);
-      const float w = q[0] * inverse, x = q[1] * inverse, y = q[2] * inverse, z = q[3] * inverse;
-      const float rotation[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),
-                                 2 * (x * y + w * z),     1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-                                 2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
-      for (int i = 0; i < 3; ++i) row(kMean + i) = mean[i];
-      for (int i = 0; i < 9; ++i) row(kAxes + i) = rotation[i] * scale[i % 3];
-      row(kOpacity) = opacity;
-      row(kValid) = 1.0f;
+      const vf norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
+      // x - x is NaN for what is not finite, and the sum with it
+      vf sum = norm2 - norm2;
+      for (const vf& x : scale) sum += x - x;
+      for (int i = 0; i < 3; ++i) sum += row(out, kMean + i, part) - row(out, kMean + i, part);
+      sum += row(out, kOpacity, part) - row(out, kOpacity, part);
+      for (int k = 0; k < colors; ++k) sum += row(out, kColor + k, part) - row(out, kColor + k, part);
+      const mask there = first_lanes(lanes), valid = ge(vf{}, sum) & gt(norm2, vf{}) & there;
+      bad += __builtin_popcount(bits_of(andnot(there, valid)));
+      const vf inverse = 1.0f / vsqrt(norm2);
+      for (vf& x : q) x *= inverse;
+      vf rotation[9];
+      rotation_of(q, rotation);
+      for (int i = 0; i < 9; ++i) store(target + (kAxes + i) * kBlock, keep(valid, rotation[i] * scale[i % 3]));
+      store(target + kValid * kBlock, keep(valid, splat(1.0f)));
+      if (bits_of(valid) == bits_of(all())) continue;
+      for (int r = 0; r < size / kBlock; ++r) store(target + r * kBlock, keep(valid, row(out, r, part)));
     }
   }
   *invalid += bad;
@@ -151,8 +180,6 @@ struct Projected {
   vf t0[3], t1[3], b0[3], b1[3];
   vf c00, c01, c11, det0, inverse_det;
 };
-
-inline vf row(const float* block, int r, int part) { return load(block + r * kBlock + part * kLanes); }
 
 inline void project_vector(const Camera& cam, float eps, const float* block, int part, Projected& p) {
   const float* w = cam.rotation;
@@ -348,9 +375,9 @@ inline void write_tile(const Settings& s, float* plane, int tile_x, int tile_y, 
                 columns * sizeof(float));
 }
 
-template <int NC>
+template <int NC, bool Traced>
 void blend_rows(const Settings& s, const float* records, const uint32_t* starts, const uint32_t* list,
-                const float* background, int row0, int row1, float* image, float* transmittance) {
+                const float* background, int row0, int row1, float* image, float* transmittance, const Trace* trace) {
   constexpr int stride = NC <= 2 ? 8 : 12;
   const size_t plane = size_t(s.width) * s.height;
   const vf alpha_max = splat(kAlphaMax), t_min = splat(kTransmittanceMin), cut = splat(kLog2AlphaMin);
@@ -368,7 +395,9 @@ void blend_rows(const Settings& s, const float* records, const uint32_t* starts,
           live[k] = all();
           for (int c = 0; c < NC; ++c) color[c][k] = vf{};
         }
-        for (uint32_t i = begin; i < end; ++i) {
+        PassBits* trail = Traced ? pass_bits(*trace, begin, end, pass) : nullptr;
+        uint32_t i = begin;
+        for (; i < end; ++i) {
           if (i + kAhead < end) prefetch(records + size_t(list[i + kAhead]) * stride);
           const float* r = records + size_t(list[i]) * stride;
           const vf a = splat(r[2]), b = splat(r[3]), cc = splat(r[4]), u = splat(r[0]), v = splat(r[1]);
@@ -380,23 +409,34 @@ void blend_rows(const Settings& s, const float* records, const uint32_t* starts,
             hit[k] = ge(power[k], cut) & live[k];
             touched = touched | hit[k];
           }
-          if (!any(touched)) continue;
+          if (!any(touched)) {
+            if constexpr (Traced) trail[i - begin] = 0;
+            continue;
+          }
+          PassBits bits = 0;
           for (int k = 0; k < kVectors; ++k) {
             const vf weight = t[k] * vmin(exp2_small(power[k]), alpha_max);
             const vf next = t[k] - weight;
             const mask ended = andnot(hit[k], gt(next, t_min));
-            const vf blended = keep(andnot(hit[k], ended), weight);
-            t[k] -= blended;
-            for (int c = 0; c < NC; ++c) color[c][k] += blended * r[6 + c];
+            const mask blended = andnot(hit[k], ended);
+            const vf shown = keep(blended, weight);
+            if constexpr (Traced) bits = PassBits(bits | PassBits(bits_of(blended)) << (k * kLanes));
+            t[k] -= shown;
+            for (int c = 0; c < NC; ++c) color[c][k] += shown * r[6 + c];
             live[k] = andnot(live[k], ended);
             died = died | ended;
           }
+          if constexpr (Traced) trail[i - begin] = bits;
           if (any(died)) {
             mask left = live[0];
             for (int k = 1; k < kVectors; ++k) left = left | live[k];
-            if (!any(left)) break;
+            if (!any(left)) {
+              ++i;
+              break;
+            }
           }
         }
+        if constexpr (Traced) trace->ends[tile * kMaxPasses + pass] = i;
         for (int k = 0; k < kVectors; ++k) {
           const int offset = (pass * kVectors + k) * kLanes;
           store(out_t + offset, t[k]);
@@ -408,82 +448,73 @@ void blend_rows(const Settings& s, const float* records, const uint32_t* starts,
     }
 }
 
-// The same loop with the same decisions, front to back: what lies behind a Gaussian is the whole picture
-// less what was accumulated so far, so transmittance is never divided by (only 1 - alpha, at least 0.01).
+// The same pairs once more, front to back: what lies behind a Gaussian is the whole picture less what was
+// accumulated so far, so transmittance is never divided by (only 1 - alpha, at least 0.01).  Vectors of pixels
+// that blended nothing of a Gaussian are passed over: three tenths of them.
 template <int NC, bool Absolute>
 void blend_rows_backward(const Settings& s, const float* records, const uint32_t* starts, const uint32_t* list,
-                         const float* image, const float* transmittance, const float* grad_image,
+                         const Trace& trace, const float* image, const float* transmittance, const float* grad_image,
                          const float* grad_transmittance, int row0, int row1, float* sums, float* absolute) {
   constexpr int stride = NC <= 2 ? 8 : 12;
   constexpr int sum_stride = NC <= 2 ? 8 : 16;
   const size_t plane = size_t(s.width) * s.height;
-  const vf alpha_max = splat(kAlphaMax), t_min = splat(kTransmittanceMin), cut = splat(kLog2AlphaMin);
+  const vf alpha_max = splat(kAlphaMax);
   for (int ty = row0; ty < row1; ++ty)
     for (int tx = 0; tx < s.tiles_x; ++tx) {
       const int tile = ty * s.tiles_x + tx;
       const uint32_t begin = starts[tile], end = starts[tile + 1];
       if (begin == end) continue;
-      float in_t[kTile * kTile], in_gt[kTile * kTile], in_c[kTile * kTile], in_g[NC][kTile * kTile];
-      float in_rest[kTile * kTile];
-      read_tile(s, transmittance, tx, ty, in_t);
-      for (int i = 0; i < kTile * kTile; ++i) in_rest[i] = 0.0f;
+      alignas(64) float rest[kTile * kTile], grad[NC][kTile * kTile], t[kTile * kTile];
+      float in[kTile * kTile];
+      for (int i = 0; i < kTile * kTile; ++i) {
+        rest[i] = 0.0f;
+        t[i] = 1.0f;
+      }
       if (grad_transmittance != nullptr) {
-        read_tile(s, grad_transmittance, tx, ty, in_gt);
-        for (int i = 0; i < kTile * kTile; ++i) in_rest[i] = in_gt[i] * in_t[i];
+        float in_grad[kTile * kTile];
+        read_tile(s, transmittance, tx, ty, in);
+        read_tile(s, grad_transmittance, tx, ty, in_grad);
+        for (int i = 0; i < kTile * kTile; ++i) rest[i] = in_grad[i] * in[i];
       }
       for (int c = 0; c < NC; ++c) {
-        read_tile(s, grad_image + c * plane, tx, ty, in_g[c]);
-        read_tile(s, image + c * plane, tx, ty, in_c);
-        for (int i = 0; i < kTile * kTile; ++i) in_rest[i] += in_g[c][i] * in_c[i];
+        read_tile(s, grad_image + c * plane, tx, ty, grad[c]);
+        read_tile(s, image + c * plane, tx, ty, in);
+        for (int i = 0; i < kTile * kTile; ++i) rest[i] += grad[c][i] * in[i];
       }
       for (int pass = 0; pass < kPasses; ++pass) {
         const Pixels at(s, tx, ty, pass);
-        vf t[kVectors], rest[kVectors], grad[NC][kVectors];
-        mask live[kVectors];
-        for (int k = 0; k < kVectors; ++k) {
-          const int offset = (pass * kVectors + k) * kLanes;
-          t[k] = splat(1.0f);
-          live[k] = all();
-          rest[k] = load(in_rest + offset);
-          for (int c = 0; c < NC; ++c) grad[c][k] = load(in_g[c] + offset);
-        }
-        for (uint32_t i = begin; i < end; ++i) {
-          if (i + kAhead < end) prefetch(records + size_t(list[i + kAhead]) * stride);
-          if (i + kAhead < end) prefetch_write(sums + size_t(list[i + kAhead]) * sum_stride);
+        const PassBits* trail = pass_bits(trace, begin, end, pass);
+        const uint32_t stop = trace.ends[tile * kMaxPasses + pass];
+        for (uint32_t i = begin; i < stop; ++i) {
+          if (i + kAhead < stop) prefetch(records + size_t(list[i + kAhead]) * stride);
+          if (i + kAhead < stop) prefetch_write(sums + size_t(list[i + kAhead]) * sum_stride);
+          const PassBits bits = trail[i - begin];
+          if (bits == 0) continue;
           const float* r = records + size_t(list[i]) * stride;
           const vf a = splat(r[2]), b = splat(r[3]), cc = splat(r[4]), u = splat(r[0]), v = splat(r[1]);
-          vf power[kVectors];
-          mask hit[kVectors], touched = none(), died = none();
-          for (int k = 0; k < kVectors; ++k) {
-            const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
-            power[k] = (r[5] - a * dx * dx) - dy * (b * dx + cc * dy);
-            hit[k] = ge(power[k], cut) & live[k];
-            touched = touched | hit[k];
-          }
-          if (!any(touched)) continue;
           vf s0{}, sx{}, sy{}, sxx{}, sxy{}, syy{}, sc[NC], ax{}, ay{};
           for (int c = 0; c < NC; ++c) sc[c] = vf{};
-          for (int k = 0; k < kVectors; ++k) {
+          const int first = __builtin_ctzll(bits) / kLanes, last = (63 - __builtin_clzll(bits)) / kLanes;
+          for (int k = first; k <= last; ++k) {
+            const int offset = (pass * kVectors + k) * kLanes;
+            const mask blended = mask_of(uint32_t(bits >> (k * kLanes)));
             const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
-            const vf raw = exp2_small(power[k]);
-            const vf alpha = vmin(raw, alpha_max);
-            const vf weight = t[k] * alpha;
-            const vf next = t[k] - weight;
-            const mask ended = andnot(hit[k], gt(next, t_min));
-            const mask blended = andnot(hit[k], ended);
-            const vf shown = keep(blended, weight);
-            t[k] -= shown;
-            live[k] = andnot(live[k], ended);
-            died = died | ended;
+            const vf raw = exp2_small((r[5] - a * dx * dx) - dy * (b * dx + cc * dy));
+            const vf alpha = keep(blended, vmin(raw, alpha_max));
+            const vf light = load(t + offset);
+            const vf weight = light * alpha;
+            store(t + offset, light - weight);
             vf along{};
             for (int c = 0; c < NC; ++c) {
-              along += grad[c][k] * r[6 + c];
-              sc[c] += shown * grad[c][k];
+              const vf g = load(grad[c] + offset);
+              along += g * r[6 + c];
+              sc[c] += weight * g;
             }
-            rest[k] -= shown * along;
+            const vf mine = weight * along;
+            const vf behind = load(rest + offset) - mine;
+            store(rest + offset, behind);
             // dL/dalpha times alpha; none where alpha is held at its maximum.
-            const vf g = keep(blended & gt(alpha_max, raw),
-                              weight * along - alpha * rest[k] * reciprocal(1.0f - alpha));
+            const vf g = keep(blended & gt(alpha_max, raw), mine - alpha * behind * reciprocal(1.0f - alpha));
             const vf gy = g * dy;
             s0 += g;
             sy += gy;
@@ -522,38 +553,47 @@ void blend_rows_backward(const Settings& s, const float* records, const uint32_t
               target[1] += kLn2 * ay[lane];
             }
           }
-          if (any(died)) {
-            mask left = live[0];
-            for (int k = 1; k < kVectors; ++k) left = left | live[k];
-            if (!any(left)) break;
-          }
         }
       }
     }
 }
 
+template <bool Traced>
+void blend_as(const Settings& s, int channels, const float* records, const uint32_t* starts, const uint32_t* list,
+              const float* background, int row0, int row1, float* image, float* transmittance, const Trace* trace) {
+  const auto run = channels == 1   ? blend_rows<1, Traced>
+                   : channels == 2 ? blend_rows<2, Traced>
+                   : channels == 3 ? blend_rows<3, Traced>
+                                   : blend_rows<4, Traced>;
+  run(s, records, starts, list, background, row0, row1, image, transmittance, trace);
+}
+
 void blend(const Settings& s, int channels, const float* records, const uint32_t* starts, const uint32_t* list,
-           const float* background, int row0, int row1, float* image, float* transmittance) {
-  const auto run = channels == 1   ? blend_rows<1>
-                   : channels == 2 ? blend_rows<2>
-                   : channels == 3 ? blend_rows<3>
-                                   : blend_rows<4>;
-  run(s, records, starts, list, background, row0, row1, image, transmittance);
+           const float* background, int row0, int row1, float* image, float* transmittance, const Trace* trace) {
+  const auto run = trace == nullptr ? blend_as<false> : blend_as<true>;
+  run(s, channels, records, starts, list, background, row0, row1, image, transmittance, trace);
+}
+
+template <bool Absolute>
+void blend_backward_as(const Settings& s, int channels, const float* records, const uint32_t* starts,
+                       const uint32_t* list, const Trace& trace, const float* image, const float* transmittance,
+                       const float* grad_image, const float* grad_transmittance, int row0, int row1, float* sums,
+                       float* absolute) {
+  const auto run = channels == 1   ? blend_rows_backward<1, Absolute>
+                   : channels == 2 ? blend_rows_backward<2, Absolute>
+                   : channels == 3 ? blend_rows_backward<3, Absolute>
+                                   : blend_rows_backward<4, Absolute>;
+  run(s, records, starts, list, trace, image, transmittance, grad_image, grad_transmittance, row0, row1, sums,
+      absolute);
 }
 
 void blend_backward(const Settings& s, int channels, const float* records, const uint32_t* starts,
-                    const uint32_t* list, const float* image, const float* transmittance, const float* grad_image,
-                    const float* grad_transmittance, int row0, int row1, float* sums, float* absolute) {
-  auto run = channels == 1   ? blend_rows_backward<1, false>
-             : channels == 2 ? blend_rows_backward<2, false>
-             : channels == 3 ? blend_rows_backward<3, false>
-                             : blend_rows_backward<4, false>;
-  if (absolute != nullptr)
-    run = channels == 1   ? blend_rows_backward<1, true>
-          : channels == 2 ? blend_rows_backward<2, true>
-          : channels == 3 ? blend_rows_backward<3, true>
-                          : blend_rows_backward<4, true>;
-  run(s, records, starts, list, image, transmittance, grad_image, grad_transmittance, row0, row1, sums, absolute);
+                    const uint32_t* list, const Trace& trace, const float* image, const float* transmittance,
+                    const float* grad_image, const float* grad_transmittance, int row0, int row1, float* sums,
+                    float* absolute) {
+  const auto run = absolute == nullptr ? blend_backward_as<false> : blend_backward_as<true>;
+  run(s, channels, records, starts, list, trace, image, transmittance, grad_image, grad_transmittance, row0, row1,
+      sums, absolute);
 }
 
 void project_backward(const Scene& s, const Settings& settings, int cameras, const Camera* cams,
@@ -691,47 +731,49 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         }
       }
       // From the axes M = R diag(s) to the quaternion and the scales.
+      vf g_quat[4] = {}, g_scale[3] = {};
+      if (want_axes) {
+        const mask valid = gt(row(data, kValid, part), vf{});
+        vf q[4], scale[3];
+        for (int lane = 0; lane < kLanes; ++lane) {
+          const size_t n = lane < lanes ? size_t(base + lane) : size_t(base);
+          for (int i = 0; i < 4; ++i) q[i][lane] = s.quats[4 * n + size_t(i)];
+          for (int i = 0; i < 3; ++i) scale[i][lane] = s.scales[3 * n + size_t(i)];
+        }
+        const vf norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
+        const vf inverse = 1.0f / vsqrt(norm2);
+        for (vf& one : q) one *= inverse;
+        vf rotation[9], g[9];
+        rotation_of(q, rotation);
+        for (int j = 0; j < 3; ++j) {
+          for (int i = 0; i < 3; ++i) {
+            g_scale[j] += g_axes[3 * i + j] * rotation[3 * i + j];
+            g[3 * i + j] = g_axes[3 * i + j] * scale[j];
+          }
+          g_scale[j] = keep(valid, g_scale[j]);
+        }
+        const vf w = q[0], x = q[1], y = q[2], z = q[3];
+        g_quat[0] = 2 * (x * (g[7] - g[5]) + y * (g[2] - g[6]) + z * (g[3] - g[1]));
+        g_quat[1] = 2 * (-2 * x * (g[4] + g[8]) + y * (g[1] + g[3]) + z * (g[2] + g[6]) + w * (g[7] - g[5]));
+        g_quat[2] = 2 * (x * (g[1] + g[3]) - 2 * y * (g[0] + g[8]) + z * (g[5] + g[7]) + w * (g[2] - g[6]));
+        g_quat[3] = 2 * (x * (g[2] + g[6]) + y * (g[5] + g[7]) - 2 * z * (g[0] + g[4]) + w * (g[3] - g[1]));
+        const vf radial = g_quat[0] * w + g_quat[1] * x + g_quat[2] * y + g_quat[3] * z;
+        for (int i = 0; i < 4; ++i) g_quat[i] = keep(valid, (g_quat[i] - radial * q[i]) * inverse);
+      }
       for (int lane = 0; lane < lanes; ++lane) {
-        const int n = base + lane;
+        const size_t n = size_t(base + lane);
         if (out.means != nullptr)
-          for (int i = 0; i < 3; ++i) out.means[3 * size_t(n) + i] = g_mean[i][lane];
+          for (int i = 0; i < 3; ++i) out.means[3 * n + size_t(i)] = g_mean[i][lane];
+        if (out.quats != nullptr)
+          for (int i = 0; i < 4; ++i) out.quats[4 * n + size_t(i)] = g_quat[i][lane];
+        if (out.scales != nullptr)
+          for (int i = 0; i < 3; ++i) out.scales[3 * n + size_t(i)] = g_scale[i][lane];
         if (out.opacities != nullptr) out.opacities[n] = g_opacity[lane];
         if (out.colors != nullptr) {
           const int width = (s.coefficients ? s.coefficients : 1) * s.channels;
-          float* target = out.colors + size_t(n) * width;
+          float* target = out.colors + n * size_t(width);
           for (int k = 0; k < width; ++k) target[k] = k < used * s.channels ? g_color[k][lane] : 0.0f;
         }
-        if (out.quats == nullptr && out.scales == nullptr) continue;
-        const bool valid = data[kValid * kBlock + part * kLanes + lane] > 0;
-        const float* q = s.quats + 4 * size_t(n);
-        const float* scale = s.scales + 3 * size_t(n);
-        const float norm2 = valid ? q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3] : 1.0f;
-        const float inverse = 1.0f / __builtin_sqrtf(norm2);
-        const float qw = valid ? q[0] * inverse : 1, x = valid ? q[1] * inverse : 0, y = valid ? q[2] * inverse : 0,
-                    z = valid ? q[3] * inverse : 0;
-        const float rotation[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - qw * z),    2 * (x * z + qw * y),
-                                   2 * (x * y + qw * z),    1 - 2 * (x * x + z * z), 2 * (y * z - qw * x),
-                                   2 * (x * z - qw * y),    2 * (y * z + qw * x),    1 - 2 * (x * x + y * y)};
-        float g[9];
-        for (int j = 0; j < 3; ++j) {
-          float gs = 0;
-          for (int i = 0; i < 3; ++i) {
-            gs += g_axes[3 * i + j][lane] * rotation[3 * i + j];
-            g[3 * i + j] = valid ? g_axes[3 * i + j][lane] * scale[j] : 0.0f;
-          }
-          if (out.scales != nullptr) out.scales[3 * size_t(n) + j] = valid ? gs : 0.0f;
-        }
-        if (out.quats == nullptr) continue;
-        const float gw = 2 * (x * (g[7] - g[5]) + y * (g[2] - g[6]) + z * (g[3] - g[1]));
-        const float gx = 2 * (-2 * x * (g[4] + g[8]) + y * (g[1] + g[3]) + z * (g[2] + g[6]) + qw * (g[7] - g[5]));
-        const float gy = 2 * (x * (g[1] + g[3]) - 2 * y * (g[0] + g[8]) + z * (g[5] + g[7]) + qw * (g[2] - g[6]));
-        const float gz = 2 * (x * (g[2] + g[6]) + y * (g[5] + g[7]) - 2 * z * (g[0] + g[4]) + qw * (g[3] - g[1]));
-        const float radial = gw * qw + gx * x + gy * y + gz * z;
-        float* target = out.quats + 4 * size_t(n);
-        target[0] = (gw - radial * qw) * inverse;
-        target[1] = (gx - radial * x) * inverse;
-        target[2] = (gy - radial * y) * inverse;
-        target[3] = (gz - radial * z) * inverse;
       }
     }
 }

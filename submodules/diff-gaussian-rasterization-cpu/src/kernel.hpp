@@ -10,6 +10,7 @@
 namespace dgr {
 
 constexpr int kTile = 8;           // pixels; a tile's 64 pixels live in registers
+constexpr int kMaxPasses = 4;      // over a tile's list, for the shortest vectors
 constexpr int kBlock = 16;         // Gaussians a block of the prepared arrays
 constexpr int kMaxChannels = 4;    // colour channels and depth
 constexpr int kMaxSh = 16;         // coefficients of degree 3
@@ -71,6 +72,12 @@ struct Gradients {       // null where nobody asked
   float* colors;
 };
 
+// The decisions of the forward pass, for the way back: it neither repeats them nor works where nothing was blended.
+struct Trace {
+  uint64_t* blended;     // [pairs] bits, in the kernels' own arrangement: the pixels that blended the Gaussian
+  uint32_t* ends;        // [tiles, kMaxPasses] where each pass over a tile's list stopped
+};
+
 struct Kernels {
   const char* name;
   // Floats multiplied and added by `rounds` rounds of independent fused multiply-adds: the benchmark's limit.
@@ -87,11 +94,11 @@ struct Kernels {
   uint32_t (*spans)(const Settings&, int stride, const float* records, const uint32_t* order, uint32_t first,
                     uint32_t last, TileRows* rows, uint32_t* span, uint32_t capacity, uint32_t* used,
                     int32_t* changes);
-  // One row of tiles [row0, row1): picture and transmittance.
+  // Rows of tiles [row0, row1): picture and transmittance; in `trace`, unless null, what the way back needs.
   void (*blend)(const Settings&, int channels, const float* records, const uint32_t* starts, const uint32_t* list,
-                const float* background, int row0, int row1, float* image, float* transmittance);
+                const float* background, int row0, int row1, float* image, float* transmittance, const Trace*);
   void (*blend_backward)(const Settings&, int channels, const float* records, const uint32_t* starts,
-                         const uint32_t* list, const float* image, const float* transmittance,
+                         const uint32_t* list, const Trace&, const float* image, const float* transmittance,
                          const float* grad_image, const float* grad_transmittance, int row0, int row1, float* sums,
                          float* absolute);
   // Gradients of blocks [first, last) from the sums of all cameras; camera_grads [M, 16] is added to (rotation

@@ -65,7 +65,14 @@ T* as(const Memory& memory) {
 struct View {
   Memory records, depths;  // of whole blocks: [blocks kBlock, stride] and [blocks kBlock]
   TileLists lists;
+  Memory blended, ends;    // what the forward pass decided
+
+  Trace trace() const { return {as<uint64_t>(blended), as<uint32_t>(ends)}; }
 };
+
+// Parts that the way back cuts the last view in: 13 views would keep one of two threads waiting for the other,
+// and a single view all but one.  A fixed number, so that sums do not depend on threads.
+constexpr int kBands = 4;
 
 // All that the backward pass needs of a forward one.
 struct State {
@@ -77,8 +84,6 @@ struct State {
   int invalid = 0;
   bool saved = true;
   const Kernels* kernels = nullptr;
-  // Parts that the work inside one view is cut in: a fixed number, so that sums do not depend on threads.
-  int bands = 1;
 
   int channels() const { return scene.channels + (settings.with_depth ? 1 : 0); }
   int stride() const { return record_stride(channels()); }
@@ -86,19 +91,24 @@ struct State {
   int blocks() const { return (scene.count + kBlock - 1) / kBlock; }
   int chunks() const { return (blocks() + kChunk - 1) / kChunk; }
 
-  // Projection and tile lists of one view, from the prepared Gaussians.
-  View look(int m) const {
+  // Projection and tile lists of one view, from the prepared Gaussians; `inside`: by several threads.
+  View look(int m, bool inside) const {
     View v;
     const size_t lanes = size_t(blocks()) * kBlock;
     v.records = take(sizeof(float) * lanes * size_t(stride()) + 64);
     v.depths = take(sizeof(float) * lanes + 64);
-    // Inside one of several views there is one thread, and one part.
-    const int parts = cameras.size() == 1 ? chunks() : 1, size = cameras.size() == 1 ? kChunk : blocks();
+    const int parts = inside ? chunks() : 1, size = inside ? kChunk : blocks();
     parallel(parts, [&](int part) {
       kernels->project(scene, settings, cameras[size_t(m)], as(prepared), part * size,
                        std::min((part + 1) * size, blocks()), as(v.records), as(v.depths));
     });
-    v.lists = bin_tiles(*kernels, settings, scene.count, stride(), as(v.records), as(v.depths), bands);
+    const bool cut = saved && m + 1 == int(cameras.size());
+    v.lists = bin_tiles(*kernels, settings, scene.count, stride(), as(v.records), as(v.depths),
+                        inside ? std::min(2 * thread_count(), settings.tiles_y) : 1, cut);
+    if (saved) {
+      v.blended = take(sizeof(uint64_t) * (size_t(v.lists.pairs) + 1));
+      v.ends = take(sizeof(uint32_t) * kMaxPasses * size_t(settings.tiles_x) * size_t(settings.tiles_y));
+    }
     return v;
   }
 
@@ -106,7 +116,7 @@ struct State {
   template <class Use>
   void with_view(int m, const Use& use) const {
     if (saved) return use(views[size_t(m)]);
-    const View again = look(m);
+    const View again = look(m, false);
     use(again);
   }
 };
@@ -149,8 +159,6 @@ State* forward(In means, In quats, In scales, In opacities, In colors, int coeff
   const int views = int(viewmats.shape(0));
   for (int m = 0; m < views; ++m)
     s.cameras.push_back(make_camera(viewmats.data() + 16 * m, ks.data() + 9 * m, width, height));
-  s.bands = views == 1 ? std::min(4, s.settings.tiles_y) : 1;
-
   s.saved = save;
 
   nb::gil_scoped_release release;
@@ -172,13 +180,15 @@ State* forward(In means, In quats, In scales, In opacities, In colors, int coeff
     if (backgrounds)
       for (int c = 0; c < s.scene.channels; ++c)
         background[c] = backgrounds->data()[m * s.scene.channels + c];
+    const Trace trace = view.trace();
     s.kernels->blend(s.settings, channels, as(view.records), as<uint32_t>(view.lists.starts),
                      as<uint32_t>(view.lists.list), background, row0, row1,
-                     as(s.image) + size_t(m) * channels * s.plane(), as(s.transmittance) + size_t(m) * s.plane());
+                     as(s.image) + size_t(m) * channels * s.plane(), as(s.transmittance) + size_t(m) * s.plane(),
+                     save ? &trace : nullptr);
   };
-  auto draw = [&](int m) {
-    View view = s.look(m);
-    if (views == 1)
+  auto draw = [&](int m, bool inside) {
+    View view = s.look(m, inside);
+    if (inside)
       parallel(s.settings.tiles_y, [&](int row) { blend_rows(view, m, row, row + 1); });
     else
       blend_rows(view, m, 0, s.settings.tiles_y);
@@ -190,10 +200,10 @@ State* forward(In means, In quats, In scales, In opacities, In colors, int coeff
     }
     s.views[size_t(m)] = std::move(view);
   };
-  if (views == 1)
-    draw(0);
-  else  // one view a thread: no two threads touch the same sums
-    parallel(views, draw);
+  // A view a thread, and what is left over by all threads together.
+  const int threads = thread_count(), rest = views % threads, alone = 2 * rest > threads ? views : views - rest;
+  parallel(alone, [&](int m) { draw(m, false); });
+  for (int m = alone; m < views; ++m) draw(m, true);
   return owner.release();
 }
 
@@ -219,43 +229,60 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   nb::gil_scoped_release release;
   const int views = int(s.cameras.size()), channels = s.channels(), count = scene.count;
   const int stride = gradient_stride(channels);
-  const int parts = views == 1 ? s.bands : views;
-  const size_t one = size_t(count) * stride;
-  Memory sum_memory = take(sizeof(float) * one * size_t(std::max(parts, 1)));
+  const View& last_view = s.views.back();
+  // Tasks: all views but the last, and the last one's bands of tile rows, of about as many pairs each.  The first
+  // band adds to the view's own sums, the others to sums of their own.
+  const int whole = views - 1, bands = std::min(kBands, s.settings.tiles_y);
+  const size_t one = size_t(count) * stride, two = 2 * size_t(count);
+  Memory sum_memory = take(sizeof(float) * one * size_t(whole + bands));
   float* sums = as(sum_memory);
   Memory absolute_memory;
-  if (absolute != nullptr && views == 1) absolute_memory = take(sizeof(float) * 2 * size_t(count) * size_t(parts));
-  if (absolute != nullptr) std::memset(absolute, 0, sizeof(float) * 2 * size_t(count) * size_t(views));
-  // Bands of tile rows with about as many pairs each.
-  std::vector<int> band(size_t(parts) + 1, s.settings.tiles_y);
-  if (views == 1) {
-    const uint32_t* starts = as<uint32_t>(s.views[0].lists.starts);
+  if (absolute != nullptr) absolute_memory = take(sizeof(float) * two * size_t(bands));
+  auto absolute_of = [&](int task) {
+    if (absolute == nullptr) return static_cast<float*>(nullptr);
+    return task <= whole ? absolute + two * size_t(task) : as(absolute_memory) + two * size_t(task - whole);
+  };
+  std::vector<int> band(size_t(bands) + 1, s.settings.tiles_y);
+  {
+    const uint32_t* starts = as<uint32_t>(last_view.lists.starts);
     band[0] = 0;
-    for (int part = 1, row = 0; part < parts; ++part) {
-      const uint64_t wanted = uint64_t(s.views[0].lists.pairs) * uint64_t(part) / uint64_t(parts);
+    for (int part = 1, row = 0; part < bands; ++part) {
+      const uint64_t wanted = uint64_t(last_view.lists.pairs) * uint64_t(part) / uint64_t(bands);
       while (row < s.settings.tiles_y && starts[row * s.settings.tiles_x] < wanted) ++row;
       band[size_t(part)] = row;
     }
   }
-  parallel(parts, [&](int part) {
-    const int m = views == 1 ? 0 : part;
-    float* target = sums + size_t(part) * one;
+  // The bands [first, last] that a Gaussian of the last view meets; only there has it sums.
+  const uint32_t* reach = as<uint32_t>(last_view.lists.reach);
+  std::vector<uint8_t> band_of(size_t(s.settings.tiles_y) + 1, 0);
+  for (int part = 1; part < bands; ++part)
+    for (int row = band[size_t(part)]; row <= s.settings.tiles_y; ++row) band_of[size_t(row)] = uint8_t(part);
+  auto first_band = [&](int n) { return int(band_of[reach[n] & 0xffff]); };
+  auto last_band = [&](int n) { return int(band_of[std::max(reach[n] >> 16, 1u) - 1]); };
+  auto clear = [stride](float* sum) { std::memset(sum, 0, stride == 8 ? 32 : 64); };
+  auto add = [stride](float* sum, const float* more) {
+    for (int j = 0; j < 8; ++j) sum[j] += more[j];
+    if (stride > 8)
+      for (int j = 8; j < 16; ++j) sum[j] += more[j];
+  };
+  parallel(whole + bands, [&](int task) {
+    const int m = std::min(task, whole), part = task - m;
     const View& view = s.views[size_t(m)];
     const float* depth = as(view.depths);
-    for (int n = 0; n < count; ++n)
-      if (depth[n] != 0.0f) std::memset(target + size_t(n) * stride, 0, sizeof(float) * size_t(stride));
-    float* absolute_target = nullptr;
-    if (absolute != nullptr) {
-      absolute_target = views == 1 ? as(absolute_memory) + 2 * size_t(part) * count : absolute + 2 * size_t(m) * count;
-      std::memset(absolute_target, 0, sizeof(float) * 2 * size_t(count));
+    float *target = sums + size_t(task) * one, *absolute_target = absolute_of(task);
+    for (int n = 0; n < count; ++n) {
+      if (part > 0 && (first_band(n) > part || last_band(n) < part)) continue;
+      if (absolute != nullptr) absolute_target[2 * n] = absolute_target[2 * n + 1] = 0.0f;
+      if (depth[n] != 0.0f) clear(target + size_t(n) * stride);
     }
     s.kernels->blend_backward(s.settings, channels, as(view.records), as<uint32_t>(view.lists.starts),
-                              as<uint32_t>(view.lists.list),
+                              as<uint32_t>(view.lists.list), view.trace(),
                               as(s.image) + size_t(m) * channels * s.plane(),
                               as(s.transmittance) + size_t(m) * s.plane(),
                               image_grad + size_t(m) * channels * s.plane(),
                               alpha_grad == nullptr ? nullptr : alpha_grad + size_t(m) * s.plane(),
-                              views == 1 ? band[size_t(part)] : 0, band[size_t(part) + 1], target, absolute_target);
+                              m < whole ? 0 : band[size_t(part)],
+                              m < whole ? s.settings.tiles_y : band[size_t(part) + 1], target, absolute_target);
   });
   const int blocks = s.blocks(), chunks = s.chunks();
   std::vector<const float*> records, depths;
@@ -267,17 +294,16 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   std::vector<float> camera(viewmats != nullptr ? camera_floats * size_t(chunks) : 0, 0.0f);
   parallel(chunks, [&](int chunk) {
     const int first = chunk * kChunk, last = std::min(first + kChunk, blocks);
-    if (views == 1)  // bands in their order
-      for (int n = first * kBlock; n < std::min(last * kBlock, count); ++n) {
-        if (as(s.views[0].depths)[n] == 0.0f) continue;
-        for (int part = 1; part < parts; ++part) {
-          for (int j = 0; j < stride; ++j) sums[size_t(n) * stride + j] += sums[part * one + size_t(n) * stride + j];
-          if (absolute != nullptr)
-            for (int j = 0; j < 2; ++j)
-              as(absolute_memory)[2 * size_t(n) + j] += as(absolute_memory)[2 * (size_t(part) * count + n) + j];
-        }
-        if (absolute != nullptr) std::memcpy(absolute + 2 * size_t(n), as(absolute_memory) + 2 * size_t(n), 8);
+    const float* depth = as(last_view.depths);
+    for (int n = first * kBlock; n < std::min(last * kBlock, count); ++n) {
+      if (depth[n] == 0.0f) continue;
+      for (int part = std::max(first_band(n), 1); part <= last_band(n); ++part) {  // in their order
+        float* sum = sums + size_t(whole) * one + size_t(n) * stride;
+        add(sum, sum + size_t(part) * one);
+        if (absolute != nullptr)
+          for (int j = 0; j < 2; ++j) absolute_of(whole)[2 * n + j] += absolute_of(whole + part)[2 * n + j];
       }
+    }
     s.kernels->project_backward(scene, s.settings, views, s.cameras.data(), as(s.prepared), records.data(),
                                 depths.data(), sums, first, last, gradients,
                                 viewmats == nullptr ? nullptr : camera.data() + camera_floats * size_t(chunk), means2d);
@@ -393,6 +419,16 @@ double multiply_add_rate(double seconds) {
   return total;
 }
 
+// A float array in kept memory, for gradients: fresh pages would have to be cleared by the system every step.
+nb::ndarray<nb::numpy, float> empty(const std::vector<size_t>& shape) {
+  size_t size = 1;
+  for (size_t length : shape) size *= length;
+  auto memory = std::make_unique<Memory>(take(sizeof(float) * size));
+  float* data = as(*memory);
+  nb::capsule owner(memory.release(), [](void* p) noexcept { delete static_cast<Memory*>(p); });
+  return nb::ndarray<nb::numpy, float>(data, shape.size(), shape.data(), owner);
+}
+
 nb::tuple pictures(const State& s) {
   // Views of the state's own memory: the caller keeps the state alive with them.
   nb::object owner = nb::find(&s);
@@ -450,4 +486,5 @@ NB_MODULE(_native, m) {
   m.def("set_thread_count", &set_thread_count);
   m.def("multiply_add_rate", &multiply_add_rate, "seconds"_a);
   m.def("cached_bytes", &cached_bytes);
+  m.def("empty", &empty, "shape"_a);
 }

@@ -42,6 +42,8 @@ inline bool any(mask m) { return m != 0; }
 inline mask none() { return 0; }
 inline mask all() { return 0xffff; }
 inline mask andnot(mask a, mask b) { return a & ~b; }
+inline uint32_t bits_of(mask m) { return m; }
+inline mask mask_of(uint32_t bits) { return mask(bits); }
 inline vf select(mask m, vf a, vf b) { return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
 inline vf keep(mask m, vf a) { return (vf)_mm512_maskz_mov_ps(m, (__m512)a); }
 inline vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -56,22 +58,34 @@ inline mask all() { return ~mask{}; }
 inline mask andnot(mask a, mask b) { return a & ~b; }
 inline vf select(mask m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
 inline vf keep(mask m, vf a) { return (vf)(m & (vi)a); }
+inline mask mask_of(uint32_t bits) {  // the low bits, a lane each
+  vi lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = 1 << i;
+  return ((int32_t(bits) - vi{}) & lane) != 0;
+}
 #if defined(__AVX2__)
+inline uint32_t bits_of(mask m) { return uint32_t(_mm256_movemask_ps((__m256)m)); }
 inline bool any(mask m) { return _mm256_movemask_ps((__m256)m) != 0; }
 inline vf vmin(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 inline vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 inline vf vsqrt(vf a) { return (vf)_mm256_sqrt_ps((__m256)a); }
 #elif defined(__SSE2__)
+inline uint32_t bits_of(mask m) { return uint32_t(_mm_movemask_ps((__m128)m)); }
 inline bool any(mask m) { return _mm_movemask_ps((__m128)m) != 0; }
 inline vf vmin(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b); }
 inline vf vmax(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
 inline vf vsqrt(vf a) { return (vf)_mm_sqrt_ps((__m128)a); }
 #elif defined(__aarch64__)
+inline uint32_t bits_of(mask m) {
+  const vi lane = {1, 2, 4, 8};
+  return vaddvq_u32((uint32x4_t)(m & lane));
+}
 inline bool any(mask m) { return vmaxvq_u32((uint32x4_t)m) != 0; }
 inline vf vmin(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
 inline vf vmax(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 inline vf vsqrt(vf a) { return (vf)vsqrtq_f32((float32x4_t)a); }
 #else
+inline uint32_t bits_of(mask m) { return uint32_t((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8)); }
 inline bool any(mask m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
 inline vf vmin(vf a, vf b) { return select(a < b, a, b); }
 inline vf vmax(vf a, vf b) { return select(a > b, a, b); }
@@ -84,7 +98,7 @@ inline vf vsqrt(vf a) {
 #endif
 
 // Lane i set where i < n.
-inline mask first(int n) {
+inline mask first_lanes(int n) {
   vf index;
   for (int i = 0; i < kLanes; ++i) index[i] = float(i);
   return gt(splat(float(n)), index);

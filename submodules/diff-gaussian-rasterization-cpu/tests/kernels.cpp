@@ -46,16 +46,19 @@ int main() {
   int invalid = 0;
   k.prepare(scene, 0, blocks, prepared.data(), &invalid);
   k.project(scene, settings, camera, prepared.data(), 0, blocks, records.data(), depths.data());
-  const TileLists lists = bin_tiles(k, settings, count, stride, records.data(), depths.data(), 2);
+  const TileLists lists = bin_tiles(k, settings, count, stride, records.data(), depths.data(), 2, false);
   const auto* starts = reinterpret_cast<const uint32_t*>(lists.starts.get());
   const auto* list = reinterpret_cast<const uint32_t*>(lists.list.get());
   std::vector<float> image(channels * width * height), transmittance(width * height), gradient(image.size());
   const float background[kMaxChannels] = {0.1f, 0.2f, 0.3f, 0};
+  std::vector<uint64_t> blended(lists.pairs + 1);
+  std::vector<uint32_t> ends(size_t(settings.tiles_x) * settings.tiles_y * kMaxPasses);
+  const Trace trace = {blended.data(), ends.data()};
   k.blend(settings, channels, records.data(), starts, list, background, 0, settings.tiles_y, image.data(),
-          transmittance.data());
+          transmittance.data(), &trace);
   for (float& g : gradient) g = uniform(-1, 1);
   std::vector<float> sums(size_t(count) * sum_stride), absolute(2 * count);
-  k.blend_backward(settings, channels, records.data(), starts, list, image.data(), transmittance.data(),
+  k.blend_backward(settings, channels, records.data(), starts, list, trace, image.data(), transmittance.data(),
                    gradient.data(), transmittance.data(), 0, settings.tiles_y, sums.data(), absolute.data());
   std::vector<float> g_means(3 * count), g_quats(4 * count), g_scales(3 * count), g_opacities(count),
       g_colors(3 * coefficients * count), g_camera(16), g_screen(2 * count);

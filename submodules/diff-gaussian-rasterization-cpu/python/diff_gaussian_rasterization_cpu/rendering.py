@@ -103,10 +103,14 @@ class _Rasterize(torch.autograd.Function):
         grad_image = grad_image.contiguous()
         views = len(image)
         needs = ctx.needs_input_grad
-        outputs = [torch.empty_like(x) if need else None for x, need in zip(inputs, needs[:5], strict=True)]
-        grad_viewmats = torch.empty(views, 4, 4) if needs[5] else None
-        screen = torch.empty(views, len(inputs[0]), 2) if needs[7] else None
-        absolute = torch.empty(views, len(inputs[0]), 2) if needs[7] and ctx.absgrad else None
+
+        def fresh(*shape: int) -> Tensor:
+            return torch.from_numpy(_native.empty(shape))
+
+        outputs = [fresh(*x.shape) if need else None for x, need in zip(inputs, needs[:5], strict=True)]
+        grad_viewmats = fresh(views, 4, 4) if needs[5] else None
+        screen = fresh(views, len(inputs[0]), 2) if needs[7] else None
+        absolute = fresh(views, len(inputs[0]), 2) if needs[7] and ctx.absgrad else None
 
         def array(x: Tensor | None) -> Any:
             return None if x is None else x.numpy()
