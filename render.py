@@ -1,6 +1,7 @@
 """Render a trained model: training views at their sub-frames, held-out views from fitted poses.
 
     python render.py -m output/tanabata
+    python render.py -m output/tanabata --video trajectory
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from tqdm import tqdm
 
 from arguments import Config, add_model_arguments
 from arguments.command import guarded
+from arguments.video import Video, add_video_arguments, parse_video
 from gaussian_renderer import Rasterizer, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.paths import SavedView, read_views
+from gaussian_renderer.pictures import Drawing
 from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
+from gaussian_renderer.video import record
 from recon_net import AnyReconNet
 from scene.cameras import View
 from scene.dataset import SceneData, read_scene
@@ -191,6 +196,18 @@ class Renderer:
             key: torch.as_tensor(value, dtype=torch.float32) for key, value in as_tensor.items()
         }
 
+    def video(self, video: Video) -> Path:
+        """Record a video of the Gaussians along a camera path; returns where it is."""
+        exposures = {exposure.camera.name: exposure for exposure in self.exposures}
+
+        def recon(view: SavedView) -> Tensor:
+            frames = self.frames(exposures[view.name])
+            assert frames is not None
+            return frames
+
+        drawing = Drawing(self.gaussians, self.rasterizer, self.config.scene.antialiased)
+        return record(video, read_views(self.model), drawing, None if self.network is None else recon, self.quiet)
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Render a trained model.")
@@ -201,13 +218,18 @@ def main() -> int:
     parser.add_argument(
         "--fit_steps", type=int, default=150, help="steps that fit each held-out view's pose, 0: none (default: 150)"
     )
+    add_video_arguments(parser)
     args = parser.parse_args()
     if args.fit_steps < 0:
         raise ValueError(f"--fit_steps must be at least 0, not {args.fit_steps}")
     if not args.model_path:
         raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
+    video = parse_video(args)
 
     renderer = Renderer(args)
+    if video.video:
+        print(f"The video is in {renderer.video(video)}")
+        return 0
     entries = [entry for entry in read_cameras(args.model_path) if entry["split"] == "train"]
     if not args.skip_train:
         with torch.no_grad():
