@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
 import argparse
 import sys
 from pathlib import Path

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,16 +14,15 @@ from scipy.spatial.transform import Rotation
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, pose, tiny_gaussians
 
 from arguments import Config
+from arguments.command import guarded
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.pictures import Drawing
-from scene.__main__ import convert, export_trajectories, read_any
+from scene.__main__ import convert, export_trajectories, main, read_any
 from scene.dataset import read_scene
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.model_folder import camera_entry, iteration_folder, load_gaussians, write_cameras
 from utils.export import read_splat, read_tum, write_splat, write_tum
 from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def params(channels: int = 3) -> GaussianParams:
@@ -195,17 +193,14 @@ def test_a_ply_of_others_is_read_and_converted(tmp_path):
         convert(tmp_path / "a.obj", tmp_path / "b.ply")
 
 
-def test_the_command(scene_folder, tmp_path):
+def test_the_command(scene_folder, tmp_path, monkeypatch, capsys):
     model = model_of(scene_folder, make_model(tmp_path / "m"), use_truth=False)
-    done = subprocess.run(
-        [sys.executable, "-m", "scene", "export", "-m", str(model)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    names = [Path(line).name for line in done.stdout.splitlines()]
-    assert names[:2] == ["point_cloud.ply", "point_cloud.splat"] and all(Path(p).exists() for p in done.stdout.split())
-    assert len(json.loads((model / "cameras.json").read_text())) * 13 == len(read_tum(model / names[2])[0])
-    done = subprocess.run(
-        [sys.executable, "-m", "scene", "convert", str(tmp_path / "none.ply"), "x.splat"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.startswith("error:") and "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["scene", "export", "-m", str(model)])
+    assert guarded(main) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [p.name for p in written[:2]] == ["point_cloud.ply", "point_cloud.splat"]
+    assert all(p.exists() for p in written)
+    assert len(json.loads((model / "cameras.json").read_text())) * 13 == len(read_tum(written[2])[0])
+    monkeypatch.setattr(sys, "argv", ["scene", "convert", str(tmp_path / "none.ply"), "x.splat"])
+    assert guarded(main) == 1
+    assert capsys.readouterr().err.endswith("none.ply: no such PLY file\n")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 from tiny_model import HEIGHT, TIMES, WIDTH, make_model, pose, tiny_drawing, tiny_views
 
-from arguments import add_model_arguments
+import render
+from arguments import Config, add_model_arguments
+from arguments.command import guarded
 from arguments.video import Video, add_video_arguments, parse_video
 from gaussian_renderer.paths import (
     SavedView,
@@ -34,6 +37,11 @@ from gaussian_renderer.pictures import (
     wipe,
 )
 from gaussian_renderer.video import choose_path, record, write_mp4, write_pngs
+from recon_net import make_network
+from scene.dataset import read_scene
+from scene.gaussian_model import GaussianModel
+from scene.model_folder import save_cameras, save_iteration
+from scene.trajectory import Trajectory
 from utils import se3
 from utils.io import load_image
 
@@ -351,6 +359,30 @@ def test_flags():
 def test_contradicting_flags(argv, message):
     with pytest.raises(ValueError, match=message):
         parsed(*argv)
+
+
+def test_render_py_makes_the_video(scene_folder, tmp_path, monkeypatch, capsys):
+    config = Config()
+    config.data.source_path, config.data.spike = str(scene_folder), True
+    config.losses.lambda_rec = 0.0
+    config.save(tmp_path)
+    scene, times = read_scene(scene_folder), torch.linspace(0, 1, config.data.subframes)
+    gaussians = GaussianModel.from_points(scene.points, torch.full((len(scene.points), 1), 0.5), 0)
+    trajectory = Trajectory(torch.stack([view.camera.w2c for view in scene.train]), "linear")
+    torch.manual_seed(0)
+    save_iteration(tmp_path, 3, gaussians, trajectory, make_network("slim", 41, 34), antialiased=True)
+    save_cameras(tmp_path, scene.train, trajectory, times)
+    flags = ["--video", "exposure", "--video_view", "002", "--video_frames", "3", "--video_of", "side"]
+    out = tmp_path / "frames"
+    monkeypatch.setattr(sys, "argv", ["render.py", "-m", str(tmp_path), "--quiet", *flags, "--video_out", str(out)])
+    assert guarded(render.main) == 0
+    assert capsys.readouterr().out == f"The video is in {out}\n"
+    shots = [load_image(path, 1)[0] for path in sorted(out.iterdir())]
+    width = scene.train[0].camera.width
+    assert len(shots) == 3 and shots[0].shape[1] == 2 * width + 2
+    # The spikes of the view's start and end differ; the camera of this trajectory stands still.
+    assert (shots[0] - shots[2])[:20, :width].abs().mean() > 10 * (shots[0] - shots[2])[:20, width + 2 :].abs().mean()
+    assert not (tmp_path / "train").exists()
 
 
 def test_unknown_paths_and_views(tmp_path):

@@ -405,7 +405,7 @@ class _Session:
             if moving:
                 segments = np.concatenate([np.stack([path[:-1], path[1:]], axis=1) for path, _ in moving])
                 u = np.concatenate([view.times.numpy()[:-1] for _, view in moving])
-                early, late = np.array([255, 230, 60]), np.array([255, 40, 40])
+                early, late = np.array([255, 190, 0]), np.array([230, 0, 0])
                 colors = (early + u[:, None] * (late - early)).astype(np.uint8)[:, None].repeat(2, axis=1)
                 scene.add_line_segments(
                     "/corrected/paths", segments, colors, thickness=3.0, thickness_units="screen"
@@ -487,7 +487,7 @@ class _Session:
             height = min(full, camera.image_height or full)
             if moving:
                 affordable = math.sqrt(_BUDGET / max(self._seconds_a_pixel, 1e-12) / aspect)
-                height = int(min(height, max(affordable, height / 4)))
+                height = int(min(height, max(affordable, height / 3)))
             image = canvas.free(
                 self._camera(), camera.fov, max(round(height * aspect), 1), height, choice.mode, settled=not moving
             )
