@@ -1,0 +1,389 @@
+"""Scenes x methods x initial poses x seeds, each run in a process of its own, to one table and one page.
+
+    python full_eval.py -s data/demo -o output/eval
+    python full_eval.py -s scenes/* --methods tfp tfi ours paper --poses accurate noisy --seeds 0 1 2
+
+A run that has a ``results.json`` is not done again, so an interrupted evaluation goes on where it stopped; a
+run that fails is a row that says so.  Written into ``-o``: ``table.md``, ``table.csv``, ``table.tex`` (means
+over seeds, with their spread) and ``pictures.html``.  Everything in the table was measured by this program on
+these scenes; rows of different methods at the same scene, poses and seeds compare, nothing else does.
+"""
+
+from __future__ import annotations
+
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
+import argparse
+import base64
+import csv
+import dataclasses
+import html
+import io
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from arguments.command import guarded
+from metrics import measure
+from scene.dataset import read_scene
+from spike import Targets, WindowSpec, tfi
+from spike.targets import Mode
+from utils.io import atomic_write, load_image, save_image
+from utils.lpips_offline import load_lpips
+
+ROOT = Path(__file__).resolve().parent
+
+# The paper's losses, window, network and linear motion, scaled to a processor: crops instead of full frames,
+# a tenth of the steps with the schedule shortened alike, and as many first points as the other methods have.
+_PAPER = (
+    "--preset paper --crop 48 --iterations 3000 --init_points 20000 --cap 60000 --densify_from 200 --pose_every 5 "
+    "--densify_until 2000 --opacity_reset_every 0 --sh_every 500"
+).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row: what it is called in tables, and its flags of train.py."""
+
+    title: str
+    flags: Sequence[str]
+
+
+METHODS = {
+    "ours": Method("ours", ("--preset", "cpu")),
+    "ours-gaussians": Method("ours, no Recon-Net", ("--preset", "cpu", "--no-joint")),
+    "ours-counting": Method("ours, counted targets", ("--preset", "cpu", "--targets", "counting")),
+    "ours-linear": Method("ours, linear motion", ("--preset", "cpu", "--trajectory", "linear")),
+    "ours-spline": Method("ours, one spline a recording", ("--preset", "cpu", "--trajectory", "spline")),
+    "ours-rest": Method("ours, motion starts at rest", ("--preset", "cpu", "--no-motion_init")),
+    "ours-fixed": Method("ours, poses fixed", ("--preset", "cpu", "--no-optimise_poses")),
+    "ours-default": Method("ours, 3DGS densification", ("--preset", "cpu", "--strategy", "default")),
+    "ours-paper-net": Method("ours, the paper's network", ("--preset", "cpu", "--recon_net", "paper")),
+    "paper": Method("paper (S)", _PAPER),
+    "parity": Method("paper (R parity)", [*_PAPER, "--preset", "parity"]),
+    "paper-long": Method("paper (S), twice the steps", [*_PAPER, "--iterations", "6000", "--densify_until", "4000"]),
+    "gs": Method("L_gs alone", [*_PAPER, "--no-rec", "--no-joint"]),
+    "rec": Method("L_rec alone", [*_PAPER, "--no-gs", "--no-joint"]),
+    "joint-free": Method("paper, no L_joint", [*_PAPER, "--no-joint"]),
+    "no-flip": Method("paper, no flip", [*_PAPER, "--no-flip"]),
+    "single": Method("paper, one interval", [*_PAPER, "--no-multi_interval"]),
+    "fixed": Method("paper, poses fixed", [*_PAPER, "--no-optimise_poses"]),
+    "tfp-3dgs": Method(
+        "TFP-3DGS",
+        [*_PAPER, *"--exposure 41 --subframes 1 --no-rec --no-joint --no-optimise_poses --no-motion_init".split()],
+    ),
+}
+# Images from the spikes of one view alone, at u = 0.5: no network, no scene.
+BASELINES = {"tfp": "TFP(41)", "tfp-long": "TFP(97)", "tfi": "TFI", "timing": "spike timing (9 frames)"}
+POSES = {"accurate": "transforms.json", "colmap": "transforms_colmap.json", "noisy": "transforms_noisy.json"}
+GROUPS = {
+    "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
+    "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed"],
+    "ablations": ["ours-gaussians", "ours-counting", "ours-linear", "ours-spline", "ours-rest", "ours-fixed"],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    scene: Path
+    method: str
+    poses: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        return out / self.scene.name / self.method / self.poses / f"seed{self.seed}"
+
+    def train_flags(self) -> list[str]:
+        """What train.py is called with, the folder of the results apart."""
+        flags = ["-s", str(self.scene), "--spike", *METHODS[self.method].flags]
+        return [*flags, "--transforms", POSES[self.poses], "--seed", str(self.seed), "--quiet"]
+
+
+def jobs_of(scenes: Sequence[Path], methods: Sequence[str], poses: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Every combination that makes sense: images made from spikes alone have neither poses nor seeds.
+
+    Raises:
+        ValueError: a scene is no folder, or two have the same name.
+    """
+    names = [scene.name for scene in scenes]
+    for scene in scenes:
+        if not scene.is_dir():
+            raise ValueError(f"{scene}: no such folder")
+        if names.count(scene.name) > 1:
+            raise ValueError(f"{scene}: two scenes are called {scene.name}; their results would share a folder")
+    jobs = []
+    for scene in scenes:
+        for method in methods:
+            if method in BASELINES:
+                jobs.append(Job(scene, method, "accurate", 0))
+                continue
+            jobs += [
+                Job(scene, method, kind, seed) for kind in poses if (scene / POSES[kind]).is_file() for seed in seeds
+            ]
+    return jobs
+
+
+def measure_baseline(root: Path, kind: str, folder: Path) -> dict[str, Any]:
+    """Write the images of one of ``BASELINES`` and measure them as metrics.py does."""
+    scene, spec = read_scene(root), WindowSpec()
+    network, reason = load_lpips()
+    rows = []
+    for view in scene.train:
+        stream = scene.open_stream(view)
+        margin = (len(stream) - spec.context) // 2
+        spikes = stream.central(spec, margin)
+        if kind == "tfi":
+            image = scene.sensor.intensity(tfi(spikes, margin + spec.context // 2), spurious_left=False)
+        else:
+            mode: Mode = "timing" if kind == "timing" else "counting"
+            targets = Targets(spikes, spec, scene.sensor, mode=mode, margin=margin)
+            if kind == "tfp-long":
+                image = targets.long_exposure()
+            else:
+                image = targets.subframes(9 if kind == "timing" else spec.short)[spec.subframes // 2]
+        path = folder / "train" / "ours_0" / "image" / f"{view.camera.name}.png"
+        save_image(path, image, bits=16)
+        if view.image_path is not None:
+            rows.append(measure(load_image(path)[None], load_image(view.image_path)[None], network))
+    means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
+    return {"deblurring": {"image": means | {"views": len(rows)}}, "LPIPS": reason}
+
+
+def do(job: Job, out: Path) -> None:
+    """Train, render and measure one job; its output goes to ``log.txt`` in its folder.
+
+    Raises:
+        RuntimeError: one of the commands failed.
+    """
+    folder = job.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    if job.method in BASELINES:
+        with atomic_write(folder / "results.json", "w") as file:
+            json.dump(measure_baseline(job.scene, job.method, folder), file, indent=1)
+        return
+    resume = ["--resume"] if list(folder.glob("chkpnt*.pth")) else []
+    commands = [
+        ["train.py", *job.train_flags(), "-m", str(folder), *resume],
+        ["render.py", "-m", str(folder), "--quiet"],
+        ["metrics.py", "-m", str(folder), "--quiet"],
+    ]
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        for command in commands:
+            if subprocess.run([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
+                raise RuntimeError(f"{command[0]} failed; see {folder / 'log.txt'}")
+
+
+# ---- tables ------------------------------------------------------------------------------------------------
+
+COLUMNS = ("PSNR", "SSIM", "LPIPS", "PSNR, all u", "PSNR, held out", "ATE", "motion %", "minutes")
+_DIGITS = dict(zip(COLUMNS, (2, 4, 3, 2, 2, 4, 1, 1), strict=True))
+
+
+def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
+    """Numbers by output (Gaussians, Recon-Net, image) of one finished run, under the names of ``COLUMNS``."""
+    folder = job.folder(out)
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    run = folder / "run.json"
+    seconds = json.loads(run.read_text(encoding="utf-8"))["seconds"] if run.exists() else None
+    rows: dict[str, dict[str, float]] = {}
+    shared = {"ATE": "ATE", "motion %": "motion_error"}
+    for output in ("Gaussians", "Recon-Net", "image"):
+        measured = results.get("deblurring", {}).get(output)
+        if measured is None:
+            continue
+        row = {name: measured.get(name) for name in ("PSNR", "SSIM", "LPIPS")}
+        row["PSNR, all u"] = measured.get("PSNR_all_subframes")
+        row["PSNR, held out"] = results.get("held out", {}).get(output, {}).get("PSNR")
+        if output == "Gaussians":
+            row |= {name: (results.get("trajectory") or {}).get(key) for name, key in shared.items()}
+            row["motion %"] = None if row["motion %"] is None else 100 * row["motion %"]
+        row["minutes"] = None if seconds is None else seconds / 60
+        rows[output] = {name: float(value) for name, value in row.items() if value is not None}
+    return rows
+
+
+def summary(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> list[dict[str, Any]]:
+    """One row a scene, poses, method and output: means over seeds and, of several, the standard deviation."""
+    found: dict[tuple[str, str, str, str], list[dict[str, float]]] = defaultdict(list)
+    missing: dict[tuple[str, str, str, str], str] = {}
+    for job in jobs:
+        scene, poses, method = job.scene.name, job.poses, job.method
+        if job in failed:
+            missing[scene, poses, method, ""] = failed[job]
+        elif (job.folder(out) / "results.json").exists():
+            for output, row in rows_of(job, out).items():
+                found[scene, poses, method, output].append(row)
+    rows = []
+    for key, measured in found.items():
+        values: dict[str, Any] = dict(zip(("scene", "poses", "method", "output"), key, strict=True))
+        values["seeds"] = len(measured)
+        for name in COLUMNS:
+            numbers = [row[name] for row in measured if name in row]
+            if numbers:
+                values[name] = float(np.mean(numbers))
+                if len(numbers) > 1:
+                    values[f"{name} sd"] = float(np.std(numbers, ddof=1))
+        rows.append(values)
+    for key, reason in missing.items():
+        values = dict(zip(("scene", "poses", "method", "output"), key, strict=True))
+        rows.append(values | {"seeds": 0, "failed": reason})
+    return rows
+
+
+def title_of(method: str) -> str:
+    return BASELINES[method] if method in BASELINES else METHODS[method].title
+
+
+def _cells(row: dict[str, Any], plus: str) -> list[str]:
+    if "failed" in row:
+        return [row["failed"]] + [""] * (len(COLUMNS) - 1)
+    cells = []
+    for name in COLUMNS:
+        digits = _DIGITS[name]
+        text = f"{row[name]:.{digits}f}" if name in row else ""
+        cells.append(text + (f" {plus} {row[f'{name} sd']:.{digits}f}" if f"{name} sd" in row else ""))
+    return cells
+
+
+def markdown(rows: Iterable[dict[str, Any]]) -> str:
+    head = ["scene", "poses", "method", "output", "seeds", *COLUMNS]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for row in rows:
+        start = [row["scene"], row["poses"], title_of(row["method"]), row["output"], str(row["seeds"])]
+        lines.append("| " + " | ".join(start + _cells(row, "±")) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def latex(rows: Iterable[dict[str, Any]]) -> str:
+    head = ["scene", "poses", "method", "output", *COLUMNS]
+
+    def safe(text: str) -> str:
+        for character in "&%_#":
+            text = text.replace(character, "\\" + character)
+        return text
+
+    lines = [r"\begin{tabular}{llll" + "r" * len(COLUMNS) + "}", r"\toprule"]
+    lines += [" & ".join(safe(name) for name in head) + r" \\", r"\midrule"]
+    for row in rows:
+        start = [row["scene"], row["poses"], title_of(row["method"]), row["output"]]
+        lines.append(" & ".join([safe(s) for s in start] + [safe(c) for c in _cells(row, r"$\pm$")]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
+    names = ["scene", "poses", "method", "output", "seeds"]
+    names += [column for name in COLUMNS for column in (name, f"{name} sd")] + ["failed"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------
+
+
+def _embedded(path: Path) -> str:
+    image = (load_image(path, channels=None).permute(1, 2, 0).numpy()[..., ::-1] * 255).round().astype(np.uint8)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def picture_page(jobs: Sequence[Job], out: Path, table: str) -> str:
+    """One HTML page: for each scene and kind of poses the same view as every method sees it."""
+    sections = []
+    groups: dict[tuple[Path, str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        if job.method in BASELINES:
+            for kind in {j.poses for j in jobs if j.scene == job.scene}:
+                groups[(job.scene, kind)].append(job)
+        else:
+            groups[(job.scene, job.poses)].append(job)
+    for (scene, kind), members in groups.items():
+        truths = sorted((scene / "sharp_data").glob("*.png"))
+        if not truths:
+            continue
+        truth = truths[len(truths) // 2]
+        figures = [(truth, "truth")]
+        for job in members:
+            if job.seed != min(j.seed for j in members if j.method == job.method):
+                continue
+            for folder in sorted(job.folder(out).glob("train/ours_*"))[-1:]:
+                for sort, output in (("renders", "Gaussians"), ("recon", "Recon-Net"), ("image", "")):
+                    path = folder / sort / truth.name
+                    if path.exists():
+                        figures.append((path, f"{title_of(job.method)} {output}"))
+        shown = "".join(
+            f'<figure><img src="{_embedded(path)}" alt="{html.escape(text)}"><figcaption>{html.escape(text)}'
+            "</figcaption></figure>"
+            for path, text in figures
+        )
+        sections.append(f"<h2>{html.escape(scene.name)}, {kind} poses, view {truth.stem}</h2><div>{shown}</div>")
+    style = (
+        "body{font-family:system-ui,sans-serif;margin:2rem}div{display:flex;flex-wrap:wrap;gap:.5rem}"
+        "figure{margin:0}img{width:380px;display:block}figcaption{font-size:.85rem;padding:.2rem 0}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{style}</style>'
+        f"<h1>Evaluation</h1><pre>{html.escape(table)}</pre>{''.join(sections)}</html>\n"
+    )
+
+
+def write_tables(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> str:
+    """Write every table and the page; returns the Markdown."""
+    rows = summary(jobs, out, failed)
+    table = markdown(rows)
+    files = {
+        "table.md": table,
+        "table.csv": comma_separated(rows),
+        "table.tex": latex(rows),
+        "pictures.html": picture_page(jobs, out, table),
+    }
+    for name, content in files.items():
+        with atomic_write(out / name, "w") as file:
+            file.write(content)
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [*GROUPS, *BASELINES, *METHODS]
+    parser.add_argument("-s", "--scenes", nargs="+", type=Path, required=True, help="scene folders")
+    parser.add_argument("-o", "--out", type=Path, default=Path("output/eval"), help="folder of the results")
+    parser.add_argument(
+        "--methods", nargs="+", choices=known, default=["main"], metavar="METHOD",
+        help=f"rows, or groups of rows ({', '.join(GROUPS)}): {', '.join(known[len(GROUPS):])} (default: main)",
+    )  # fmt: skip
+    parser.add_argument("--poses", nargs="+", choices=[*POSES], default=["accurate"], help="initial poses")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to average over")
+    args = parser.parse_args()
+    methods = list(dict.fromkeys(m for name in args.methods for m in GROUPS.get(name, [name])))
+    jobs = jobs_of(args.scenes, methods, args.poses, args.seeds)
+    failed: dict[Job, str] = {}
+    bar = tqdm(jobs, desc="Evaluating", dynamic_ncols=True)
+    for job in bar:
+        if (job.folder(args.out) / "results.json").exists():
+            continue
+        bar.set_postfix_str(f"{job.scene.name} {job.method} {job.poses} seed {job.seed}")
+        try:
+            do(job, args.out)
+        except (RuntimeError, ValueError) as error:
+            failed[job] = str(error)
+            tqdm.write(f"{job.scene.name} {job.method}: {error}")
+    print(write_tables(jobs, args.out, failed))
+    print(f"Written: {args.out}/table.md, table.csv, table.tex, pictures.html")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,117 @@
+"""The evaluation: its jobs, its tables, resuming, and a run that fails."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import full_eval
+from arguments import parse_training
+from arguments.command import guarded
+from full_eval import BASELINES, GROUPS, METHODS, Job, comma_separated, jobs_of, latex, markdown, rows_of, summary
+
+
+def test_jobs_are_every_combination_that_makes_sense(scene_folder):
+    jobs = jobs_of([scene_folder], ["tfp", "ours"], ["accurate", "noisy", "colmap"], [0, 1])
+    # the scene has no COLMAP poses; TFP knows neither poses nor seeds
+    assert [(j.method, j.poses, j.seed) for j in jobs] == [
+        ("tfp", "accurate", 0), ("ours", "accurate", 0), ("ours", "accurate", 1), ("ours", "noisy", 0),
+        ("ours", "noisy", 1),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="no such folder"):
+        jobs_of([Path("nowhere")], ["tfp"], ["accurate"], [0])
+    with pytest.raises(ValueError, match="two scenes are called small"):
+        jobs_of([scene_folder, scene_folder], ["tfp"], ["accurate"], [0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_flags_of_every_method_are_accepted(method, scene_folder):
+    flags = Job(scene_folder, method, "noisy", 3).train_flags()
+    config = parse_training([*flags, "-m", "somewhere"], cuda=False)
+    assert config.run.seed == 3 and config.data.transforms == "transforms_noisy.json" and config.data.spike
+    assert {"paper", "parity", "cpu"} >= {config.preset}
+
+
+def test_groups_name_rows():
+    assert {m for rows in GROUPS.values() for m in rows} <= METHODS.keys() | BASELINES.keys()
+    assert not METHODS.keys() & BASELINES.keys() and not GROUPS.keys() & METHODS.keys()
+
+
+def finished(job: Job, out: Path, psnr: float) -> None:
+    folder = job.folder(out)
+    folder.mkdir(parents=True)
+    deblurring = {
+        "Gaussians": {"PSNR": psnr, "SSIM": 0.9, "PSNR_all_subframes": psnr - 1, "views": 3},
+        "Recon-Net": {"PSNR": psnr + 1, "SSIM": 0.91, "LPIPS": 0.1, "views": 3},
+        "long exposure": {"PSNR": 20.0, "SSIM": 0.5, "views": 3},
+    }
+    results = {
+        "deblurring": deblurring,
+        "held out": {"Gaussians": {"PSNR": psnr - 2}},
+        "trajectory": {"ATE": 0.002, "motion_error": 0.012},
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "run.json").write_text(json.dumps({"seconds": 90.0}))
+
+
+def test_means_and_spread_over_seeds_by_output(tmp_path):
+    jobs = [Job(Path("room"), "ours", "accurate", seed) for seed in (0, 1, 2)]
+    for job, psnr in zip(jobs, (30.0, 31.0, 32.0), strict=True):
+        finished(job, tmp_path, psnr)
+    assert rows_of(jobs[0], tmp_path)["Recon-Net"].keys() == {"PSNR", "SSIM", "LPIPS", "minutes"}
+    failing = Job(Path("room"), "paper", "accurate", 0)
+    rows = summary([*jobs, failing], tmp_path, {failing: "train.py failed"})
+    gaussians, network, lost = rows
+    assert gaussians["PSNR"] == 31 and gaussians["PSNR sd"] == 1 and gaussians["seeds"] == 3
+    assert gaussians["PSNR, held out"] == 29 and gaussians["motion %"] == pytest.approx(1.2)
+    assert network["PSNR"] == 32 and "ATE" not in network and "PSNR, held out" not in network
+    assert lost["failed"] == "train.py failed"
+    table = markdown(rows)
+    assert "| room | accurate | ours | Gaussians | 3 | 31.00 ± 1.00 | 0.9000 ± 0.0000 |  | 30.00 ± 1.00 |" in table
+    assert "train.py failed" in table
+    assert r"31.00 $\pm$ 1.00" in latex(rows) and r"motion \%" in latex(rows)
+    read = list(csv.DictReader(comma_separated(rows).splitlines()))
+    assert float(read[0]["PSNR sd"]) == 1 and read[0]["LPIPS"] == "" and read[2]["failed"] == "train.py failed"
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    job = Job(Path("room"), "ours", "accurate", 0)
+    finished(job, tmp_path, 30.0)
+    assert not any(key.endswith(" sd") for row in summary([job], tmp_path, {}) for key in row)
+
+
+def test_images_from_spikes_alone_rank_as_they_should(scene_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(full_eval, "load_lpips", lambda: (None, "not asked for"))
+    psnr = {}
+    for kind in BASELINES:
+        results = full_eval.measure_baseline(scene_folder, kind, tmp_path / kind)
+        psnr[kind] = results["deblurring"]["image"]["PSNR"]
+        assert len(list((tmp_path / kind / "train/ours_0/image").glob("*.png"))) == 5
+    assert psnr["timing"] > psnr["tfp"] > psnr["tfi"] and psnr["tfp"] > psnr["tfp-long"]
+
+
+def evaluate(monkeypatch, *flags: object) -> int:
+    monkeypatch.setattr("sys.argv", ["full_eval.py", *map(str, flags)])
+    return guarded(full_eval.main)
+
+
+def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatch, capsys):
+    tiny = "--preset cpu --iterations 3 --recon_from 1 --init_points 300 --cap 330".split()
+    monkeypatch.setitem(METHODS, "ours", full_eval.Method("ours", tiny))
+    monkeypatch.setitem(METHODS, "paper", full_eval.Method("paper", ["--sh_degree", "9"]))
+    flags = ("-s", scene_folder, "-o", tmp_path, "--methods", "tfp", "timing", "ours", "paper")
+    assert evaluate(monkeypatch, *flags) == 1
+    out = capsys.readouterr().out
+    assert "TFP(41)" in out and "train.py failed; see" in out
+    assert "--sh_degree must be 0 to 3" in (tmp_path / "small/paper/accurate/seed0/log.txt").read_text()
+    rows = {(r["method"], r["output"]): r for r in csv.DictReader((tmp_path / "table.csv").read_text().splitlines())}
+    psnr = {key: float(row["PSNR"]) for key, row in rows.items() if row["PSNR"]}
+    assert psnr[("timing", "image")] > psnr[("tfp", "image")]
+    assert rows[("ours", "Gaussians")]["ATE"] and ("ours", "Recon-Net") in psnr
+    page = (tmp_path / "pictures.html").read_text()
+    assert page.count("<img") == 5 and "src=\"http" not in page and (tmp_path / "table.tex").exists()
+
+    monkeypatch.setattr(full_eval, "do", lambda job, out: (_ for _ in ()).throw(RuntimeError("again")))
+    assert evaluate(monkeypatch, *flags[:-1]) == 0  # everything but the failed row is there already
+    assert "again" not in capsys.readouterr().out
