@@ -356,11 +356,13 @@ void statistics(const State& s, Out means2d, Out depths, Out conics, Out opaciti
   parallel(int(s.cameras.size()), [&](int m) { s.with_view(m, [&](const View& view) { describe(m, view); }); });
 }
 
-// Pairs of a pixel and a Gaussian in one view that the kernels evaluate and that they blend: what a time is
-// to be divided by.  Plain scalar code, for benchmarks.
-std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
+// Pairs of a pixel and a Gaussian in one view: what a time is to be divided by.  Those that the forward pass
+// evaluates, those in vectors of sixteen pixels that the way back goes over, and those that are blended.  Plain
+// scalar code, for benchmarks.
+std::tuple<size_t, size_t, size_t> pair_counts(const State& s, int view) {
+  constexpr int kVector = 16;
   const int stride = record_stride(s.channels());
-  size_t evaluated = 0, blended = 0;
+  size_t evaluated = 0, touched = 0, blended = 0;
   s.with_view(view, [&](const View& seen) {
   const uint32_t* starts = as<uint32_t>(seen.lists.starts);
   const uint32_t* list = as<uint32_t>(seen.lists.list);
@@ -377,6 +379,7 @@ std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
       const float* r = as(seen.records) + size_t(list[at]) * stride;
       evaluated += kTile * kTile;
       going = false;
+      int counted = -1;  // vector
       for (int i = 0; i < kTile * kTile; ++i) {
         if (!live[i]) continue;
         const float dx = float(s.settings.crop_x0 + x0 + i % kTile) + 0.5f - r[0];
@@ -388,6 +391,8 @@ std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
         if (next > kTransmittanceMin) {
           t[i] = next;
           ++blended;
+          if (counted != i / kVector) touched += kVector;
+          counted = i / kVector;
         } else {
           live[i] = false;
         }
@@ -395,7 +400,7 @@ std::tuple<size_t, size_t> pair_counts(const State& s, int view) {
     }
   }
   });
-  return {evaluated, blended};
+  return {evaluated, touched, blended};
 }
 
 // Fused multiply-adds a second, of one float each, on every thread at once.
@@ -448,7 +453,7 @@ NB_MODULE(_native, m) {
   nb::class_<State>(m, "State")
       .def("pictures", &pictures, "Image [M, C, H, W] and transmittance [M, H, W], in the state's memory")
       .def("statistics", &statistics, "means2d"_a, "depths"_a, "conics"_a, "opacities"_a, "radii"_a)
-      .def("pair_counts", &pair_counts, "view"_a, "Pairs of a pixel and a Gaussian evaluated and blended")
+      .def("pair_counts", &pair_counts, "view"_a, "Pairs of a pixel and a Gaussian evaluated, gone over backward, blended")
       .def_prop_ro("invalid", [](const State& s) { return s.invalid; })
       .def_prop_ro("pairs", [](const State& s) {
         size_t pairs = 0;

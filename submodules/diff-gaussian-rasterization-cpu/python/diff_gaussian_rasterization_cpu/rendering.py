@@ -47,10 +47,11 @@ class Info(dict[str, Any]):
         value: Tensor = self[key]
         return value
 
-    def pair_counts(self, view: int) -> tuple[int, int]:
-        """Pairs of a pixel and a Gaussian that a view evaluates and blends; slow, for benchmarks."""
-        evaluated, blended = self._state.pair_counts(view)
-        return evaluated, blended
+    def pair_counts(self, view: int) -> tuple[int, int, int]:
+        """Pairs of a pixel and a Gaussian in a view: evaluated forward, gone over backward (in vectors of 16
+        pixels) and blended; slow, for benchmarks."""
+        evaluated, touched, blended = self._state.pair_counts(view)
+        return evaluated, touched, blended
 
 
 class _Rasterize(torch.autograd.Function):
