@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ from arguments import Config, parse_training
 from arguments.command import guarded
 from gaussian_renderer import RenderOutput, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.paths import read_views
+from gaussian_renderer.pictures import Drawing
+from gaussian_renderer.viewer.canvas import Canvas
+from gaussian_renderer.viewer.server import Viewer
 from recon_net import AnyReconNet, make_network
 from scene.dataset import read_scene
 from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
@@ -359,26 +364,49 @@ class Training:
             raise ValueError(f"{path}: does not fit this scene and configuration ({error})") from None
 
 
+def open_viewer(training: Training) -> Viewer:
+    """The viewer in the browser, on the scene in training."""
+    save_cameras(training.config.data.model_path, training.scene.train, training.trajectory, training.u)
+    drawing = Drawing(training.gaussians, training.rasterizer, training.config.scene.antialiased)
+    viewer = Viewer(
+        Canvas(drawing),
+        read_views(training.config.data.model_path),
+        initial=torch.stack([view.camera.w2c for view in training.scene.train]),
+        port=training.config.run.viewer_port,
+        trajectory=training.trajectory,
+        training=True,
+    )
+    tqdm.write(f"Watch the training at {viewer.url}")
+    return viewer
+
+
+def watch(viewer: Viewer, training: Training, terms: dict[str, float], stop: Event) -> None:
+    """Show a step in the viewer; waits while it is paused there, and sets ``stop`` when it is stopped there."""
+    state = viewer.update(training.gaussians, training.iteration, terms)
+    while state == "paused" and not stop.wait(0.1):
+        state = viewer.update(training.gaussians, training.iteration, terms)
+    if state == "stopped":
+        stop.set()
+
+
 def run(training: Training) -> int:
     """The loop: steps, progress, checkpoints, and a clean stop on Ctrl-C."""
     config = training.config
     total = config.optimisation.iterations
     log = RunLog(config.data.model_path, training.iteration)
-    stop = False
-
-    def ask_to_stop(*_: object) -> None:
-        nonlocal stop
-        stop = True
-
-    previous = signal.signal(signal.SIGINT, ask_to_stop)
+    stop = Event()
+    viewer = open_viewer(training) if config.run.viewer else None
+    previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
     bar = tqdm(
         total=total, initial=training.iteration, disable=config.run.quiet, dynamic_ncols=True, desc="Training"
     )
     started = time.monotonic()
     try:
-        while training.iteration < total and not stop:
+        while training.iteration < total and not stop.is_set():
             terms = training.step()
             bar.update()
+            if viewer is not None:
+                watch(viewer, training, terms, stop)
             if training.iteration % config.run.log_every == 0 or training.iteration == total:
                 values = terms | {"psnr": training.probe(), "gaussians": len(training.gaussians)}
                 row = log.add(training.iteration, time.monotonic() - started, **values)
@@ -393,6 +421,8 @@ def run(training: Training) -> int:
     finally:
         bar.close()
         signal.signal(signal.SIGINT, previous)
+        if viewer is not None:
+            viewer.close()
     path = training.save_checkpoint()
     log.finish(training.iteration, time.monotonic() - started)
     if training.iteration < total:

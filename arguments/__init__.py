@@ -195,6 +195,10 @@ class Run:
     """go on from the newest checkpoint in the model folder"""
     log_every: int = 50
     """iterations between rows of log.jsonl and updates of the progress bar"""
+    viewer: bool = False
+    """watch the training in the browser (needs the package viser)"""
+    viewer_port: int = 8080
+    """port of the viewer on this machine, or the next free one"""
     quiet: bool = False
     """no progress bar"""
     json_log: bool = False

@@ -112,7 +112,7 @@ CHANGES = {
 # Flags whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
 ELSEWHERE = {
     "source_path", "model_path", "spike", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume",
-    "quiet", "log_every", "json_log", "flip", "lambda_scale_ratio",
+    "quiet", "log_every", "json_log", "viewer", "viewer_port", "flip", "lambda_scale_ratio",
 }  # fmt: skip
 
 
@@ -214,6 +214,29 @@ def test_interrupted_and_resumed_by_the_command(scene_folder, tmp_path, monkeypa
         (p / "point_cloud/iteration_6/point_cloud.ply").read_bytes() for p in (tmp_path, tmp_path / "straight")
     )
     assert left == right
+
+
+def test_the_viewer_is_told_pauses_and_stops(scene_folder, tmp_path, monkeypatch, capsys):
+    seen: list[int] = []
+
+    class Watching:
+        url = "http://localhost:1234"
+
+        def __init__(self, canvas, views, *, initial, port, trajectory, training):
+            assert port == 1234 and training and len(views) == len(initial) == 5
+
+        def update(self, gaussians, iteration, losses):
+            seen.append(iteration)
+            assert losses["loss"] > 0
+            return "stopped" if iteration == 4 else "paused" if seen.count(2) < 3 and iteration == 2 else "running"
+
+        def close(self):
+            seen.append(-1)
+
+    monkeypatch.setattr(train, "Viewer", Watching)
+    assert run(training(scene_folder, tmp_path, *CPU, "--viewer", "--viewer_port", "1234")) == 130
+    assert seen == [1, 2, 2, 2, 3, 4, -1] and (tmp_path / "chkpnt4.pth").exists()
+    assert "http://localhost:1234" in capsys.readouterr().out
 
 
 def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
