@@ -160,6 +160,8 @@ def test_a_mono_model_looks_the_same_from_its_colour_ply(tmp_path):
     assert (mono.channels, color.channels) == (1, 3)
     one, three = (render(GaussianParams(**{k: v.detach() for k, v in m.raw.items()})) for m in (mono, color))
     torch.testing.assert_close(one.expand(3, -1, -1), three, atol=1e-5, rtol=0)
+    classic = render(GaussianParams(**{k: v.detach() for k, v in mono.raw.items()}), antialiased=False)
+    assert (one - classic).abs().max() > 0.003
     assert is_antialiased(iteration_folder(folder, ITERATION) / "point_cloud.ply")
 
 
