@@ -1,6 +1,7 @@
 """The viewer: what it draws, what training hears from it, and what a real browser shows."""
 
 import ast
+import dataclasses
 import shutil
 import signal
 import socket
@@ -64,10 +65,12 @@ def test_a_free_camera_at_a_view_s_place_shows_the_same(tmp_path):
     drawn = canvas.free(view.at(torch.tensor([0.4]))[0], fov, WIDTH, HEIGHT, "opacity")
     np.testing.assert_allclose(drawn, opacity_colors(out.alphas[0]), atol=0.02)
     near = canvas.free(view.at(torch.tensor([0.4]))[0], fov, WIDTH, HEIGHT, "depth")
-    kept = canvas.free(view.at(torch.tensor([0.9]))[0], fov, WIDTH, HEIGHT, "depth", settled=False)
-    assert near.shape == kept.shape == (HEIGHT, WIDTH, 3)
-    assert canvas._limits is not None
-    np.testing.assert_allclose(near, depth_colors(out.depths[0], out.alphas[0], *canvas._limits), atol=0.02)
+    limits = canvas._limits
+    np.testing.assert_allclose(near, depth_colors(out.depths[0], out.alphas[0], *limits), atol=0.02)
+    # The colours' range stays while the camera moves, and is taken anew where it rests.
+    for settled in (False, True):
+        canvas.free(view.at(torch.tensor([0.9]))[0], fov, WIDTH, HEIGHT, "depth", settled=settled)
+        assert (canvas._limits == limits) != settled
 
 
 def test_saved_pictures_by_kind_and_time(tmp_path):
@@ -158,6 +161,11 @@ def test_training_is_told_to_go_on_and_nothing_is_copied_unwatched(viewer):
     before = viewer.canvas.drawing
     assert viewer.update(tiny_gaussians(seed=1), 1, {"loss": 0.5}) == "running"
     assert viewer.canvas.drawing is before
+    # From the start it draws a copy, because training changes the Gaussians in place.
+    live = tiny_gaussians()
+    other = Viewer(Canvas(dataclasses.replace(before, gaussians=live)), viewer.views, port=free_port(), training=True)
+    other.close()
+    assert other.canvas.drawing.gaussians is not live and torch.equal(other.canvas.drawing.gaussians.means, live.means)
 
 
 def test_curves_stay_short(viewer):
@@ -332,8 +340,9 @@ def test_training_in_a_browser(browser, tmp_path):
 
     def train():
         for i in range(1, 100_000):
-            heard.append(viewer.update(tiny_gaussians(seed=i // 20 % 2), i, {"loss": 1 / i, "psnr": 20.0}))
-            while viewer.state == "paused" and not stop.is_set():
+            gaussians = tiny_gaussians(seed=i // 20 % 2)
+            heard.append(viewer.update(gaussians, i, {"loss": 1 / i, "psnr": 20.0}))
+            while viewer.update(gaussians, i, {"loss": 1 / i}) == "paused" and not stop.is_set():
                 time.sleep(0.02)
             if heard[-1] == "stopped" or stop.is_set():
                 return
@@ -352,10 +361,12 @@ def test_training_in_a_browser(browser, tmp_path):
         assert eventually(lambda: page.page.locator(".uplot").count() > 0)
         page.press("Pause")
         assert eventually(lambda: viewer.state == "paused")
-        time.sleep(0.1)
-        steps = len(heard)
+        time.sleep(0.2)
+        steps, shown = len(heard), viewer.canvas.drawing
         time.sleep(0.3)
-        assert len(heard) == steps
+        # Asked again and again in the pause, it copies nothing more.
+        assert len(heard) == steps and viewer.canvas.drawing is shown
+        assert viewer._curves[-1][0] == steps
         page.press("Resume")
         assert eventually(lambda: len(heard) > steps)
         page.press("Stop and save")

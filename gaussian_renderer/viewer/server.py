@@ -85,7 +85,9 @@ class Viewer:
         self._sessions: dict[int, _Session] = {}
         self._lock = threading.Lock()
         self._state: State = "running"
-        self._looked = self._charted = 0.0
+        # Steps that were last told, shown and charted, and when the next may be.
+        self._iteration = self._looked = self._charted = -1
+        self._look_at = self._chart_at = 0.0
         self._curves: list[tuple[int, dict[str, float]]] = []
         self._every = 1
         surround = Surround.of(self.views)
@@ -112,6 +114,7 @@ class Viewer:
         camera.fov = 2 * math.atan(start.height / 2 / float(start.K[1, 1]))
         if training:
             self._training_panel()
+            self._take(canvas.drawing.gaussians)
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
 
@@ -136,6 +139,8 @@ class Viewer:
         session = _Session(self, client)
         with self._lock:
             self._sessions[client.client_id] = session
+        # What this browser sees may be old: nothing is copied while nobody looks.
+        self._looked = self._charted = -1
 
     def _disconnected(self, client: viser.ClientHandle) -> None:
         with self._lock:
@@ -178,30 +183,38 @@ class Viewer:
             losses: the terms of the step; ``psnr`` and ``gaussians`` among them are shown as numbers.
 
         Returns:
-            ``running``; ``paused``: the caller waits, asking ``state``; ``stopped``: the caller saves and ends.
+            ``running``; ``paused``: the caller waits and asks again, with the same step; ``stopped``: the caller
+            saves and ends.
         """
-        if iteration % self._every == 0:
-            self._curves.append((iteration, dict(losses)))
-            if len(self._curves) > _MOST_POINTS:
-                self._curves, self._every = self._curves[1::2], 2 * self._every
-        now, paused = time.monotonic(), self._state == "paused"
+        if iteration != self._iteration:
+            self._iteration = iteration
+            if iteration % self._every == 0:
+                self._curves.append((iteration, dict(losses)))
+                if len(self._curves) > _MOST_POINTS:
+                    self._curves, self._every = self._curves[1::2], 2 * self._every
         if not self._sessions:
             return self._state
-        if now - self._looked >= _LOOK_EVERY or paused:
-            self._looked = now
-            raw = {name: gaussians.raw[name].detach().clone() for name in PARAMETERS}
-            copy = GaussianModel(raw, gaussians.sh_degree)
-            self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=copy)
-            for session in list(self._sessions.values()):
-                session.refresh()
-        if now - self._charted >= _CURVES_EVERY or paused:
-            self._charted = now
-            self._show_progress(iteration, losses, len(gaussians))
+        now, paused = time.monotonic(), self._state == "paused"
+        # In a pause the last step is shown at once, and then nothing more: asking again costs nothing.
+        if self._looked != iteration and (now >= self._look_at or paused):
+            self._looked, self._look_at = iteration, now + _LOOK_EVERY
+            self._take(gaussians)
+        if self._charted != iteration and (now >= self._chart_at or paused):
+            self._charted, self._chart_at = iteration, now + _CURVES_EVERY
+            self._show_progress(iteration, len(gaussians))
             if self._trajectory is not None:
                 self._follow(self._trajectory)
         return self._state
 
-    def _show_progress(self, iteration: int, losses: Mapping[str, float], count: int) -> None:
+    def _take(self, gaussians: GaussianModel) -> None:
+        """Show a copy: the Gaussians themselves change while they are drawn."""
+        raw = {name: gaussians.raw[name].detach().clone() for name in PARAMETERS}
+        copy = GaussianModel(raw, gaussians.sh_degree)
+        self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=copy)
+        for session in list(self._sessions.values()):
+            session.refresh()
+
+    def _show_progress(self, iteration: int, count: int) -> None:
         from viser import uplot
 
         text = f"iteration **{iteration}**, {count} Gaussians"
