@@ -1,0 +1,47 @@
+"""The documents: no dead links, every flag listed, and nothing that only one machine has."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from arguments.__main__ import flags_page
+
+ROOT = Path(__file__).resolve().parents[1]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def pages() -> list[Path]:
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        listed = [str(p.relative_to(ROOT)) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]]
+    return [Path(name) for name in listed if (ROOT / name).exists()]
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", pages(), ids=str)
+def test_links_lead_somewhere(page):
+    for target in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), f"{page} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page} links to {target}"
+
+
+def test_every_page_is_in_the_table_of_contents():
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert {f"{p.name}" for p in (ROOT / "docs").glob("*.md")} == set(re.findall(r": ([\w-]+\.md)", nav))
+
+
+def test_the_page_of_flags_is_current():
+    assert (ROOT / "docs/flags.md").read_text(encoding="utf-8") == flags_page(), "python -m arguments > docs/flags.md"
