@@ -50,7 +50,7 @@ from utils.losses import (
     scale_ratio_penalty,
     subframe_loss,
 )
-from utils.run_log import RunLog
+from utils.run_log import Board, RunLog
 
 
 def decayed(start: float, end: float, progress: float) -> float:
@@ -298,15 +298,15 @@ class Training:
 
     # ---- what is kept --------------------------------------------------------------------------------------
 
-    def probe(self) -> float:
-        """PSNR of the first training view's middle render against its own target: no truth is looked at."""
+    def probe(self) -> tuple[float, Tensor]:
+        """The first training view's middle render [C, H, W], and its PSNR against its own target (not the truth)."""
         exposure = self.exposures[0]
         middle = self.spec.subframes // 2
         with torch.no_grad():
             sample = Sample(torch.tensor([0]), torch.tensor([middle]), None)
             image = self._render(sample, self.trajectory.view(0, self.u[middle : middle + 1])).images
         target = exposure.long if exposure.subframes is None else exposure.subframes[middle]
-        return float(psnr(image, target[None]))
+        return float(psnr(image, target[None])), image[0]
 
     def save_model(self) -> Path:
         """Gaussians, network and trajectories of this iteration, in 3DGS's folder layout."""
@@ -394,6 +394,7 @@ def run(training: Training) -> int:
     config = training.config
     total = config.optimisation.iterations
     log = RunLog(config.data.model_path, training.iteration)
+    board = Board(config.data.model_path, training.iteration) if config.run.tensorboard else None
     stop = Event()
     viewer = open_viewer(training) if config.run.viewer else None
     previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -408,9 +409,12 @@ def run(training: Training) -> int:
             if viewer is not None:
                 watch(viewer, training, terms, stop)
             if training.iteration % config.run.log_every == 0 or training.iteration == total:
-                values = terms | {"psnr": training.probe(), "gaussians": len(training.gaussians)}
+                value, image = training.probe()
+                values = terms | {"psnr": value, "gaussians": len(training.gaussians)}
                 row = log.add(training.iteration, time.monotonic() - started, **values)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", N=row["gaussians"])
+                if board is not None:
+                    board.add(row, image, training.gaussians.opacities.detach())
                 if config.run.json_log:
                     print(json.dumps(row), flush=True)
             if training.iteration in config.run.save_iterations:
@@ -421,8 +425,9 @@ def run(training: Training) -> int:
     finally:
         bar.close()
         signal.signal(signal.SIGINT, previous)
-        if viewer is not None:
-            viewer.close()
+        for open_one in (viewer, board):
+            if open_one is not None:
+                open_one.close()
     path = training.save_checkpoint()
     log.finish(training.iteration, time.monotonic() - started)
     if training.iteration < total:

@@ -201,6 +201,8 @@ class Run:
     """port of the viewer on this machine, or the next free one"""
     quiet: bool = False
     """no progress bar"""
+    tensorboard: bool = False
+    """curves, a render and the opacities for TensorBoard, in the model's folder (needs tensorboard)"""
     json_log: bool = False
     """the rows of log.jsonl on standard output too, for batch jobs"""
 

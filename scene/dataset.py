@@ -145,6 +145,11 @@ def read_scene(
 
 
 def _refuse_duplicates(path: Path, views: list[View]) -> None:
+    names = {view.camera.name for view in views}
+    for view in views:
+        for m in view.sequence_paths:
+            if f"{view.camera.name}_{m:02d}" in names:
+                raise ValueError(f"{path}: view {view.camera.name}_{m:02d} is also sub-frame {m} of another view's name")
     seen: set[str] = set()
     for name in (view.camera.name for view in views):
         if name in seen:

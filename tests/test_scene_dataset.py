@@ -112,6 +112,16 @@ def test_views_may_say_when_they_were_exposed(root):
         read_scene(root)
 
 
+def test_a_view_must_not_be_called_like_another_s_sub_frame(root):
+    m = meta()
+    m["frames"][1]["file_path"] = "sharp_data/000_04.png"
+    save(root, m)
+    assert len(read_scene(root).train) == VIEWS
+    save_image(root / "sequence/000_04.png", np.zeros((HEIGHT, WIDTH)))
+    with pytest.raises(ValueError, match="view 000_04 is also sub-frame 4"):
+        read_scene(root)
+
+
 def test_sharp_images_and_points_are_optional(root):
     for path in (root / "sharp_data").iterdir():
         path.unlink()

@@ -112,7 +112,7 @@ CHANGES = {
 # Flags whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
 ELSEWHERE = {
     "source_path", "model_path", "spike", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume",
-    "quiet", "log_every", "json_log", "viewer", "viewer_port", "flip", "lambda_scale_ratio",
+    "quiet", "log_every", "json_log", "viewer", "viewer_port", "tensorboard", "flip", "lambda_scale_ratio",
 }  # fmt: skip
 
 
@@ -239,6 +239,17 @@ def test_the_viewer_is_told_pauses_and_stops(scene_folder, tmp_path, monkeypatch
     assert "http://localhost:1234" in capsys.readouterr().out
 
 
+def test_tensorboard_gets_curves_a_render_and_opacities(scene_folder, tmp_path):
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert run(training(scene_folder, tmp_path, *CPU, "--tensorboard", "--log_every", "2")) == 0
+    found = reading.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    tags = found.Tags()
+    assert {"loss/loss", "loss/sub", "loss/joint", "training/psnr"} <= set(tags["scalars"])
+    assert [event.step for event in found.Scalars("loss/loss")] == [2, 4, 6]
+    assert tags["images"] == ["render"] and tags["histograms"] == ["opacities"]
+
+
 def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
     flags = [*CPU, "--save_iterations", "2", "4", "--checkpoint_every", "2", "--log_every", "3", "--json_log"]
     arguments_of(monkeypatch, "-s", str(scene_folder), "-m", str(tmp_path), "--spike", *flags)
@@ -256,11 +267,12 @@ def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
 
 def test_learning_brings_the_renders_nearer(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *CPU, "--iterations", "40", "--densify_every", "20", "--recon_from", "30")
-    before = t.probe()
+    before, image = t.probe()
+    assert image.shape == (1, 32, 48)
     first = t.step()["sub"]
     for _ in range(39):
         last = t.step()["sub"]
-    assert t.probe() > before + 1 and last < 0.9 * first
+    assert t.probe()[0] > before + 1 and last < 0.9 * first
 
 
 def test_without_spikes_the_images_are_the_exposures(scene_folder, tmp_path):

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from utils.io import atomic_write
 
 CURVES, CIRCUMSTANCES = "log.jsonl", "run.json"
@@ -78,3 +80,35 @@ class RunLog:
         }
         with atomic_write(self.model / CIRCUMSTANCES, "w") as file:
             json.dump(record, file, indent=1)
+
+
+class Board:
+    """The curves, a picture and the opacities for TensorBoard, in ``<model>/tensorboard``.
+
+    Args:
+        iteration: where the run starts; what an earlier try logged beyond it is purged.
+
+    Raises:
+        ValueError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], iteration: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+        self._writer = SummaryWriter(str(Path(model) / "tensorboard"), purge_step=iteration + 1)
+
+    def add(self, row: dict[str, float], image: Tensor, opacities: Tensor) -> None:
+        """Log a row of ``log.jsonl`` (its losses together), an image [C, H, W] and the opacities [N]."""
+        step = int(row["iteration"])
+        for name, value in row.items():
+            if name != "iteration":
+                group = "training" if name in ("seconds", "psnr", "gaussians") else "loss"
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+        self._writer.add_image("render", image.clamp(0, 1), step)
+        self._writer.add_histogram("opacities", opacities, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
