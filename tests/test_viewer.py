@@ -269,6 +269,16 @@ class Page:
         png = self.page.screenshot(clip=box)
         return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] / 255.0
 
+    def colors(self, place) -> set[str]:
+        """Which of the first two curves' colours are seen in a part of the page."""
+        found = self.page.locator(place)
+        if not found.count():
+            return set()
+        shot = cv2.imdecode(np.frombuffer(found.first.screenshot(), np.uint8), cv2.IMREAD_COLOR).astype(int)
+        blue, green, red = (shot[..., i] for i in range(3))
+        seen = {"orange": (red > green + 40) & (green > blue + 20), "blue": (blue > green + 40) & (green > red + 20)}
+        return {name for name, pixels in seen.items() if pixels.sum() > 10}
+
     def close(self):
         self.page.close()
 
@@ -341,7 +351,8 @@ def test_training_in_a_browser(browser, tmp_path):
     def train():
         for i in range(1, 100_000):
             gaussians = tiny_gaussians(seed=i // 20 % 2)
-            heard.append(viewer.update(gaussians, i, {"loss": 1 / i, "psnr": 20.0}))
+            sometimes = {"ratio": 0.5 + 1 / i} if i % 3 == 0 else {}
+            heard.append(viewer.update(gaussians, i, {"loss": 1 / i, "psnr": 20.0} | sometimes))
             while viewer.update(gaussians, i, {"loss": 1 / i}) == "paused" and not stop.is_set():
                 time.sleep(0.02)
             if heard[-1] == "stopped" or stop.is_set():
@@ -358,7 +369,7 @@ def test_training_in_a_browser(browser, tmp_path):
         # The poses in training are shown: this trajectory stands still.
         assert eventually(lambda: torch.allclose(viewer.views[0].w2c[0], viewer.views[0].w2c[4], atol=1e-6))
         page.page.wait_for_selector("text=PSNR 20.00 dB")
-        assert eventually(lambda: page.page.locator(".uplot").count() > 0)
+        assert eventually(lambda: page.colors(".u-over") >= {"orange", "blue"})  # both curves
         page.press("Pause")
         assert eventually(lambda: viewer.state == "paused")
         time.sleep(0.2)

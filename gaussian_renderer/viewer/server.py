@@ -38,7 +38,7 @@ _STILL, _BUDGET = 0.15, 0.04
 # Seconds after a jump in which the browser's reports of its camera are echoes, not the user's hand.
 _ECHO = 0.4
 # Seconds between looks at a scene in training, and between its curves.
-_LOOK_EVERY, _CURVES_EVERY = 0.5, 2.0
+_LOOK_EVERY, _CURVES_EVERY = 1.0, 2.0
 _MOST_POINTS = 1000
 _PLAY_SECONDS = 3.0
 _CORRECTED, _INITIAL = (255, 150, 40), (80, 160, 255)
@@ -176,7 +176,7 @@ class Viewer:
     def update(self, gaussians: GaussianModel, iteration: int, losses: Mapping[str, float]) -> State:
         """Show where the training is; to be called after every step, from the thread that trains.
 
-        A copy of the Gaussians is taken at most every half second and only while somebody looks, so that the
+        A copy of the Gaussians is taken at most once a second and only while somebody looks, so that the
         browser is served meanwhile and training is not changed by being watched.
 
         Args:
@@ -222,19 +222,19 @@ class Viewer:
         self._progress.content = text + (f", PSNR {seen[-1]:.2f} dB" if seen else "")
         names = sorted({name for _, row in self._curves for name in row if name not in _NOT_LOSSES})
         steps = np.array([step for step, _ in self._curves], np.float64)
-        curves = [np.array([row.get(name, math.nan) for _, row in self._curves], np.float64) for name in names]
         if len(steps) < 2 or not names:
             return
+        curves = [_held([row.get(name) for _, row in self._curves]) for name in names]
         colors = ("#ffa030", "#50a0ff", "#60d080", "#e06080", "#b080ff", "#d0d060", "#60d0d0")
         self._chart.series = (
             uplot.Series(label="iteration"),
             *(
-                uplot.Series(label=name, stroke=colors[i % len(colors)], width=1, spanGaps=True)
+                uplot.Series(label=name, stroke=colors[i % len(colors)], width=1)
                 for i, name in enumerate(names)
             ),
         )
         self._chart.data = (steps, *curves)
-        self._chart.scales = {"x": uplot.Scale(time=False)}
+        self._chart.scales = {"x": uplot.Scale(time=False), "y": uplot.Scale(auto=True)}
         self._chart.visible = True
 
     def _follow(self, trajectory: Trajectory) -> None:
@@ -245,6 +245,13 @@ class Viewer:
                 self.views[i] = dataclasses.replace(view, w2c=poses)
         for session in list(self._sessions.values()):
             session.draw_cameras()
+
+
+def _held(values: Sequence[float | None]) -> np.ndarray:
+    """Values of a curve; where a step has none the last one stays (the chart draws nothing beside a NaN)."""
+    last = next((value for value in values if value is not None), 0.0)
+    held = [last := last if value is None else value for value in values]
+    return np.array(held, np.float64)
 
 
 def _pose_of(position: np.ndarray, wxyz: np.ndarray) -> Tensor:
