@@ -35,7 +35,7 @@ from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
 from scene.exposure import Crop, Exposure, instant_frames, recon_frames
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.initialization import Picture, fill_points
-from scene.model_folder import save_cameras, save_input_points, save_iteration
+from scene.model_folder import save_cameras, save_input_points, save_iteration, set_aside
 from scene.trajectory import Timing, Trajectory
 from scene.views import load_exposures, window_spec
 from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -113,7 +113,7 @@ class Training:
         if rgb is not None and channels == 1:
             rgb = rgb @ rgb.new_tensor([[0.299], [0.587], [0.114]])  # Rec.601
         points, colors = fill_points(self.scene.points, rgb, pictures, options.init_points, self.config.run.seed)
-        save_input_points(self.config.data.model_path, points, colors)
+        self.first_points = points, colors
         return GaussianModel.from_points(points, colors, options.sh_degree, options.init_opacity)
 
     def _make_strategy(self) -> Strategy | None:
@@ -460,7 +460,11 @@ def main() -> int:
         training.load_checkpoint(path)
     else:
         training = Training(config)
+        aside = set_aside(config.data.model_path)
+        if aside is not None:
+            print(f"{config.data.model_path} held an earlier run; it is now {aside}")
         config.save(config.data.model_path)
+        save_input_points(config.data.model_path, *training.first_points)
     return run(training)
 
 

@@ -149,7 +149,7 @@ def _refuse_duplicates(path: Path, views: list[View]) -> None:
     for view in views:
         for m in view.sequence_paths:
             if f"{view.camera.name}_{m:02d}" in names:
-                raise ValueError(f"{path}: view {view.camera.name}_{m:02d} is also sub-frame {m} of another view's name")
+                raise ValueError(f"{path}: view {view.camera.name}_{m:02d} is also sub-frame {m} of another view")
     seen: set[str] = set()
     for name in (view.camera.name for view in views):
         if name in seen:

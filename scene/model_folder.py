@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arguments import CONFIG_NAME
 from recon_net import AnyReconNet, make_network
 from scene.cameras import View
 from scene.gaussian_model import PARAMETERS, GaussianModel
@@ -43,6 +44,22 @@ def find_iteration(model: str | Path, iteration: int | None = None) -> int:
     if iteration is not None and iteration not in found:
         raise ValueError(f"{model}: iteration {iteration} was not saved; there are {', '.join(map(str, found))}")
     return found[-1] if iteration is None else iteration
+
+
+def set_aside(model: str | Path) -> Path | None:
+    """Move a folder that holds an earlier run out of the way, to ``<model>.1``, ``.2``, ...; returns where to.
+
+    A new run in the same folder would mix with the old one: the newest iteration, or the checkpoint to
+    resume from, could be the old run's.
+    """
+    model = Path(model)
+    if not (model / CONFIG_NAME).exists():
+        return None
+    number = 1
+    while (aside := model.with_name(f"{model.name}.{number}")).exists():
+        number += 1
+    model.rename(aside)
+    return aside
 
 
 def save_input_points(model: str | Path, points: Tensor, colors: Tensor) -> None:

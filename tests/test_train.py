@@ -265,6 +265,20 @@ def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
     assert [json.loads(line)["iteration"] for line in out if line.startswith("{")] == [3, 6]
 
 
+def test_an_earlier_run_is_set_aside(scene_folder, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model"
+    for iterations in ("4", "2", "2"):
+        arguments_of(
+            monkeypatch, "-s", str(scene_folder), "-m", str(model), "--spike", *CPU, "--iterations", iterations
+        )
+        assert guarded(train.main) == 0
+    assert {p.name for p in (model / "point_cloud").iterdir()} == {"iteration_2"}
+    assert (tmp_path / "model.1/point_cloud/iteration_4").is_dir() and (tmp_path / "model.2/chkpnt2.pth").exists()
+    assert "held an earlier run; it is now" in capsys.readouterr().out
+    refused(monkeypatch, capsys, "-s", "nowhere", "-m", str(model), "--spike")
+    assert (model / "chkpnt2.pth").exists()  # nothing is moved for a run that cannot start
+
+
 def test_learning_brings_the_renders_nearer(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *CPU, "--iterations", "40", "--densify_every", "20", "--recon_from", "30")
     before, image = t.probe()
