@@ -10,7 +10,8 @@ a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), 
 (camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
 listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by
 ``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes a frame),
-``bit_order``, ``flip``, ``stored_width``; a COLMAP scene has the same two keys in ``spike.json``.
+``bit_order``, ``flip``, ``stored_width``; a COLMAP scene has the same two keys in ``spike.json``.  A calibration,
+``sensor.json`` with its maps (``python -m spike calibrate``), wins over both.
 
 Lens distortion is refused: binary spikes cannot be resampled to an ideal pinhole camera.
 """
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from scene.cameras import Camera, View
-from spike import SensorModel, SpikeStream
+from spike import SensorModel, SpikeStream, load_sensor
 from spike.stream import BitOrder
 from utils.ply import read_point_ply
 
@@ -39,6 +40,7 @@ _SPIKE_SUFFIXES = (".dat", ".npy", ".npz")
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
 # Camera models that are a pinhole camera once their coefficients are zero; a fisheye's never is.
 _PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL", "RADIAL")
+CALIBRATION = "sensor.json"
 _SENSOR_KEYS = ("gain", "dark_rate", "spurious_rate")
 _STREAM_KEYS = ("bit_order", "flip", "stored_width")
 
@@ -134,7 +136,7 @@ def read_scene(
         _read_novel(root),
         points,
         rgb,
-        _sensor(path, meta),
+        load_sensor(root / CALIBRATION) if (root / CALIBRATION).is_file() else _sensor(path, meta),
         _settings(path, meta),
         _read_truth(root),
         extent if extent > 0 else 1.0,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scene.dataset import read_scene
-from spike import write_dat
+from spike import SensorModel, save_sensor, write_dat
 from utils.io import load_image, save_image
 from utils.ply import write_point_ply
 
@@ -109,6 +109,17 @@ def test_views_may_say_when_they_were_exposed(root):
     del m["frames"][2]["middle_frame"]
     save(root, m)
     with pytest.raises(ValueError, match="only some views have a middle_frame"):
+        read_scene(root)
+
+
+def test_a_calibration_beside_the_poses_wins(root):
+    assert read_scene(root).sensor.gain == pytest.approx(0.4)
+    maps = torch.linspace(0.9, 1.1, WIDTH).expand(HEIGHT, WIDTH).contiguous()
+    save_sensor(root / "sensor.json", SensorModel(0.5, 0.01, gain_map=maps))
+    sensor = read_scene(root).sensor
+    assert sensor.gain == 0.5 and sensor.dark_rate == 0.01 and torch.allclose(sensor.gain_map, maps)
+    (root / "sensor.json").write_text("{}}")
+    with pytest.raises(ValueError, match=r"sensor.json: not a readable sensor file"):
         read_scene(root)
 
 
