@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,7 +54,7 @@ SUFFIXES = (".dat", ".npy", ".npz")
 CANDIDATES = 240
 VIEWS = (8, 60)
 # Image motion from one view to the next, and most motion within an exposure, in widths of the picture.
-STEP = 0.1
+STEP = 0.05
 BLUR = 0.1
 # A recording whose pictures move less than this many pixels from end to end stands still.
 STANDSTILL = 2.0
@@ -68,8 +68,13 @@ FEATURES = 3000
 LEAST_ANGLE = 1.0  # degrees; below this the points' depths are guesses
 # Disagreement of two attempts (relative to the cameras' spread) below which the poses are sure, or likely.
 SURE, LIKELY = 0.02, 0.05
-# More views than this are matched with their neighbours in time only.
-EXHAUSTIVE = 80
+# More pictures than this are matched with their neighbours in time only.
+EXHAUSTIVE = 40
+# Pictures that structure from motion works best with are about this wide.
+WIDE = 640
+# Image motion from one helper to the next (widths), and most helpers.
+HELPER_STEP = 0.03
+HELPERS = 100
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,11 @@ def measured(window: Window, max_blur: float) -> Window:
 
 def choose_windows(
     stream: SpikeStream, start: int, stop: int, views: int | None, spacing: str, max_blur: float, quiet: bool
-) -> tuple[list[Window], list[Window]]:
-    """Windows along a recording and all candidates they were chosen from.
+) -> tuple[list[Window], list[Window], list[Window]]:
+    """Windows along a recording, all candidates they were chosen from, and helpers.
+
+    Helpers are pictures between the views, close enough to each other that features are followed from one to
+    the next; they serve structure from motion alone.
 
     The candidates are spread evenly.  By ``motion``, as many views are taken as the picture moves by steps of
     ``STEP`` widths, and spread evenly over that motion; ``even`` spreads them over time.
@@ -180,7 +188,16 @@ def choose_windows(
         nearest = int(usable[np.argmin(np.abs(measure[usable] - goal))])
         if nearest not in chosen:
             chosen.append(nearest)
-    return [replace(found[i], name=f"{n:03d}") for n, i in enumerate(sorted(chosen))], found
+    windows = [replace(found[i], name=f"{n:03d}") for n, i in enumerate(sorted(chosen))]
+    steps = int(np.clip(math.ceil(path[-1] / (HELPER_STEP * stream.width)), 1, HELPERS))
+    between = np.interp(np.linspace(0, path[-1], steps + 1), path, firsts).round().astype(int)
+    taken = {w.first for w in windows}
+    return windows, found, [helper(windows[0], int(f) - windows[0].first) for f in between if f not in taken]
+
+
+def helper(window: Window, later: int) -> Window:
+    """A picture ``later`` frames than a window's middle, without a name: it is no view."""
+    return replace(window, name="", first=window.first + later, middle=window.middle + later)
 
 
 def clip_windows(folder: Path, args: argparse.Namespace, max_blur: float) -> list[Window]:
@@ -219,23 +236,28 @@ class Attempt:
 
     method: Method
     window: int
-    scale: int
-    matcher: Literal["exhaustive", "sequential"]
+    helped: bool = True
+    larger: int = 0
     patient: bool = False
 
+    def scale(self, width: int) -> int:
+        """Enlargement of the previews of a sensor with ``width`` columns."""
+        return max(round(WIDE / width), 1) + self.larger
+
     def __str__(self) -> str:
-        loose = ", lower thresholds" if self.patient else ""
-        return f"{self.method}({self.window}) previews x{self.scale}, {self.matcher} matching{loose}"
+        notes = ["with helpers" if self.helped else "views alone"]
+        notes += ["a size larger"] * bool(self.larger) + ["lower thresholds"] * self.patient
+        return f"{self.method}({self.window}) previews, {', '.join(notes)}"
 
 
 # In the order they are tried: what was most exact on rendered recordings of hand-held cameras comes first.
 # Previews are enlarged because features of small sensors are too few and too coarse at native size.
 ATTEMPTS = (
-    Attempt("timing", 9, 2, "exhaustive"),
-    Attempt("timing", 25, 2, "exhaustive"),
-    Attempt("timing", 15, 3, "exhaustive", patient=True),
-    Attempt("tfp", 41, 2, "sequential", patient=True),
-    Attempt("timing", 25, 1, "exhaustive", patient=True),
+    Attempt("timing", 9),
+    Attempt("timing", 25),
+    Attempt("timing", 9, helped=False),
+    Attempt("timing", 15, larger=1, patient=True),
+    Attempt("tfp", 41, patient=True),
 )
 
 
@@ -254,23 +276,28 @@ class Solution:
     model: Any = None
 
 
-def save_previews(windows: Sequence[Window], attempt: Attempt, folder: Path, sensor: SensorModel) -> None:
-    """The views' pictures at mid-exposure, enlarged, with local contrast evened out."""
+def save_previews(
+    windows: Sequence[Window], names: Sequence[str], attempt: Attempt, scale: int, folder: Path, sensor: SensorModel
+) -> None:
+    """Pictures at mid-exposure, enlarged, with local contrast evened out."""
     equalise = cv2.createCLAHE(2.0, (8, 8))
-    for window in windows:
+    for window, name in zip(windows, names, strict=True):
         image = picture(
             window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
             sensor.spurious_rate if attempt.method == "timing" else 0.0,
         )  # fmt: skip
         grey = equalise.apply((stretched(image) * 255).astype(np.uint8))
-        size = (attempt.scale * window.stream.width, attempt.scale * window.stream.height)
-        save_image(folder / f"{window.name}.png", cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC) / 255)
+        size = (scale * window.stream.width, scale * window.stream.height)
+        save_image(folder / f"{name}.png", cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC) / 255)
 
 
 def structure_from_motion(
-    images: Path, work: Path, attempt: Attempt, intrinsics: Array | None, seed: int
+    images: Path, work: Path, patient: bool, exhaustive: bool, intrinsics: Array | None, seed: int
 ) -> tuple[Any, str]:
-    """The reconstruction with the most images (or None), and what is known of the reason where it failed."""
+    """The reconstruction with the most images (or None), and what is known of the reason where it failed.
+
+    ``intrinsics`` are those of the enlarged pictures.
+    """
     import pycolmap
 
     pycolmap.logging.minloglevel = 3
@@ -280,14 +307,14 @@ def structure_from_motion(
     mapping = pycolmap.IncrementalPipelineOptions()
     reader.camera_model = "SIMPLE_PINHOLE" if intrinsics is None else "PINHOLE"
     if intrinsics is not None:
-        reader.camera_params = ",".join(str(v) for v in attempt.scale * intrinsics)
+        reader.camera_params = ",".join(str(v) for v in intrinsics)
         mapping.ba_refine_focal_length = False
     extraction.sift.max_num_features = FEATURES
     matching.use_gpu = extraction.use_gpu = False
     verification.ransac.random_seed = mapping.random_seed = seed
     mapping.min_model_size = FEWEST
     mapping.max_num_models = 5
-    if attempt.patient:
+    if patient:
         extraction.sift.peak_threshold *= 0.6
         mapping.min_num_matches = 10
         mapping.mapper.init_min_num_inliers = 40
@@ -298,7 +325,7 @@ def structure_from_motion(
         database, images, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=reader,
         extraction_options=extraction, device=device,
     )  # fmt: skip
-    match = pycolmap.match_exhaustive if attempt.matcher == "exhaustive" else pycolmap.match_sequential
+    match = pycolmap.match_exhaustive if exhaustive else pycolmap.match_sequential
     match(database, matching_options=matching, verification_options=verification, device=device)
     (work / "models").mkdir()
     models = pycolmap.incremental_mapping(database, images, work / "models", mapping)
@@ -323,14 +350,15 @@ def pose_of(image: Any) -> Array:
 
 
 def solution_of(model: Any, scale: float, origin: str) -> Solution:
-    """What a reconstruction at ``scale`` times the sensor's size says."""
-    registered = {Path(i.name).stem: i for i in model.images.values() if i.has_pose}
+    """What a reconstruction at ``scale`` times the sensor's size says of the views (helpers lie in a folder)."""
+    posed = [i for i in model.images.values() if i.has_pose]
+    registered = {Path(i.name).stem: i for i in posed if "/" not in i.name}
     w2c = {name: pose_of(registered[name]) for name in sorted(registered)}
     camera = next(iter(model.cameras.values()))
     k = camera.calibration_matrix()
     points = list(model.points3D.values())
     xyz = np.array([p.xyz for p in points]).reshape(-1, 3)
-    centres = {i.image_id: np.linalg.inv(pose_of(i))[:3, 3] for i in registered.values()}
+    centres = {i.image_id: np.linalg.inv(pose_of(i))[:3, 3] for i in posed}
     angles = []
     for point in points[:: max(len(points) // 500, 1)]:
         rays = np.array([centres[e.image_id] for e in point.track.elements]) - point.xyz
@@ -366,7 +394,7 @@ def disagreement(a: Solution, b: Solution) -> float:
 
 
 def find_poses(
-    windows: Sequence[Window], intrinsics: Array | None, sensor: SensorModel, quiet: bool, seed: int = 0
+    windows: Sequence[Window], helpers: Sequence[Window], intrinsics: Array | None, sensor: SensorModel, quiet: bool
 ) -> tuple[Solution, float, list[str]]:
     """Try settings until two agree: the better solution, their disagreement, and what was tried.
 
@@ -378,17 +406,27 @@ def find_poses(
     best, least = None, math.inf
     enough = max(FEWEST, math.ceil(SHARE * len(windows)))
     for attempt in tqdm(ATTEMPTS, desc="Finding poses", unit="attempt", disable=quiet):
-        if len(windows) > EXHAUSTIVE:
-            attempt = replace(attempt, matcher="sequential")
-        with tempfile.TemporaryDirectory() as name:
-            work = Path(name)
-            save_previews(windows, attempt, work / "images", sensor)
-            model, reason = structure_from_motion(work / "images", work, attempt, intrinsics, seed)
-        if model is None:
+        scale = attempt.scale(windows[0].stream.width)
+        shown = list(windows)
+        if attempt.helped:  # in order of time, which is what sequential matching goes by
+            shown = sorted([*windows, *helpers], key=lambda w: (w.recording, w.middle))
+        names = [f"{i:05d}" for i in range(len(shown))]
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder)
+            save_previews(shown, names, attempt, scale, work / "images", sensor)
+            model, reason = structure_from_motion(
+                work / "images", work, attempt.patient, len(shown) <= EXHAUSTIVE,
+                None if intrinsics is None else scale * intrinsics, seed=0,
+            )  # fmt: skip
+        if model is not None:
+            for image in model.images.values():
+                window = shown[int(Path(image.name).stem)]
+                image.name = f"{window.name}.png" if window.name else f"between/{image.name}"
+        else:
             notes.append(f"{attempt}: failed, {reason}")
             reasons.append(reason)
             continue
-        found = solution_of(model, attempt.scale, str(attempt))
+        found = solution_of(model, scale, str(attempt))
         notes.append(
             f"{attempt}: {len(found.w2c)} of {len(windows)} views, {len(found.xyz)} points, "
             f"reprojection error {found.error:.2f} px, points seen under {found.angle:.1f} degrees"
@@ -556,6 +594,8 @@ def write_model(root: Path, model: Any, scale: float, similarity: Array) -> None
 
     size = float(np.cbrt(np.linalg.det(similarity[:3, :3])))
     turn = pycolmap.Rotation3d(similarity[:3, :3] / size)
+    for image in [i for i in model.images.values() if i.has_pose and "/" in i.name]:
+        model.deregister_frame(image.frame_id)  # helpers are no views
     model.transform(pycolmap.Sim3d(size, turn, similarity[:3, 3]))
     for camera in model.cameras.values():
         camera.rescale(round(camera.width / scale), round(camera.height / scale))
@@ -696,29 +736,34 @@ def convert(args: argparse.Namespace) -> None:
     root: Path = args.source_path
     old = refuse_or_clear(root, args.force)
     candidates: list[Window] = []
+    helpers: list[Window] = []
     if args.clips is not None:
         windows = clip_windows(args.clips, args, math.inf)
-        limit = math.inf
+        ends = (-(SPEC.exposure // 2), SPEC.exposure // 2)
+        helpers = [helper(w, later) for w in windows for later in ends]
     else:
         stream, _ = recording_of(args.recording, args)
         limit = args.max_blur or BLUR * stream.width
         stop = len(stream) if args.stop is None else args.stop
         if not 0 <= args.start < stop <= len(stream):
             raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {args.start} to {stop}")
-        windows, candidates = choose_windows(stream, args.start, stop, args.views, args.spacing, limit, args.quiet)
+        windows, candidates, helpers = choose_windows(
+            stream, args.start, stop, args.views, args.spacing, limit, args.quiet
+        )
     stream = windows[0].stream
     sensor = scene_sensor(args, windows)
     intrinsics = given_intrinsics(args, stream.width, stream.height)
     staging = root.parent / f".{root.name}.{secrets.token_hex(6)}"
     try:
-        save_previews(windows, replace(ATTEMPTS[0], scale=args.preview_scale), staging / "previews", sensor)
+        scale = args.preview_scale or ATTEMPTS[0].scale(stream.width)
+        save_previews(windows, [w.name for w in windows], ATTEMPTS[0], scale, staging / "previews", sensor)
         if not args.previews_only:
             notes: list[str] = []
             if args.from_colmap is not None:
                 names = [w.name for w in windows]
                 solution, spread = read_colmap(args.from_colmap, names, stream.width, stream.height), math.inf
             else:
-                solution, spread, notes = find_poses(windows, intrinsics, sensor, args.quiet)
+                solution, spread, notes = find_poses(windows, helpers, intrinsics, sensor, args.quiet)
             model, camera = solution.model, next(iter(solution.model.cameras.values()))
             solution, similarity = normalised(solution)
             poses = all_poses(windows, solution)
@@ -765,7 +810,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument(f"--{name}", type=float, help=f"{text} in pixels, where it is known")
     p.add_argument("--from_colmap", type=Path, help="use the poses of this COLMAP model (images named as in previews/)")
     p.add_argument("--previews_only", action="store_true", help="write previews/ for a reconstruction of your own")
-    p.add_argument("--preview_scale", type=int, default=2, help="enlargement of previews/ (default: 2)")
+    p.add_argument("--preview_scale", type=int, help="enlargement of previews/ (default: to about 640 columns)")
     p.add_argument("--force", action="store_true", help="overwrite what an earlier run left in the folder")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     add_recording_arguments(p)
