@@ -50,12 +50,14 @@ class Pool {
       count_ = count;
       next_ = 0;
       failure_ = nullptr;
-      busy_ = int(threads_.size());
+      open_ = true;
       ++generation_;
     }
     wake_.notify_all();
     drain(task, count);
+    // Only those who came are waited for: on a busy machine a thread may be woken long after the work is done.
     std::unique_lock<std::mutex> lock(mutex_);
+    open_ = false;
     done_.wait(lock, [this] { return busy_ == 0; });
     if (failure_) std::rethrow_exception(failure_);
   }
@@ -78,9 +80,10 @@ class Pool {
       int count;
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
+        wake_.wait(lock, [&] { return stop_ || (open_ && generation_ != seen); });
         if (stop_) return;
         seen = generation_;
+        ++busy_;
         task = task_;
         count = count_;
       }
@@ -98,7 +101,7 @@ class Pool {
   std::atomic<int> next_{0};
   int count_ = 0, busy_ = 0;
   unsigned generation_ = 0;
-  bool stop_ = false;
+  bool open_ = false, stop_ = false;
   std::exception_ptr failure_;
 };
 

@@ -72,8 +72,43 @@ def test_crop_is_the_picture_cut_out(isa):
     scene = as_float32(make(5))
     whole = dgr.rasterization(**scene)[0]
     part = dgr.rasterization(**scene, crop=(3, 2, 11, 13))[0]
-    assert torch.allclose(part, whole[:, 2:15, 3:14], atol=1e-6)
+    assert torch.equal(part, whole[:, 2:15, 3:14])
     compare(make(5), crop=(3, 2, 11, 13))
+
+
+def test_a_moved_principal_point_is_no_crop():
+    """The Jacobian's limits belong to the whole picture: what leans in from far outside would change."""
+    scene = as_float32(make(5, kind="offscreen"))
+    shifted = scene["Ks"].clone()
+    shifted[:, 0, 2] -= 3
+    shifted[:, 1, 2] -= 2
+    moved = dgr.rasterization(**(scene | {"Ks": shifted, "width": 11, "height": 13}))[0]
+    part = dgr.rasterization(**scene, crop=(3, 2, 11, 13))[0]
+    assert torch.allclose(moved, part, atol=0.1) and not torch.allclose(moved, part, atol=1e-3)
+
+
+def test_some_views_are_those_of_all(isa):
+    scene = as_float32(make(8, n=500, m=4))
+    rows = torch.tensor([2, 0])
+    some = scene | {k: scene[k][rows] for k in ("viewmats", "Ks", "backgrounds")}
+    assert torch.equal(dgr.rasterization(**some)[0], dgr.rasterization(**scene)[0][rows])
+
+
+def test_instruction_sets_agree():
+    scene = as_float32(make(4, n=3000, m=3, channels=3, kind="occluded"))
+    before, results = dgr.instruction_set(), []
+    for name in dgr.instruction_sets():
+        dgr.set_instruction_set(name)
+        results.append(run(dgr.rasterization, scene))
+    dgr.set_instruction_set(before)
+    for other in results[1:]:
+        # a pair at a threshold may fall on either side
+        assert float((other[0] - results[0][0]).abs().quantile(0.999)) < 2e-5
+        for name in LEARNED:
+            difference = float((other[2][name] - results[0][2][name]).norm())
+            assert difference < 2e-3 * float(results[0][2][name].norm()), name
+    with pytest.raises(ValueError, match="instruction set 'mmx' is not available"):
+        dgr.set_instruction_set("mmx")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -129,6 +164,36 @@ def test_invalid_gaussians_are_left_out_and_counted(isa):
         assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_one_bad_parameter_costs_one_gaussian(name, value):
+    scene = as_float32(make(9, m=3))
+    bad = {k: scene[k].clone() for k in ("means", "quats", "scales", "opacities", "colors")}
+    bad[name].view(len(bad[name]), -1)[7, -1] = float(value)
+    picture, _, gradients, info = run(dgr.rasterization, scene | bad)
+    others = torch.arange(24) != 7
+    wanted = run(dgr.rasterization, scene | {k: scene[k][others] for k in bad})
+    assert info["n_invalid"] == 1 and wanted[3]["n_invalid"] == 0
+    assert (info["radii"][:, 7] == 0).all()
+    assert torch.allclose(picture, wanted[0], atol=1e-6)
+    for k in bad:
+        assert (gradients[k][7] == 0).all(), k
+        assert torch.allclose(gradients[k][others], wanted[2][k], rtol=1e-4, atol=1e-5), k
+    assert torch.allclose(gradients["viewmats"], wanted[2]["viewmats"], rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_what_is_culled_are_zero():
+    """All gradient memory is written, also that of absolute screen gradients: it held other numbers before."""
+    scene = as_float32(make(3, n=400, m=3, kind="behind"))
+    for _ in range(2):
+        _, _, gradients, info = run(dgr.rasterization, scene, absgrad=True)
+        culled = info["radii"][..., 0] == 0
+        assert culled.all(0).any()
+        assert (info["means2d"].grad[culled] == 0).all() and (info["means2d"].absgrad[culled] == 0).all()
+        for name in ("means", "quats", "scales", "opacities", "colors"):
+            assert (gradients[name][culled.all(0)] == 0).all(), name
+
+
 @pytest.mark.parametrize("views", [1, 5])
 def test_results_do_not_depend_on_threads(isa, views):
     scene = as_float32(make(2, n=3000, m=views))
@@ -161,10 +226,26 @@ def test_the_twin_has_correct_gradients():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"means": [[0.0, 0.0, 0.0]]}, "means: expected a torch tensor, got list"),
         ({"means": torch.zeros(24, 2)}, r"means: expected shape \[any, 3\], got \[24, 2\]"),
         ({"quats": torch.zeros(23, 4)}, r"quats: expected shape \[24, 4\], got \[23, 4\]"),
         ({"scales": torch.zeros(24, 3, dtype=torch.float64)}, "scales: expected float32, got float64"),
         ({"viewmats": torch.full((2, 4, 4), float("nan"))}, "viewmats: expected finite numbers"),
+        ({"viewmats": torch.zeros(2, 3, 4)}, r"viewmats: expected shape \[any, 4, 4\], got \[2, 3, 4\]"),
+        ({"viewmats": torch.zeros(0, 4, 4), "Ks": torch.zeros(0, 3, 3), "backgrounds": None}, "at least one camera"),
+        ({"Ks": torch.eye(3)[None]}, r"Ks: expected shape \[2, 3, 3\], got \[1, 3, 3\]"),
+        ({"Ks": -torch.eye(3).repeat(2, 1, 1)}, "Ks: expected positive focal lengths"),
+        ({"Ks": torch.full((2, 3, 3), float("inf"))}, "Ks: expected finite numbers"),
+        ({"opacities": torch.zeros(24, 1)}, r"opacities: expected shape \[24\], got \[24, 1\]"),
+        ({"colors": torch.zeros(24, 16, 2)}, "colors: expected 1 or 3 channels, got 2"),
+        ({"colors": torch.zeros(24, 9, 1)}, "sh_degree: 3 needs 16 to 16 coefficients, got 9"),
+        ({"backgrounds": torch.zeros(2, 3)}, r"backgrounds: expected shape \[2, 1\], got \[2, 3\]"),
+        ({"backgrounds": torch.full((2, 1), float("nan"))}, "backgrounds: expected finite numbers"),
+        ({"near_plane": 0.0}, "expected 0 < near < far"),
+        ({"near_plane": float("nan")}, "expected 0 < near < far"),
+        ({"eps2d": -1.0}, "eps2d: expected a variance"),
+        ({"rasterize_mode": "soft"}, "rasterize_mode: expected one of classic, antialiased"),
+        ({"width": 3.5}, "width: expected a whole number"),
         ({"width": 0}, "width: expected a whole number of pixels from 1 to 65535, got 0"),
         ({"sh_degree": 4}, "sh_degree: expected 0, 1, 2 or 3, got 4"),
         ({"render_mode": "XYZ"}, "render_mode: expected one of"),
