@@ -65,8 +65,9 @@ class Renderer:
         self.u = torch.tensor(self.spec.times, device=self.device)
         self.scene: SceneData = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
         self.exposures = load_exposures(self.scene.train, self.scene, self.config, self.device)
-        channels = self.exposures[0].long.shape[0]
-        self.gaussians: GaussianModel = load_gaussians(self.model, self.iteration, channels).to(self.device)
+        self.mosaic = self.scene.mosaic if data.spike else None
+        self.channels = 3 if self.mosaic is not None else self.exposures[0].long.shape[0]
+        self.gaussians: GaussianModel = load_gaussians(self.model, self.iteration, self.channels).to(self.device)
         self.trajectory = load_trajectory(self.model, self.iteration).to(self.device)
         network = load_network(self.model, self.iteration, self.spec.short, self.spec.long_channels)
         self.network: AnyReconNet | None = None if network is None else network.to(self.device)
@@ -90,6 +91,10 @@ class Renderer:
             antialiased=self.config.scene.antialiased,
         ).images
 
+    def colors(self, raw: Tensor) -> Tensor:
+        """A sensor's pixels [..., 1, H, W] as a picture: in colour where it has colour filters."""
+        return raw if self.mosaic is None else self.mosaic.colors(raw)
+
     @torch.no_grad()
     def frames(self, exposure: Exposure) -> Tensor | None:
         """Recon-Net's full frames [M, C, H, W], or None without a network."""
@@ -107,18 +112,19 @@ class Renderer:
             pictures = {"renders": self.images(view, poses)}
             frames = self.frames(exposure)
             if frames is not None:
-                pictures["recon"] = frames
+                pictures["recon"] = self.colors(frames)
             for kind, images in pictures.items():
                 save_image(folder / kind / f"{name}.png", images[middle], bits=16)
                 for m in view.sequence_paths:
                     save_image(folder / kind / f"{name}_{m:02d}.png", images[m], bits=16)
-            save_image(folder / "long" / f"{name}.png", exposure.long, bits=16)
+            save_image(folder / "long" / f"{name}.png", self.colors(exposure.long), bits=16)
             if self.config.data.spike:
-                save_image(folder / "tfp" / f"{name}.png", exposure.short_mean(self.scene.sensor), bits=16)
+                short = exposure.short_mean(self.scene.sensor)
+                save_image(folder / "tfp" / f"{name}.png", self.colors(short), bits=16)
             if view.image_path is not None and view.image_path.exists():
-                save_image(folder / "gt" / f"{name}.png", load_image(view.image_path), bits=16)
+                save_image(folder / "gt" / f"{name}.png", load_image(view.image_path, self.channels), bits=16)
             for m, path in view.sequence_paths.items():
-                save_image(folder / "gt" / f"{name}_{m:02d}.png", load_image(path), bits=16)
+                save_image(folder / "gt" / f"{name}_{m:02d}.png", load_image(path, self.channels), bits=16)
 
     def held_out_exposures(self, to_recovered: dict[str, Any]) -> list[Tensor]:
         """Fitted poses of the views that ``--eval`` kept back, from their own spikes."""
@@ -144,6 +150,7 @@ class Renderer:
                 targets,
                 self.rasterizer,
                 antialiased=self.config.scene.antialiased,
+                mosaic=self.mosaic,
                 steps=self.fit_steps,
             )
             with torch.no_grad():
@@ -157,7 +164,7 @@ class Renderer:
         fitted = []
         for view in tqdm(self.scene.novel, desc="Rendering novel views", disable=self.quiet):
             assert view.image_path is not None
-            image = load_image(view.image_path).to(self.device)
+            image = load_image(view.image_path, self.channels).to(self.device)
             [start] = similarity_of([view.camera.w2c], **to_recovered)
             pose = fit_pose(
                 self.gaussians,

@@ -103,18 +103,21 @@ class Training:
         options = self.config.scene
         middle = self.spec.subframes // 2
         pictures = [
-            Picture(
-                (e.long if e.subframes is None else e.subframes[middle]).cpu(), e.camera.K, e.camera.w2c
-            )
+            Picture(self.colors(e.long if e.subframes is None else e.subframes[middle]).cpu(), e.camera.K, e.camera.w2c)
             for e in self.exposures
         ]
-        channels = self.exposures[0].long.shape[0]
+        channels = len(pictures[0].image)
         rgb = self.scene.rgb
         if rgb is not None and channels == 1:
             rgb = rgb @ rgb.new_tensor([[0.299], [0.587], [0.114]])  # Rec.601
         points, colors = fill_points(self.scene.points, rgb, pictures, options.init_points, self.config.run.seed)
         self.first_points = points, colors
         return GaussianModel.from_points(points, colors, options.sh_degree, options.init_opacity)
+
+    def colors(self, raw: Tensor) -> Tensor:
+        """Channels of the Gaussians for a target [1 or C, H, W]: three where the sensor has colour filters."""
+        mosaic = self.scene.mosaic
+        return raw if mosaic is None or not self.config.data.spike else mosaic.colors(raw)
 
     def _make_strategy(self) -> Strategy | None:
         options = self.config.scene
@@ -191,9 +194,9 @@ class Training:
         return Sample(views, torch.randint(m, (instants,), generator=random), None)
 
     def _render(self, sample: Sample, poses: Tensor) -> RenderOutput:
-        """I_gs(t_m): the sampled sub-frames along the trajectories."""
+        """I_gs(t_m): the sampled sub-frames along the trajectories, as the sensor's pixels see them."""
         cameras = [self.exposures[int(view)].camera for view in sample.views]
-        return render_trajectory(
+        out = render_trajectory(
             self.gaussians,
             poses,
             torch.stack([camera.K for camera in cameras]).to(self.device),
@@ -204,6 +207,9 @@ class Training:
             antialiased=self.config.scene.antialiased,
             screen_gradients=self.config.scene.strategy == "default",
         )
+        if self.scene.mosaic is not None and self.config.data.spike:
+            out.images = self.scene.mosaic.of(out.images)
+        return out
 
     def _gaussian_terms(self, sample: Sample, out: RenderOutput) -> dict[str, tuple[float, Tensor]]:
         """Weighted losses that involve the Gaussians and poses alone."""
@@ -396,6 +402,7 @@ def run(training: Training) -> int:
     log = RunLog(config.data.model_path, training.iteration)
     board = Board(config.data.model_path, training.iteration) if config.run.tensorboard else None
     stop = Event()
+    latest: dict[str, float] = {}
     viewer = open_viewer(training) if config.run.viewer else None
     previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
     bar = tqdm(
@@ -407,11 +414,11 @@ def run(training: Training) -> int:
             terms = training.step()
             bar.update()
             if viewer is not None:
-                watch(viewer, training, terms, stop)
+                watch(viewer, training, terms | latest, stop)
             if training.iteration % config.run.log_every == 0 or training.iteration == total:
                 value, image = training.probe()
-                values = terms | {"psnr": value, "gaussians": len(training.gaussians)}
-                row = log.add(training.iteration, time.monotonic() - started, **values)
+                latest = {"psnr": value, "gaussians": len(training.gaussians)}
+                row = log.add(training.iteration, time.monotonic() - started, **terms, **latest)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", N=row["gaussians"])
                 if board is not None:
                     board.add(row, image, training.gaussians.opacities.detach())
@@ -431,6 +438,8 @@ def run(training: Training) -> int:
     path = training.save_checkpoint()
     log.finish(training.iteration, time.monotonic() - started)
     if training.iteration < total:
+        if viewer is not None:
+            training.save_model()  # its button says so
         print(
             f"Stopped after iteration {training.iteration}; {path} has everything. Go on with:\n"
             f"  python train.py -s {config.data.source_path} -m {config.data.model_path} --resume"

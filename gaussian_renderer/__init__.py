@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
 from dataclasses import dataclass, field
 from typing import Any
 

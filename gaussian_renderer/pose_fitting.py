@@ -15,6 +15,7 @@ from gaussian_renderer import Rasterizer, render_trajectory
 from scene.cameras import Camera
 from scene.gaussian_model import GaussianModel
 from scene.trajectory import Trajectory
+from spike import Mosaic
 from utils import se3
 from utils.losses import l1, subframe_loss
 
@@ -76,10 +77,14 @@ def fit_trajectory(
     rasterizer: Rasterizer,
     *,
     antialiased: bool,
+    mosaic: Mosaic | None = None,
     steps: int = 150,
     rate: float = 2e-3,
 ) -> Tensor:
-    """Poses [M, 4, 4] of a held-out exposure: its own knots, fitted to its sub-frame targets [M, C, H, W]."""
+    """Poses [M, 4, 4] of a held-out exposure: its own knots, fitted to its sub-frame targets [M, C, H, W].
+
+    With ``mosaic`` the renders' colours are compared as the sensor's pixels see them.
+    """
     _freeze(gaussians)
 
     def loss() -> Tensor:
@@ -92,7 +97,7 @@ def fit_trajectory(
             rasterizer,
             antialiased=antialiased,
         )
-        return subframe_loss(out.images, targets)
+        return subframe_loss(out.images if mosaic is None else mosaic.of(out.images), targets)
 
     best = _descend(trajectory.increments, loss, steps, rate)
     with torch.no_grad():

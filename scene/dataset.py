@@ -10,8 +10,9 @@ a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), 
 (camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
 listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by
 ``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes a frame),
-``bit_order``, ``flip``, ``stored_width``; a COLMAP scene has the same two keys in ``spike.json``.  A calibration,
-``sensor.json`` with its maps (``python -m spike calibrate``), wins over both.
+``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a colour sensor); a COLMAP scene
+has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
+(``python -m spike calibrate``), wins over both.
 
 Lens distortion is refused: binary spikes cannot be resampled to an ideal pinhole camera.
 """
@@ -23,14 +24,15 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scene.cameras import Camera, View
-from spike import SensorModel, SpikeStream, load_sensor
+from spike import Mosaic, SensorModel, SpikeStream, load_sensor
+from spike.bayer import BayerPattern
 from spike.stream import BitOrder
 from utils.ply import read_point_ply
 
@@ -59,7 +61,8 @@ class SceneData:
     """A scene as it was read.
 
     ``train`` and ``test`` views have exposures of their own, ``novel`` views are sharp images alone.
-    ``truth`` gives true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene
+    ``mosaic`` is a colour sensor's filter
+    array.  ``truth`` gives true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene
     radius: 1.1 times the largest distance of a camera from their centre, world units.  ``frames_per_view`` is
     the stored length of a view's stream (0 without spikes).
     """
@@ -71,6 +74,7 @@ class SceneData:
     points: Tensor | None
     rgb: Tensor | None
     sensor: SensorModel
+    mosaic: Mosaic | None
     settings: StreamSettings
     truth: dict[str, Tensor] | None
     extent: float
@@ -137,6 +141,7 @@ def read_scene(
         points,
         rgb,
         load_sensor(root / CALIBRATION) if (root / CALIBRATION).is_file() else _sensor(path, meta),
+        _mosaic(path, meta),
         _settings(path, meta),
         _read_truth(root),
         extent if extent > 0 else 1.0,
@@ -295,7 +300,7 @@ def _view(root: Path, camera: Camera, frame: dict[str, Any], is_exposure: bool) 
 
 def _spike_settings(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
     spike = meta.get("spike", {})
-    known = _SENSOR_KEYS + _STREAM_KEYS
+    known = (*_SENSOR_KEYS, *_STREAM_KEYS, "bayer")
     if not isinstance(spike, dict) or not set(spike) <= set(known):
         raise ValueError(f"{path}: spike is {spike!r}, expected an object with any of {', '.join(known)}")
     return spike
@@ -311,6 +316,13 @@ def _sensor(path: Path, meta: dict[str, Any]) -> SensorModel:
         return SensorModel(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _mosaic(path: Path, meta: dict[str, Any]) -> Mosaic | None:
+    pattern = _spike_settings(path, meta).get("bayer")
+    if pattern is not None and pattern not in get_args(BayerPattern):
+        raise ValueError(f"{path}: bayer is {pattern!r}, expected one of {', '.join(get_args(BayerPattern))}")
+    return None if pattern is None else Mosaic(pattern)
 
 
 def _settings(path: Path, meta: dict[str, Any]) -> StreamSettings:

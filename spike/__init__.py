@@ -3,7 +3,7 @@
 ``python -m spike`` is the toolbox on the command line.
 """
 
-from spike.bayer import bayer_channels
+from spike.bayer import Mosaic, bayer_channels
 from spike.calibration import calibrate, load_sensor, save_sensor
 from spike.sensor import SensorModel, Simulator, simulate
 from spike.stream import SpikeStream, write_array, write_dat
@@ -12,6 +12,7 @@ from spike.timing import estimate_spurious_rate, remove_spurious
 from spike.window import WindowSpec
 
 __all__ = [
+    "Mosaic",
     "SensorModel",
     "Simulator",
     "SpikeStream",

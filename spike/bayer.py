@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BayerPattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
 
@@ -23,3 +25,25 @@ def bayer_channels(height: int, width: int, pattern: BayerPattern = "GBRG") -> T
         raise ValueError(f"a Bayer pattern is one of {', '.join(get_args(BayerPattern))}, not {pattern!r}")
     cell = torch.tensor(["RGB".index(colour) for colour in pattern]).view(2, 2)
     return cell.repeat(-(-height // 2), -(-width // 2))[:height, :width].contiguous()
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """What a colour filter array does to images, and the way back."""
+
+    pattern: BayerPattern
+
+    def of(self, images: Tensor) -> Tensor:
+        """The sensor's pixels [..., 1, H, W] of colour images [..., 3, H, W]: each its own channel, no resampling."""
+        height, width = images.shape[-2:]
+        channels = bayer_channels(height, width, self.pattern).to(images.device)
+        return images.gather(-3, channels.expand(*images.shape[:-3], 1, height, width))
+
+    def colors(self, raw: Tensor) -> Tensor:
+        """Colour images [..., 3, H, W] of the sensor's pixels [..., 1, H, W], for looking at: bilinear."""
+        height, width = raw.shape[-2:]
+        masks = F.one_hot(bayer_channels(height, width, self.pattern), 3).permute(2, 0, 1).to(raw)
+        kernel = raw.new_tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(3, 1, 3, 3)
+        known = (raw * masks).reshape(-1, 3, height, width)
+        spread = F.conv2d(known, kernel, padding=1, groups=3) / F.conv2d(masks[None], kernel, padding=1, groups=3)
+        return torch.where(masks.bool(), known, spread).reshape(*raw.shape[:-3], 3, height, width)

@@ -1,76 +1,16 @@
-"""What several test files share: a very small recording of two textured planes."""
+"""What several test files share."""
 
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-
-from data.make_demo import opengl, transforms, write_json
-from spike import Simulator, WindowSpec, write_dat
-from utils.io import save_image
-from utils.ply import write_point_ply
-
-WIDTH, HEIGHT, VIEWS, FRAMES, GAP = 48, 32, 5, 177, 20
-K = np.array([[40.0, 0, WIDTH / 2], [0, 40.0, HEIGHT / 2], [0, 0, 1]])
-NEAR, FAR = 2.5, 4.0
-
-
-def texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return 0.5 + 0.2 * np.sin(5 * x + 1) * np.cos(4 * y) + 0.2 * np.sin(9 * (x + y))
-
-
-def picture(centres: np.ndarray) -> np.ndarray:
-    """Images [F, H, W] from cameras at ``centres`` [F, 3] that look along z: a plane before another."""
-    v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]])
-    near, far = (
-        centres[:, :2, None, None] + rays * (depth - centres[:, 2, None, None, None]) for depth in (NEAR, FAR)
-    )
-    hit = (np.abs(near[:, 0]) < 0.6) & (np.abs(near[:, 1]) < 0.4)
-    return np.where(hit, texture(2 * near[:, 0], 3 * near[:, 1]), texture(far[:, 0], far[:, 1]))
-
-
-def path(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres [F, 3] and world-to-camera poses [F, 4, 4] at spike frames of the recording."""
-    t = frames / 200.0
-    centres = np.stack([0.5 * np.sin(t) - 0.4, 0.2 * np.cos(1.3 * t), 0.1 * np.sin(0.7 * t)], -1)
-    w2c = np.tile(np.eye(4), (len(frames), 1, 1))
-    w2c[:, :3, 3] = -centres
-    return centres, w2c
+from small_scene import write_scene
 
 
 @pytest.fixture(scope="session")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five views with spikes, truth and two held-out images.  Not to be written to."""
+    """The scene of ``small_scene``.  Not to be written to."""
     root = tmp_path_factory.mktemp("scene") / "small"
-    spec, simulator, rng = WindowSpec(), Simulator(seed=1), np.random.default_rng(0)
-    truth, known, noisy, novel = {}, [], [], []
-    for i in range(VIEWS):
-        name = f"{i:03d}"
-        centres, w2c = path(i * (FRAMES + GAP) + np.arange(FRAMES))
-        frames = picture(centres)
-        write_dat(root / f"spike_data/{name}.dat", simulator(frames, i))
-        subframes = (FRAMES - spec.context) // 2 + np.array(spec.centers)
-        for m, frame in enumerate(subframes):
-            save_image(root / f"sequence/{name}_{m:02d}.png", frames[frame])
-        save_image(root / f"sharp_data/{name}.png", frames[subframes[spec.subframes // 2]])
-        truth[name] = w2c[subframes].tolist()
-        middle = w2c[FRAMES // 2]
-        known.append({"file_path": f"sharp_data/{name}.png", "transform_matrix": opengl(middle)})
-        shaken = middle.copy()
-        shaken[:3, 3] += 0.02 * rng.normal(size=3)
-        noisy.append({"file_path": f"sharp_data/{name}.png", "transform_matrix": opengl(shaken)})
-    for i, frame in enumerate((300, 700)):
-        centres, w2c = path(np.array([frame]))
-        save_image(root / f"novel/{i:03d}.png", picture(centres)[0])
-        novel.append({"file_path": f"novel/{i:03d}.png", "transform_matrix": opengl(w2c[0])})
-    for file, entries in (("transforms", known), ("transforms_noisy", noisy), ("novel", novel)):
-        write_json(root / f"{file}.json", transforms(K, WIDTH, HEIGHT, entries, simulator.gain))
-    write_json(root / "trajectory.json", {"w2c": truth})
-    x, y = (torch.as_tensor(rng.uniform(-2, 2, 200), dtype=torch.float32) for _ in range(2))
-    points = torch.stack([x, y, torch.full_like(x, FAR)], -1)
-    write_point_ply(root / "sparse_pc.ply", points, torch.full((200, 3), 0.5))
+    write_scene(root)
     return root

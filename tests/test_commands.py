@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_scene import LEVELS, write_scene
 
 import metrics
 import render
 import train
 from arguments.command import guarded
 from scene.model_folder import load_gaussians
+from spike import Mosaic
 from utils.io import load_image
 
 SMALL = (
@@ -112,6 +114,24 @@ def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, t
     assert names(folder / "train/ours_8/renders") == {"000", "001", "002", "003", "004"}
     assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
     assert "no sharp images" in capsys.readouterr().out
+
+
+def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
+    """Red, green and blue pixels of a Bayer sensor see scenes of their own brightness; so do the Gaussians."""
+    scene = tmp_path / "scene"
+    write_scene(scene, Mosaic("GBRG"))
+    folder = tmp_path / "model"
+    assert call(monkeypatch, train, "-s", scene, "-m", folder, "--spike", *SMALL, "--iterations", 30) == 0
+    assert call(monkeypatch, render, "-m", folder, "--quiet", "--fit_steps", 2) == 0
+    assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
+    assert load_gaussians(folder, 30, channels=3).channels == 3
+    for kind in ("renders", "recon", "tfp", "gt"):
+        image = load_image(folder / f"train/ours_30/{kind}/002.png", channels=None)
+        balance = image.mean((1, 2)) / image[1].mean()
+        assert image.shape[0] == 3 and torch.allclose(balance, torch.tensor(LEVELS), atol=0.12), kind
+    meta = json.loads((scene / "transforms.json").read_text())
+    (scene / "transforms.json").write_text(json.dumps(meta | {"spike": {"bayer": "GBGB"}}))
+    assert call(monkeypatch, train, "-s", scene, "-m", folder, "--spike", *SMALL) == 1
 
 
 def test_the_saved_gaussians_are_the_trained_ones(model):

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from spike import SensorModel, Simulator, WindowSpec, bayer_channels, long_input, short_windows, simulate, tfi, tfp
+from spike import (
+    Mosaic,
+    SensorModel,
+    Simulator,
+    WindowSpec,
+    bayer_channels,
+    long_input,
+    short_windows,
+    simulate,
+    tfi,
+    tfp,
+)
 
 SPEC = WindowSpec()
 
@@ -127,6 +138,18 @@ def test_bayer_patterns(pattern):
     assert channels.shape == (3, 5)
     letters = ["".join("RGB"[c] for c in row) for row in channels.tolist()]
     assert letters[0] == (pattern[:2] * 3)[:5] and letters[1] == (pattern[2:] * 3)[:5] and letters[2] == letters[0]
+
+
+@pytest.mark.parametrize("pattern", ["RGGB", "BGGR", "GRBG", "GBRG"])
+def test_a_mosaic_takes_each_pixel_s_own_channel_and_back(pattern):
+    mosaic = Mosaic(pattern)
+    flat = torch.tensor([0.2, 0.5, 0.9])[:, None, None].expand(2, 3, 6, 8).contiguous()
+    raw = mosaic.of(flat)
+    assert raw.shape == (2, 1, 6, 8)
+    assert torch.equal(raw[0, 0], torch.tensor([0.2, 0.5, 0.9])[bayer_channels(6, 8, pattern)])
+    assert torch.allclose(mosaic.colors(raw), flat)
+    raw = torch.rand(1, 6, 8)
+    assert torch.equal(mosaic.of(mosaic.colors(raw)), raw)  # what was seen stays what was seen
 
 
 def test_unknown_bayer_pattern():

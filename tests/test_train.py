@@ -236,6 +236,7 @@ def test_the_viewer_is_told_pauses_and_stops(scene_folder, tmp_path, monkeypatch
     monkeypatch.setattr(train, "Viewer", Watching)
     assert run(training(scene_folder, tmp_path, *CPU, "--viewer", "--viewer_port", "1234")) == 130
     assert seen == [1, 2, 2, 2, 3, 4, -1] and (tmp_path / "chkpnt4.pth").exists()
+    assert (tmp_path / "point_cloud/iteration_4/point_cloud.ply").exists()
     assert "http://localhost:1234" in capsys.readouterr().out
 
 
