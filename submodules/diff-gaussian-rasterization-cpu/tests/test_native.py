@@ -212,7 +212,7 @@ def test_results_do_not_depend_on_threads(isa, views):
 def test_the_twin_has_correct_gradients():
     """float64 gradcheck of the twin itself, on pictures small enough for finite differences."""
     for seed in range(3):
-        scene = make(seed, n=4, m=1) | {"width": 8, "height": 8}
+        scene = make(seed, n=3, m=1) | {"width": 8, "height": 8}
 
         def picture(*values, scene=scene):
             return reference.rasterization(
