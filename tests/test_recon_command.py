@@ -1,0 +1,168 @@
+"""python -m recon_net: learning from spikes alone, any instant, weights that are used again, and wrong turns."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from arguments.command import guarded
+from recon_net import make_network
+from recon_net.__main__ import SPEC, Clip, learn, load_weights, main, save_weights, sharp, truths
+from spike import SensorModel, SpikeStream, simulate, write_array
+from utils.image_metrics import psnr
+from utils.io import load_image, save_image
+
+WIDTH, HEIGHT, FRAMES, GAIN = 48, 32, 190, 0.45
+CPU = torch.device("cpu")
+
+
+def scene(t):
+    """A picture that drifts by 0.05 pixels a frame."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
+    x = x + 0.05 * t
+    return 0.5 + 0.25 * np.sin(x / 3) * np.cos(y / 4) + 0.2 * np.sin((x + 2 * y) / 7)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "rec.npy"
+    write_array(path, simulate([scene(t) for t in range(FRAMES)], gain=GAIN))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(recording):
+    return Clip(SpikeStream.open(recording), SensorModel(GAIN), "timing")
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["recon_net", *map(str, words)])
+    status = guarded(main)
+    return status, *capsys.readouterr()
+
+
+def test_any_instant_has_a_window(clip):
+    for frame in range(SPEC.half, FRAMES - SPEC.half):
+        first, m = clip.at(frame)
+        assert 0 <= first <= FRAMES - SPEC.context and first + SPEC.centers[m] == frame
+    assert clip.at(95)[1] == 6  # the middle, where there is room on both sides
+    for frame in (SPEC.half - 1, FRAMES - SPEC.half):
+        with pytest.raises(ValueError, match="too near the ends; instants lie between 20 and 169"):
+            clip.at(frame)
+
+
+def test_the_slim_network_is_sharp_at_any_instant(clip):
+    torch.manual_seed(0)
+    network = make_network("slim", SPEC.short, SPEC.long_channels)
+    for frame in (20, 77, 169):
+        truth = torch.from_numpy(scene(frame)).float()
+        assert float(psnr(sharp(network, clip, frame, CPU)[None, None], truth[None, None])) > 25
+    moved = sharp(network, clip, 40, CPU) - sharp(network, clip, 120, CPU)
+    assert float(moved.abs().mean()) > 0.05
+
+
+def test_learning_lowers_the_loss_and_needs_no_truth(clip):
+    torch.manual_seed(0)
+    network = make_network("paper", SPEC.short, SPEC.long_channels)
+    truth = torch.from_numpy(scene(95)).float()[None, None]
+    before = float(psnr(sharp(network, clip, 95, CPU)[None, None], truth))
+    losses = learn(network, clip, 15, 16, 0, CPU, True)
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+    assert float(psnr(sharp(network, clip, 95, CPU)[None, None], truth)) > before + 2
+
+
+def test_same_seed_same_network(clip):
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        network = make_network("slim", SPEC.short, SPEC.long_channels)
+        learn(network, clip, 2, 16, seed, CPU, True)
+        made.append(network.layers[-1].weight.detach())
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
+def test_weights_read_back(tmp_path):
+    for variant in ("slim", "paper"):
+        network = make_network(variant, SPEC.short, SPEC.long_channels)
+        save_weights(tmp_path / "w.pt", network)
+        again = load_weights(tmp_path / "w.pt")
+        assert again.variant == variant
+        pairs = zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    for content in (b"", b"no weights"):
+        (tmp_path / "bad.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"bad\.pt: not readable weights"):
+            load_weights(tmp_path / "bad.pt")
+    torch.save({"variant": "slim", "state": {}}, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match=r"bad\.pt: not readable weights"):
+        load_weights(tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match="not readable weights"):
+        load_weights(tmp_path / "missing.pt")
+
+
+def test_the_command_and_its_weights_again(recording, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("av")
+    for frame in (60, 95):
+        save_image(tmp_path / "truth" / f"{frame:06d}.png", scene(frame), bits=16)
+    words = (recording, "--iterations", 2, "--crop", 16, "--frames", "60:100:10", "--quiet")
+    status, out, err = run(monkeypatch, capsys, *words, "--out", tmp_path / "a", "--truth", tmp_path / "truth")
+    assert status == 0, err
+    assert all(name in out for name in ("Recon-Net", "TFP(41)", "TFI", "timing(9)"))
+    assert sorted(os.listdir(tmp_path / "a" / "frames")) == [f"{f:06d}.png" for f in (60, 70, 80, 90)]
+    assert (tmp_path / "a" / "video.mp4").stat().st_size > 500
+    record = json.loads((tmp_path / "a" / "results.json").read_text())
+    table = record["PSNR"]
+    assert table["timing(9)"]["PSNR_gain"] > table["TFI"]["PSNR_gain"]
+    assert table["Recon-Net"]["PSNR_gain"] > table["TFI"]["PSNR_gain"]
+    assert record["sensor"]["gain"] == pytest.approx(GAIN, rel=0.15)
+
+    again = (recording, "--iterations", 0, "--weights", tmp_path / "a" / "recon_net.pt", "--frames", 60, "--quiet")
+    assert run(monkeypatch, capsys, *again, "--out", tmp_path / "b")[0] == 0
+    same = [load_image(tmp_path / x / "frames" / "000060.png") for x in "ab"]
+    assert torch.equal(*same)
+    assert not (tmp_path / "b" / "video.mp4").exists()
+
+
+def test_truth_is_found(clip, tmp_path):
+    save_image(tmp_path / "one.png", scene(0))
+    assert truths(tmp_path / "one.png", clip) == {95: tmp_path / "one.png"}
+    with pytest.raises(ValueError, match="named by spike frames from 20 to 169"):
+        truths(tmp_path, clip)
+
+
+def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsys):
+    write_array(tmp_path / "short.npy", np.ones((100, 8, 8), np.uint8))
+    write_array(tmp_path / "zeros.npy", np.zeros((150, 8, 8), np.uint8))
+    save_image(tmp_path / "small.png", np.zeros((8, 8)))
+    for flags, expected in (
+        ([tmp_path / "short.npy"], "100 frames, Recon-Net needs at least 137"),
+        ([tmp_path / "zeros.npy"], "the stream is all zeros"),
+        ([recording, "--iterations", 0], "give its --weights"),
+        ([recording, "--iterations", -1], "must be at least 0"),
+        ([recording, "--fps", 0], "--fps must be positive"),
+        ([recording, "--frames", 3], "instants lie between 20 and 169"),
+        ([recording, "--truth", tmp_path / "none"], "no picture"),
+        ([recording, "--truth", tmp_path / "small.png", "--iterations", 1], "8x8 pixels, expected 48x32"),
+        ([recording, "--weights", tmp_path / "none.pt"], "not readable weights"),
+    ):
+        status, _, err = run(monkeypatch, capsys, *flags, "--out", tmp_path / "out", "--quiet", "--crop", 8)
+        assert status == 1 and expected in err and err.count("\n") == 1, flags
+
+
+SPIKE_ZOO = Path(os.environ.get("SPIKE_ZOO", "spike-zoo-is-not-here"))
+
+
+@pytest.mark.skipif(not SPIKE_ZOO.is_dir(), reason="give the path of a Spike-Zoo checkout as SPIKE_ZOO")
+def test_a_clip_that_no_one_here_made(tmp_path, monkeypatch, capsys):
+    base = SPIKE_ZOO / "spikezoo" / "data" / "base" / "test"
+    words = (base / "spike" / "200_part1_key_id151.dat", "--truth", base / "gt" / "200_part1_key_id151.png")
+    status, _, err = run(
+        monkeypatch, capsys, *words, "--iterations", 5, "--frames", 150, "--out", tmp_path / "o", "--quiet"
+    )
+    assert status == 0, err
+    table = json.loads((tmp_path / "o" / "results.json").read_text())["PSNR"]
+    assert table["Recon-Net"]["PSNR_gain"] > table["TFP(41)"]["PSNR_gain"] + 3
