@@ -8,40 +8,47 @@
 namespace dgr {
 namespace {
 
-// Visible Gaussians by depth: three passes of eleven bits over the bits of positive floats, which order
-// like integers.
-uint32_t sort_by_depth(int count, const float* depths, uint32_t* order, uint32_t* scratch, uint32_t* keys,
+// Visible Gaussians by depth, by passes over the bits of positive floats, which order like integers: two of
+// twelve bits where all depths lie within a range of 2^24 (nearest to farthest as 1 to 4), else three.
+uint32_t sort_by_depth(int count, const float* depths, uint32_t*& order, uint32_t* scratch, uint32_t* keys,
                        uint32_t* key_scratch) {
-  uint32_t visible = 0;
-  static thread_local uint32_t histogram[3][2048];
-  std::memset(histogram, 0, sizeof(histogram));
+  constexpr int kBits = 12, kBins = 1 << kBits;
+  uint32_t visible = 0, least = ~0u, greatest = 0;
   for (int n = 0; n < count; ++n) {
-    if (depths[n] == 0.0f) continue;
     uint32_t key;
     std::memcpy(&key, depths + n, 4);
     order[visible] = uint32_t(n);
-    keys[visible++] = key;
-    ++histogram[0][key & 2047];
-    ++histogram[1][(key >> 11) & 2047];
-    ++histogram[2][key >> 22];
+    keys[visible] = key;
+    visible += key != 0;
+    least = std::min(least, key - 1);  // of 0: the largest number
+    greatest = std::max(greatest, key);
   }
-  for (int pass = 0; pass < 3; ++pass) {
+  static thread_local uint32_t histogram[3][kBins];
+  std::memset(histogram, 0, sizeof(histogram));
+  const int passes = visible == 0 ? 0 : (greatest - least) >> (2 * kBits) ? 3 : 2;
+  for (uint32_t i = 0; i < visible; ++i) {
+    const uint32_t key = keys[i] -= least;
+    ++histogram[0][key & (kBins - 1)];
+    ++histogram[1][(key >> kBits) & (kBins - 1)];
+    ++histogram[2][key >> (2 * kBits)];
+  }
+  for (int pass = 0; pass < passes; ++pass) {
     uint32_t sum = 0;
     for (uint32_t& bin : histogram[pass]) {
       const uint32_t size = bin;
       bin = sum;
       sum += size;
     }
-    const int shift = 11 * pass;
+    const int shift = kBits * pass;
     for (uint32_t i = 0; i < visible; ++i) {
-      const uint32_t at = histogram[pass][(keys[i] >> shift) & 2047]++;
+      const uint32_t at = histogram[pass][(keys[i] >> shift) & (kBins - 1)]++;
       scratch[at] = order[i];
       key_scratch[at] = keys[i];
     }
     std::swap(order, scratch);
     std::swap(keys, key_scratch);
   }
-  return visible;  // three swaps: the result lies in the caller's scratch
+  return visible;
 }
 
 // The spans of one part of the order, in memory that grows.
@@ -58,8 +65,8 @@ TileLists bin_tiles(const Kernels& kernels, const Settings& s, int count, int st
   const size_t n = size_t(count);
   Memory work = take(4 * 4 * n + 16);
   uint32_t* order = reinterpret_cast<uint32_t*>(work.get());
-  uint32_t* sorted = order + n;
-  out.visible = sort_by_depth(count, depths, order, sorted, order + 2 * n, order + 3 * n);
+  uint32_t* sorted = order;  // or the scratch after it
+  out.visible = sort_by_depth(count, depths, sorted, order + n, order + 2 * n, order + 3 * n);
 
   const int tiles = s.tiles_x * s.tiles_y, columns = s.tiles_x + 1;
   Memory row_memory = take(sizeof(TileRows) * (size_t(out.visible) + 1));

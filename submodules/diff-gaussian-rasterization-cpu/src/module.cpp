@@ -265,15 +265,29 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
     if (stride > 8)
       for (int j = 8; j < 16; ++j) sum[j] += more[j];
   };
+  auto copy = [stride](float* sum, const float* from) { std::memmove(sum, from, stride == 8 ? 32 : 64); };
+  const int blocks = s.blocks(), chunks = s.chunks();
+  auto each_of_chunk = [&](int chunk, auto&& use) {
+    const int end = std::min((chunk + 1) * kChunk * kBlock, count);
+    for (int n = chunk * kChunk * kBlock; n < end; ++n) use(n, first_band(n), last_band(n));
+  };
+  parallel(chunks, [&](int chunk) {
+    each_of_chunk(chunk, [&](int n, int first, int last) {
+      for (int part = first; part <= last; ++part) {
+        clear(sums + size_t(whole + part) * one + size_t(n) * stride);
+        if (absolute != nullptr) absolute_of(whole + part)[2 * n] = absolute_of(whole + part)[2 * n + 1] = 0.0f;
+      }
+    });
+  });
   parallel(whole + bands, [&](int task) {
     const int m = std::min(task, whole), part = task - m;
     const View& view = s.views[size_t(m)];
-    const float* depth = as(view.depths);
     float *target = sums + size_t(task) * one, *absolute_target = absolute_of(task);
-    for (int n = 0; n < count; ++n) {
-      if (part > 0 && (first_band(n) > part || last_band(n) < part)) continue;
-      if (absolute != nullptr) absolute_target[2 * n] = absolute_target[2 * n + 1] = 0.0f;
-      if (depth[n] != 0.0f) clear(target + size_t(n) * stride);
+    if (m < whole) {
+      const float* depth = as(view.depths);
+      for (int n = 0; n < count; ++n)
+        if (depth[n] != 0.0f) clear(target + size_t(n) * stride);
+      if (absolute != nullptr) std::memset(absolute_target, 0, sizeof(float) * two);
     }
     s.kernels->blend_backward(s.settings, channels, as(view.records), as<uint32_t>(view.lists.starts),
                               as<uint32_t>(view.lists.list), view.trace(),
@@ -284,7 +298,6 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
                               m < whole ? 0 : band[size_t(part)],
                               m < whole ? s.settings.tiles_y : band[size_t(part) + 1], target, absolute_target);
   });
-  const int blocks = s.blocks(), chunks = s.chunks();
   std::vector<const float*> records, depths;
   for (const View& view : s.views) {
     records.push_back(as(view.records));
@@ -294,16 +307,16 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   std::vector<float> camera(viewmats != nullptr ? camera_floats * size_t(chunks) : 0, 0.0f);
   parallel(chunks, [&](int chunk) {
     const int first = chunk * kChunk, last = std::min(first + kChunk, blocks);
-    const float* depth = as(last_view.depths);
-    for (int n = first * kBlock; n < std::min(last * kBlock, count); ++n) {
-      if (depth[n] == 0.0f) continue;
-      for (int part = std::max(first_band(n), 1); part <= last_band(n); ++part) {  // in their order
-        float* sum = sums + size_t(whole) * one + size_t(n) * stride;
-        add(sum, sum + size_t(part) * one);
-        if (absolute != nullptr)
-          for (int j = 0; j < 2; ++j) absolute_of(whole)[2 * n + j] += absolute_of(whole + part)[2 * n + j];
-      }
-    }
+    each_of_chunk(chunk, [&](int n, int from, int to) {
+      float* sum = sums + size_t(whole) * one + size_t(n) * stride;
+      copy(sum, sum + size_t(from) * one);
+      for (int part = from + 1; part <= to; ++part) add(sum, sum + size_t(part) * one);  // in their order
+      if (absolute == nullptr) return;
+      float* total = absolute_of(whole) + 2 * n;
+      std::memmove(total, absolute_of(whole + from) + 2 * n, 8);
+      for (int part = from + 1; part <= to; ++part)
+        for (int j = 0; j < 2; ++j) total[j] += absolute_of(whole + part)[2 * n + j];
+    });
     s.kernels->project_backward(scene, s.settings, views, s.cameras.data(), as(s.prepared), records.data(),
                                 depths.data(), sums, first, last, gradients,
                                 viewmats == nullptr ? nullptr : camera.data() + camera_floats * size_t(chunk), means2d);

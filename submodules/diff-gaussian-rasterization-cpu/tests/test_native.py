@@ -76,6 +76,16 @@ def test_crop_is_the_picture_cut_out(isa):
     compare(make(5), crop=(3, 2, 11, 13))
 
 
+@pytest.mark.parametrize("farthest", [1.0, 4.0])
+def test_depths_over_orders_of_magnitude(isa, farthest):
+    """The sort takes more passes the farther depths lie apart."""
+    scene = make(6, n=60, m=2)
+    depth = torch.logspace(0, farthest, 60, dtype=torch.float64)[torch.randperm(60, generator=torch.manual_seed(0))]
+    scene["means"] = torch.cat([scene["means"][:, :2] / 3, torch.ones(60, 1)], dim=1) * depth[:, None]
+    scene["scales"] *= depth[:, None] / 3
+    compare(scene)
+
+
 def test_a_moved_principal_point_is_no_crop():
     """The Jacobian's limits belong to the whole picture: what leans in from far outside would change."""
     scene = as_float32(make(5, kind="offscreen"))
