@@ -10,6 +10,8 @@ several settings until two of them agree; how well they do is how sure the poses
 
 from __future__ import annotations
 
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
 import argparse
 import json
 import math
@@ -64,12 +66,12 @@ TOO_DARK, TOO_BRIGHT = 0.004, 0.9  # spikes a frame and pixel
 FEWEST = 3
 SHARE = 0.5
 DEPTH = 2.0  # median depth of the points in world units, the size that the learning rates of poses expect
-FEATURES = 3000
+FEATURES = 2500
 LEAST_ANGLE = 1.0  # degrees; below this the points' depths are guesses
 # Disagreement of two attempts (relative to the cameras' spread) below which the poses are sure, or likely.
 SURE, LIKELY = 0.02, 0.05
 # More pictures than this are matched with their neighbours in time only.
-EXHAUSTIVE = 40
+EXHAUSTIVE = 30
 # Pictures that structure from motion works best with are about this wide.
 WIDE = 640
 # Image motion from one helper to the next (widths), and most helpers.
@@ -109,7 +111,10 @@ def quick_look(stream: SpikeStream, frame: int) -> NDArray[np.uint8]:
 
 
 def image_motion(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Median displacement of features from ``a`` to ``b``, in widths of the picture; nan where none is found."""
+    """Displacement of features from ``a`` to ``b``, in widths of the picture; nan where none is found.
+
+    Four in five move less: a camera that keeps looking at one thing moves the picture's middle hardly at all.
+    """
     corners: Any = cv2.goodFeaturesToTrack(a, 200, 0.01, 6)
     if corners is None or not len(corners):
         return math.nan
@@ -119,7 +124,7 @@ def image_motion(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     held = (there[:, 0] == 1) & (again[:, 0] == 1) & (np.linalg.norm(back - corners, axis=-1).ravel() < 1)
     if held.sum() < 8:
         return math.nan
-    return float(np.median(np.linalg.norm((moved - corners).reshape(-1, 2)[held], axis=-1))) / a.shape[1]
+    return float(np.percentile(np.linalg.norm((moved - corners).reshape(-1, 2)[held], axis=-1), 80)) / a.shape[1]
 
 
 def measured(window: Window, max_blur: float) -> Window:
@@ -189,7 +194,7 @@ def choose_windows(
         if nearest not in chosen:
             chosen.append(nearest)
     windows = [replace(found[i], name=f"{n:03d}") for n, i in enumerate(sorted(chosen))]
-    steps = int(np.clip(math.ceil(path[-1] / (HELPER_STEP * stream.width)), 1, HELPERS))
+    steps = int(np.clip(math.ceil(path[-1] / (HELPER_STEP * stream.width)), min(2 * len(windows), HELPERS), HELPERS))
     between = np.interp(np.linspace(0, path[-1], steps + 1), path, firsts).round().astype(int)
     taken = {w.first for w in windows}
     return windows, found, [helper(windows[0], int(f) - windows[0].first) for f in between if f not in taken]
@@ -245,9 +250,8 @@ class Attempt:
         return max(round(WIDE / width), 1) + self.larger
 
     def __str__(self) -> str:
-        notes = ["with helpers" if self.helped else "views alone"]
-        notes += ["a size larger"] * bool(self.larger) + ["lower thresholds"] * self.patient
-        return f"{self.method}({self.window}) previews, {', '.join(notes)}"
+        notes = ["a size larger"] * bool(self.larger) + ["lower thresholds"] * self.patient
+        return ", ".join([f"{self.method}({self.window}) previews", *notes])
 
 
 # In the order they are tried: what was most exact on rendered recordings of hand-held cameras comes first.
@@ -405,17 +409,20 @@ def find_poses(
     notes, reasons = [], []
     best, least = None, math.inf
     enough = max(FEWEST, math.ceil(SHARE * len(windows)))
-    for attempt in tqdm(ATTEMPTS, desc="Finding poses", unit="attempt", disable=quiet):
+    # Clips have no pictures between them.
+    attempts = [a for a in ATTEMPTS if helpers or a.helped]
+    for attempt in tqdm(attempts, desc="Finding poses", unit="attempt", disable=quiet):
         scale = attempt.scale(windows[0].stream.width)
-        shown = list(windows)
-        if attempt.helped:  # in order of time, which is what sequential matching goes by
+        shown, label = list(windows), str(attempt)
+        if attempt.helped and helpers:  # in order of time, which is what sequential matching goes by
+            label += f", {len(helpers)} helpers"
             shown = sorted([*windows, *helpers], key=lambda w: (w.recording, w.middle))
         names = [f"{i:05d}" for i in range(len(shown))]
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             save_previews(shown, names, attempt, scale, work / "images", sensor)
             model, reason = structure_from_motion(
-                work / "images", work, attempt.patient, len(shown) <= EXHAUSTIVE,
+                work / "images", work, attempt.patient, len(shown) <= EXHAUSTIVE or not helpers,
                 None if intrinsics is None else scale * intrinsics, seed=0,
             )  # fmt: skip
         if model is not None:
@@ -423,12 +430,12 @@ def find_poses(
                 window = shown[int(Path(image.name).stem)]
                 image.name = f"{window.name}.png" if window.name else f"between/{image.name}"
         else:
-            notes.append(f"{attempt}: failed, {reason}")
+            notes.append(f"{label}: failed, {reason}")
             reasons.append(reason)
             continue
-        found = solution_of(model, scale, str(attempt))
+        found = solution_of(model, scale, label)
         notes.append(
-            f"{attempt}: {len(found.w2c)} of {len(windows)} views, {len(found.xyz)} points, "
+            f"{label}: {len(found.w2c)} of {len(windows)} views, {len(found.xyz)} points, "
             f"reprojection error {found.error:.2f} px, points seen under {found.angle:.1f} degrees"
         )
         solutions.append(found)
@@ -548,9 +555,10 @@ def scene_sensor(args: argparse.Namespace, windows: Sequence[Window]) -> SensorM
 
 
 def write_scene(
-    root: Path, windows: Sequence[Window], solution: Solution, poses: dict[str, Array], sensor: SensorModel
-) -> None:
-    """spike_data, transforms.json, sparse_pc.ply, the sensor and COLMAP's model."""
+    root: Path, windows: Sequence[Window], solution: Solution, poses: dict[str, Array], sensor: SensorModel,
+    calibrated: bool,
+) -> None:  # fmt: skip
+    """spike_data, transforms.json, sparse_pc.ply and the sensor: its calibration, or what the spikes themselves say."""
     stream = windows[0].stream
     entries = []
     for window in windows:
@@ -569,7 +577,7 @@ def write_scene(
             | ({} if registered else {"pose": "interpolated"})
         )  # fmt: skip
     fx, fy, cx, cy = solution.intrinsics
-    spike: dict[str, Any] = sensor.to_dict()
+    spike: dict[str, Any] = {} if calibrated else sensor.to_dict()
     if padded_width(stream) is not None:
         spike["stored_width"] = padded_width(stream)
     content = {
@@ -578,7 +586,8 @@ def write_scene(
     }  # fmt: skip
     with atomic_write(root / "transforms.json", "w") as file_:
         json.dump(content, file_, indent=1)
-    save_sensor(root / "sensor.json", sensor)
+    if calibrated:
+        save_sensor(root / "sensor.json", sensor)
     xyz = torch.from_numpy(solution.xyz).float()
     write_point_ply(root / "sparse_pc.ply", xyz, torch.from_numpy(solution.grey).float())
 
@@ -739,8 +748,6 @@ def convert(args: argparse.Namespace) -> None:
     helpers: list[Window] = []
     if args.clips is not None:
         windows = clip_windows(args.clips, args, math.inf)
-        ends = (-(SPEC.exposure // 2), SPEC.exposure // 2)
-        helpers = [helper(w, later) for w in windows for later in ends]
     else:
         stream, _ = recording_of(args.recording, args)
         limit = args.max_blur or BLUR * stream.width
@@ -767,7 +774,7 @@ def convert(args: argparse.Namespace) -> None:
             model, camera = solution.model, next(iter(solution.model.cameras.values()))
             solution, similarity = normalised(solution)
             poses = all_poses(windows, solution)
-            write_scene(staging, windows, solution, poses, sensor)
+            write_scene(staging, windows, solution, poses, sensor, args.sensor is not None)
             write_model(staging, model, camera.width / stream.width, similarity)
             write_report(staging, args, windows, candidates, solution, poses, spread, notes)
         move_in(staging, root, old)

@@ -1,0 +1,334 @@
+"""convert.py: windows, poses by structure from motion, the folder it leaves, and the way to a trained model."""
+
+import json
+import math
+import sys
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import convert
+import metrics
+import render
+import train
+from arguments.command import guarded
+from convert import Solution, Window, all_poses, centres_of, choose_windows, disagreement, image_motion, normalised
+from scene.dataset import read_scene
+from spike import SensorModel, Simulator, SpikeStream, WindowSpec, save_sensor, write_dat
+from spike.__main__ import main as spike_main
+from utils.io import save_image
+from utils.trajectory_metrics import umeyama
+
+SPEC = WindowSpec()
+WIDTH, HEIGHT, FOCAL = 128, 96, 110.0
+BETWEEN = 6
+FRAMES = 1500
+
+
+def noise_texture(seed: int, side: int = 512) -> np.ndarray:
+    """Blobs of all sizes in [0.05, 0.95]: features everywhere, nothing repeats."""
+    rng = np.random.default_rng(seed)
+    image = sum(
+        cv2.resize(rng.random((side // s, side // s), np.float32), (side, side), interpolation=cv2.INTER_CUBIC) * w
+        for s, w in ((4, 0.6), (16, 1.0), (64, 0.7))
+    )
+    low, high = np.percentile(image, [2, 98])
+    return np.asarray(((image - low) / (high - low)).clip(0, 1) * 0.9 + 0.05, np.float32)
+
+
+# Planes across the view: depth, centre, half size, texture.
+PLANES = [(4.0, (0, 0), 3.2, 0), (3.0, (-0.7, 0.3), 0.5, 1), (2.5, (0.6, -0.2), 0.4, 2), (2.0, (0.0, 0.5), 0.25, 3)]
+TEXTURES = [noise_texture(i) for i in range(4)]
+
+
+def camera(t: float) -> np.ndarray:
+    """World-to-camera pose at the time ``t`` in 0..1: an arc to the right that keeps looking at the middle."""
+    eye = np.array([1.4 * t - 0.7, 0.15 * math.sin(5 * t), 0.25 * math.sin(3 * t)])
+    forward = np.array([0.1 * math.sin(4 * t), 0.05 * math.cos(6 * t), 3.2]) - eye
+    forward /= np.linalg.norm(forward)
+    right = np.cross([0, 1, 0], forward)
+    right /= np.linalg.norm(right)
+    w2c = np.eye(4)
+    w2c[:3, :3] = np.stack([right, np.cross(forward, right), forward])
+    w2c[:3, 3] = -w2c[:3, :3] @ eye
+    return w2c
+
+
+def view(w2c: np.ndarray) -> np.ndarray:
+    """A sharp picture [H, W] of the planes."""
+    v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    rays = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL, np.ones_like(u)], -1) @ w2c[:3, :3]
+    eye = -w2c[:3, :3].T @ w2c[:3, 3]
+    image = np.zeros((HEIGHT, WIDTH), np.float32)
+    for depth, centre, half, texture in PLANES:
+        hit = eye + rays * ((depth - eye[2]) / rays[..., 2])[..., None]
+        at = ((hit[..., :2] - centre) / half + 1) / 2
+        inside = ((at > 0) & (at < 1)).all(-1)
+        xy = (at * 511).astype(np.float32)
+        shade = cv2.remap(TEXTURES[texture], xy[..., 0], xy[..., 1], cv2.INTER_LINEAR)
+        image = np.where(inside, shade, image)
+    return image
+
+
+def run(monkeypatch, main, *words):
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+    return guarded(main)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """A hand-held recording, simulated through the command line."""
+    folder = tmp_path_factory.mktemp("recording")
+    for t in range(0, FRAMES + 1, BETWEEN):
+        save_image(folder / "frames" / f"{t:05d}.png", view(camera(t / FRAMES)), bits=16)
+    with pytest.MonkeyPatch.context() as patch:
+        words = ("simulate", folder / "frames", "--between", BETWEEN, "--out", folder / "rec.dat", "--quiet")
+        assert run(patch, spike_main, *words, "--spurious_gap", 140, 50) == 0
+    return folder / "rec.dat"
+
+
+@pytest.fixture(scope="module")
+def converted(recording, tmp_path_factory):
+    """The scene made from it, poses and focal length unknown."""
+    root = tmp_path_factory.mktemp("converted") / "scene"
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(patch, convert.main, "-s", root, "--recording", recording, "--quiet") == 0
+    return root
+
+
+def true_middles(root):
+    frames = [f["middle_frame"] for f in json.loads((root / "transforms.json").read_text())["frames"]]
+    return np.array([camera(f / FRAMES) for f in frames])
+
+
+def relative_ate(found, truth):
+    """RMS error of the camera centres after alignment, relative to the path's extent."""
+    ours, theirs = centres_of(found), centres_of(truth)
+    scale, rotation, translation = umeyama(ours, theirs)
+    error = np.linalg.norm(scale * ours @ rotation.T + translation - theirs, axis=-1)
+    return float(np.sqrt((error**2).mean()) / np.linalg.norm(theirs.max(0) - theirs.min(0)))
+
+
+def test_the_scene_is_what_training_reads(converted):
+    scene = read_scene(converted)
+    assert len(scene.train) >= 6 and scene.points is not None and len(scene.points) > 200
+    assert all(len(scene.open_stream(v)) == 177 and v.recording == "recording" for v in scene.train)
+    assert all(v.image_path is None for v in scene.train)  # previews are no truth
+    assert relative_ate([v.camera.w2c.double().numpy() for v in scene.train], true_middles(converted)) < 0.02
+    camera_ = scene.train[0].camera
+    assert (camera_.width, camera_.height) == (WIDTH, HEIGHT)
+    assert float(camera_.K[0, 0]) == pytest.approx(FOCAL, rel=0.05)
+    depths = torch.cat([scene.points @ v.camera.w2c[2, :3] + v.camera.w2c[2, 3] for v in scene.train])
+    assert float(depths.median()) == pytest.approx(convert.DEPTH, rel=0.1)
+    assert 0.3 < scene.sensor.gain < 0.6 and 0.003 < scene.sensor.spurious_rate < 0.012
+
+
+def test_windows_are_the_recordings_frames(converted, recording):
+    frames = json.loads((converted / "transforms.json").read_text())["frames"]
+    scene, whole = read_scene(converted), SpikeStream.open(recording, HEIGHT, WIDTH)
+    for view_, frame in zip(scene.train, frames, strict=True):
+        first = int(frame["middle_frame"]) - 88
+        np.testing.assert_array_equal(scene.open_stream(view_).unpack(0, 177), whole.unpack(first, first + 177))
+
+
+def test_colmap_files_say_the_same(converted, tmp_path):
+    (tmp_path / "scene").mkdir()
+    for name in ("sparse", "spike_data"):
+        (tmp_path / "scene" / name).symlink_to(converted / name)
+    ours, theirs = read_scene(converted), read_scene(tmp_path / "scene")
+    assert [v.camera.name for v in ours.train] == [v.camera.name for v in theirs.train]
+    for a, b in zip(ours.train, theirs.train, strict=True):
+        torch.testing.assert_close(a.camera.w2c, b.camera.w2c, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(a.camera.K, b.camera.K)
+
+
+def test_the_report_says_how_sure_it_is(converted):
+    text = (converted / "report.md").read_text()
+    assert "Poses are sure" in text or "Poses are likely" in text
+    assert "| 000 | recording |" in text and "Tried:" in text and " helpers: " in text
+    for picture in ("views", "from_above", "motion"):
+        assert (converted / "report" / f"{picture}.png").exists()
+    assert len(list((converted / "previews").glob("*.png"))) == len(read_scene(converted).train)
+
+
+def test_nothing_is_overwritten_without_force(converted, recording, monkeypatch, capsys):
+    before = (converted / "transforms.json").read_bytes()
+    assert run(monkeypatch, convert.main, "-s", converted, "--recording", recording, "--quiet") == 1
+    assert "is there already; give --force" in capsys.readouterr().err
+    assert (converted / "transforms.json").read_bytes() == before
+
+
+def test_own_colmap_poses(converted, recording, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "own"
+    words = ("-s", root, "--recording", recording, "--from_colmap", converted / "sparse" / "0", "--quiet")
+    assert run(monkeypatch, convert.main, *words) == 0
+    again, first = read_scene(root), read_scene(converted)
+    assert relative_ate(*([v.camera.w2c.double().numpy() for v in s.train] for s in (again, first))) < 1e-3
+    torch.testing.assert_close(again.train[0].camera.K, first.train[0].camera.K)
+    assert run(monkeypatch, convert.main, *words[:-2], tmp_path, "--force") == 1
+    assert "not a readable COLMAP model" in capsys.readouterr().err
+    assert (root / "transforms.json").exists()  # what was there stays when a run fails
+
+
+def test_from_spikes_to_a_trained_model(converted, tmp_path, monkeypatch):
+    """simulate -> convert -> train -> render -> metrics, poses unknown: ATE of all sub-frames after alignment."""
+    names = [v.camera.name for v in read_scene(converted).train]
+    frames = json.loads((converted / "transforms.json").read_text())["frames"]
+    offsets = np.array(SPEC.centers) - SPEC.context // 2
+    truth = {
+        name: [camera((f["middle_frame"] + o) / FRAMES).tolist() for o in offsets]
+        for name, f in zip(names, frames, strict=True)
+    }
+    root = tmp_path / "scene"
+    root.mkdir()
+    for item in converted.iterdir():
+        (root / item.name).symlink_to(item)
+    (root / "trajectory.json").write_text(json.dumps({"w2c": truth}))
+    model = tmp_path / "model"
+    small = "--preset cpu --iterations 200 --init_points 3000 --cap 4000 --recon_from 150 --crop 32 --quiet".split()
+    assert run(monkeypatch, train.main, "-s", root, "-m", model, "--spike", *small) == 0
+    assert run(monkeypatch, render.main, "-m", model, "--quiet") == 0
+    assert run(monkeypatch, metrics.main, "-m", model, "--quiet") == 0
+    found = json.loads((model / "results.json").read_text())["trajectory"]
+    path = np.array(list(truth.values()))
+    extent = np.linalg.norm(np.ptp(centres_of(path.reshape(-1, 4, 4)), axis=0))
+    assert found["ATE"] < 0.05 * extent
+
+
+# ---- clips -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clips(recording, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    whole = SpikeStream.open(recording, HEIGHT, WIDTH)
+    for i in range(6):
+        write_dat(folder / f"clip{i}.dat", whole.unpack(i * 200, i * 200 + 177))
+    return folder
+
+
+def test_clips_with_known_intrinsics_and_sensor(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "ATTEMPTS", convert.ATTEMPTS[:1])  # one is quick, and cannot be compared
+    save_sensor(tmp_path / "s.json", SensorModel(0.45, gain_map=torch.full((HEIGHT, WIDTH), 1.1)))
+    flags = ("--fl_x", FOCAL, "--sensor", tmp_path / "s.json", "--consecutive", "--clip_gap", 23, "--quiet")
+    root = tmp_path / "scene"
+    assert run(monkeypatch, convert.main, "-s", root, "--clips", clips, *flags) == 0
+    scene = read_scene(root)
+    assert [v.camera.name for v in scene.train] == [f"clip{i}" for i in range(6)]
+    assert [v.middle_frame for v in scene.train] == [88.0 + 200 * i for i in range(6)]
+    assert float(scene.train[0].camera.K[0, 0]) == pytest.approx(FOCAL, abs=1e-3)
+    assert "Poses are a guess: no second attempt" in (root / "report.md").read_text()
+    assert scene.sensor.gain == 0.45 and scene.sensor.gain_map is not None
+    assert relative_ate([v.camera.w2c.double().numpy() for v in scene.train], true_middles(root)) < 0.05
+
+
+def test_unregistered_views_lie_between_their_neighbours():
+    stream = SpikeStream.from_array(np.ones((5, 2, 4), np.uint8))
+    windows = [Window(f"{i}", stream, 0, 5, "rec" if i < 5 else "alone", float(i)) for i in range(6)]
+    known = {f"{i}": camera(i / 10) for i in (0, 1, 3)}
+    found = all_poses(windows, Solution(known, np.ones(4), np.zeros((0, 3)), np.zeros((0, 3)), 0, 0, {}, ""))
+    assert set(found) == {"0", "1", "2", "3", "4"}  # a clip on its own has no neighbours
+    between = centres_of([camera(0.2)])[0]
+    np.testing.assert_allclose(centres_of([found["2"]])[0], between, atol=0.01)
+    np.testing.assert_allclose(found["4"], known["3"], atol=1e-12)  # beyond the end: the nearest
+
+
+def test_the_world_is_turned_upright_and_scaled():
+    poses = {str(i): camera(i / 4) for i in range(5)}
+    points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 4), (100, 3))
+    solution = Solution(poses, np.ones(4), points, np.ones((100, 3)), 0, 0, {}, "")
+    moved, similarity = normalised(solution)
+    scale = np.cbrt(np.linalg.det(similarity[:3, :3]))
+    for name, pose in poses.items():
+        before = points @ pose[:3, :3].T + pose[:3, 3]
+        after = moved.xyz @ moved.w2c[name][:3, :3].T + moved.w2c[name][:3, 3]
+        np.testing.assert_allclose(after, scale * before, atol=1e-9)
+        assert moved.w2c[name][1, 2] < -0.95  # the camera's y looks down the world's z
+    assert disagreement(solution, moved) < 1e-6
+    bent = {n: p + (np.arange(16).reshape(4, 4) == 3) * 0.2 * (n == "2") for n, p in poses.items()}
+    assert disagreement(solution, Solution(bent, *([None] * 7))) > 0.05  # type: ignore[arg-type]
+
+
+# ---- windows and wrong turns -----------------------------------------------------------------------------
+
+
+def test_image_motion_is_measured():
+    wide = (noise_texture(7)[:100, :220] * 255).astype(np.uint8)
+    assert image_motion(wide[:, :200], np.ascontiguousarray(wide[:, 7:207])) == pytest.approx(7 / 200, rel=0.05)
+    assert math.isnan(image_motion(np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint8)))
+
+
+def test_windows_follow_the_motion(recording):
+    stream = SpikeStream.open(recording, HEIGHT, WIDTH)
+    for spacing in ("motion", "even"):
+        windows, found, helpers = choose_windows(stream, 0, len(stream), 5, spacing, 50.0, True)
+        assert len(windows) == 5 and len(found) == FRAMES // 177
+        assert [w.name for w in windows] == [f"{i:03d}" for i in range(5)]
+        assert all(b.first - a.first >= 177 - 2 for a, b in pairwise(windows))
+        assert len(helpers) > 6 and not any(h.name for h in helpers)
+    blurred = sorted(w.blur for w in found)
+    limited, _, _ = choose_windows(stream, 0, len(stream), 8, "even", blurred[-2], True)
+    assert max(w.blur for w in limited) <= blurred[-2]
+
+
+def noise_stream(level, frames=800, still=True):
+    image = noise_texture(9)[:48, :64] * level
+    light = [image if still else np.roll(image, t // 4, axis=1) for t in range(frames)]
+    return SpikeStream.from_array(Simulator(gain=0.5)(light), "rec")
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (SpikeStream.from_array(np.ones((100, 48, 64), np.uint8), "rec"), "100 frames are fewer than one view needs"),
+        (SpikeStream.from_array(np.ones((400, 48, 64), np.uint8), "rec"), "400 frames hold 2 views of 177"),
+        (SpikeStream.from_array(np.ones((600, 48, 64), np.uint8), "rec"), "no features to follow"),
+        (noise_stream(1.0), "no parallax; move the camera sideways"),
+    ],
+)
+def test_recordings_without_a_scene(stream, expected):
+    with pytest.raises(ValueError, match=expected):
+        choose_windows(stream, 0, len(stream), None, "motion", 50.0, True)
+
+
+def test_views_without_use_are_refused(recording):
+    stream = SpikeStream.open(recording, HEIGHT, WIDTH)
+    with pytest.raises(ValueError, match=r"0 of 8 windows are usable, 3 are needed \(the others: blur of"):
+        choose_windows(stream, 0, len(stream), None, "motion", 0.01, True)
+
+
+def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "short").mkdir()
+    write_dat(tmp_path / "short" / "a.dat", np.ones((20, 8, 8), np.uint8))
+    size = ["--height", HEIGHT, "--width", WIDTH]
+    for flags, expected in (
+        (["--recording", tmp_path / "none.dat"], "no such recording"),
+        (["--recording", recording, *size, "--start", 2000], "has 1501 frames, not those from 2000"),
+        (["--recording", recording, *size, "--stop", 300], "300 frames hold 1 views of 177"),
+        (["--recording", recording, *size, "--views", 2], "--views must be at least 3"),
+        (["--recording", recording, *size, "--max_blur", 0], "--max_blur must be positive"),
+        (["--recording", recording, *size, "--fl_y", 5], "give --fl_x too"),
+        (["--recording", recording, *size, "--fl_x", -5], "must be positive"),
+        (["--clips", tmp_path / "empty"], "no clips"),
+        (["--clips", tmp_path / "short", "--height", 8, "--width", 8], "20 frames are fewer than one view needs"),
+        (["--recording", recording, *size, "--sensor", tmp_path / "none.json"], "not a readable sensor file"),
+    ):
+        status = run(monkeypatch, convert.main, "-s", tmp_path / "scene", "--quiet", *flags)
+        error = capsys.readouterr().err
+        assert status == 1 and expected in error and error.count("\n") == 1, flags
+        assert not (tmp_path / "scene").exists()
+    assert run(monkeypatch, convert.main, "-s", tmp_path / "file", "--recording", recording) == 1
+    assert "is a file, expected a folder" in capsys.readouterr().err
+
+
+def test_previews_alone(recording, tmp_path, monkeypatch):
+    flags = ("--previews_only", "--preview_scale", 2, "--quiet", "--views", 3)
+    assert run(monkeypatch, convert.main, "-s", tmp_path / "s", "--recording", recording, *flags) == 0
+    assert [p.name for p in (tmp_path / "s").iterdir()] == ["previews"]
+    image = cv2.imread(str(tmp_path / "s" / "previews" / "000.png"), cv2.IMREAD_UNCHANGED)
+    assert image is not None and image.shape == (2 * HEIGHT, 2 * WIDTH)
