@@ -66,7 +66,7 @@ TOO_DARK, TOO_BRIGHT = 0.004, 0.9  # spikes a frame and pixel
 FEWEST = 3
 SHARE = 0.5
 DEPTH = 2.0  # median depth of the points in world units, the size that the learning rates of poses expect
-FEATURES = 2500
+FEATURES = 1500
 LEAST_ANGLE = 1.0  # degrees; below this the points' depths are guesses
 # Disagreement of two attempts (relative to the cameras' spread) below which the poses are sure, or likely.
 SURE, LIKELY = 0.02, 0.05
@@ -318,6 +318,8 @@ def structure_from_motion(
     verification.ransac.random_seed = mapping.random_seed = seed
     mapping.min_model_size = FEWEST
     mapping.max_num_models = 5
+    # Fewer adjustments of everything on the way: the last one decides, and takes as long as the others together.
+    mapping.ba_global_frames_ratio = mapping.ba_global_points_ratio = 1.4
     if patient:
         extraction.sift.peak_threshold *= 0.6
         mapping.min_num_matches = 10
