@@ -72,7 +72,7 @@ def inspect(stream: SpikeStream) -> Inspection:
     return Inspection(
         rate,
         rate > _SATURATED,
-        (rate > _FACTOR * around + noise) & (rate - around > noise),
+        rate > _FACTOR * around + noise,
         (rate < around / _FACTOR) & (around - rate > noise),
         starts,
         [float(r.mean()) for r in rates],

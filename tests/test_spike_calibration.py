@@ -36,6 +36,11 @@ def test_spurious_spikes_are_told_from_dark_current():
     assert sensor.gain == pytest.approx(0.4, rel=0.02)
 
 
+def test_spurious_rate_is_never_more_than_the_dark_shows():
+    dark = SpikeStream.from_array(np.zeros((300, *SIZE), np.uint8))
+    assert calibrate(dark, record(0.8, 600, spurious_gap=(140, 50)), level=0.8).spurious_rate == 0
+
+
 def test_either_recording_alone():
     dark = calibrate(record(0.0), None)
     assert (dark.gain, dark.gain_map) == (1.0, None) and dark.dark_rate == pytest.approx(0.006, abs=5e-4)
