@@ -332,3 +332,29 @@ def test_previews_alone(recording, tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "s").iterdir()] == ["previews"]
     image = cv2.imread(str(tmp_path / "s" / "previews" / "000.png"), cv2.IMREAD_UNCHANGED)
     assert image is not None and image.shape == (2 * HEIGHT, 2 * WIDTH)
+
+
+def some_windows(count=6):
+    stream = SpikeStream.from_array(np.random.default_rng(0).integers(0, 2, (177, 32, 40)).astype(np.uint8))
+    return [Window(f"{i:03d}", stream, 0, 177, f"{i}", 88.0) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("registered", "angle", "expected"),
+    [
+        (0, 9.0, "only 0 of 6 views could be registered, 3 are needed: the camera turns"),
+        (2, 9.0, "only 2 of 6 views could be registered"),
+        (6, 0.5, r"seen under 0\.5 degrees only: no parallax"),
+    ],
+)
+def test_poses_that_cannot_be_found(monkeypatch, registered, angle, expected):
+    class Model:
+        images: dict = {}  # noqa: RUF012
+
+    poses = {f"{i:03d}": camera(i / 6) for i in range(registered)}
+    found = Solution(poses, np.ones(4), np.ones((9, 3)), np.ones((9, 3)), 0.5, angle, {}, "")
+    outcome = (Model(), "") if registered else (None, "the camera turns without moving, so there is no parallax")
+    monkeypatch.setattr(convert, "structure_from_motion", lambda *a, **k: outcome)
+    monkeypatch.setattr(convert, "solution_of", lambda *a: found)
+    with pytest.raises(ValueError, match=expected):
+        convert.find_poses(some_windows(), [], None, SensorModel(), True)
