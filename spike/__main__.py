@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
 import argparse
 import dataclasses
 import json

@@ -95,6 +95,7 @@ def converted(recording, tmp_path_factory):
     """The scene made from it, poses and focal length unknown."""
     root = tmp_path_factory.mktemp("converted") / "scene"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "WIDE", 400)  # smaller previews do here, in half the time
         assert run(patch, convert.main, "-s", root, "--recording", recording, "--quiet") == 0
     return root
 
