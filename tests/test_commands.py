@@ -92,6 +92,20 @@ def test_rendering_again_replaces_held_out_cameras(model, monkeypatch):
     assert [c["name"] for c in after] == [c["name"] for c in before]
 
 
+def test_held_out_exposures_start_from_their_neighbours_motion(model, scene_folder, monkeypatch, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    assert call(monkeypatch, render, "-m", copy, "--quiet", "--skip_train", "--fit_steps", 0) == 0
+    cameras = {c["name"]: torch.tensor(c["w2c"]) for c in json.loads((copy / "cameras.json").read_text())}
+    truth = json.loads((scene_folder / "trajectory.json").read_text())["w2c"]
+    for name in ("000", "004"):
+        true, guess = torch.tensor(truth[name]), cameras[name]
+        moved, wanted = (poses[12, :3, 3] - poses[0, :3, 3] for poses in (guess, true))
+        # a guess beyond the recording's ends, after 8 training steps: the direction, not the length
+        assert torch.cosine_similarity(moved, wanted, dim=0) > 0.95 and moved.norm() < 3 * wanted.norm(), name
+        assert (guess[6, :3, 3] - true[6, :3, 3]).norm() < 0.1, name
+
+
 def test_holding_still_and_skipping(model, monkeypatch, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(model, copy)

@@ -198,6 +198,8 @@ def test_interrupted_and_resumed_by_the_command(scene_folder, tmp_path, monkeypa
     assert "Go on with" in capsys.readouterr().out
     assert (tmp_path / "chkpnt3.pth").exists() and not (tmp_path / "point_cloud").exists()
 
+    with (tmp_path / "log.jsonl").open("a") as file:  # of steps that no checkpoint kept
+        file.write('{"iteration": 4, "seconds": 1, "loss": -1, "psnr": 1, "gaussians": 1}\n{"iteration": 5, "sec')
     arguments_of(monkeypatch, "-s", str(scene_folder), "-m", str(tmp_path), "--resume", "--quiet", "--log_every", "2")
     assert guarded(train.main) == 0
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

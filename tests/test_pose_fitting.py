@@ -1,0 +1,78 @@
+"""Held-out poses: found with the scene frozen, never worse than where they started."""
+
+import pytest
+import torch
+
+from gaussian_renderer import render_trajectory
+from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
+from scene.cameras import Camera
+from scene.gaussian_model import GaussianModel
+from scene.trajectory import Trajectory
+from utils import se3
+
+RASTERIZER = get_rasterizer("cpu", torch.device("cpu"))
+CAMERA = Camera("0", 48, 36, torch.tensor([[45.0, 0, 24], [0, 45.0, 18], [0, 0, 1]]), torch.eye(4))
+
+
+@pytest.fixture
+def gaussians() -> GaussianModel:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(120, 3, generator=generator) * torch.tensor([4.0, 3.0, 2.0]) - torch.tensor([2.0, 1.5, -2.0])
+    return GaussianModel.from_points(points, torch.rand(120, 1, generator=generator), sh_degree=0, opacity=0.5, scale=0.35)
+
+
+def drawn(gaussians: GaussianModel, poses: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return render_trajectory(gaussians, poses, CAMERA.K, CAMERA.width, CAMERA.height, RASTERIZER).images
+
+
+def test_a_pose_is_found_and_the_scene_stays(gaussians):
+    true = se3.exp(torch.tensor([0.02, -0.03, 0.02, 0.01, -0.015, 0.01]))
+    before = {name: value.detach().clone() for name, value in gaussians.raw.items()}
+    image = drawn(gaussians, true[None])[0]
+    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, antialiased=True, steps=200, rate=4e-3)
+    # Turning and moving sideways look alike in a small picture, so the picture is the sharper test.
+    assert (found - true).abs().max() < 0.6 * (torch.eye(4) - true).abs().max()
+    start, end = ((drawn(gaussians, pose[None])[0] - image).abs().mean() for pose in (torch.eye(4), found))
+    assert end < 0.1 * start
+    assert all(torch.equal(before[name], value) for name, value in gaussians.raw.items())
+
+
+def test_no_steps_leave_the_pose(gaussians):
+    image = drawn(gaussians, torch.eye(4)[None])[0]
+    start = se3.exp(torch.full((6,), 0.01))
+    assert torch.allclose(fit_pose(gaussians, CAMERA, start, image, RASTERIZER, antialiased=True, steps=0), start)
+
+
+def test_a_fit_that_diverges_keeps_the_best_it_saw(gaussians):
+    image = drawn(gaussians, torch.eye(4)[None])[0]
+    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, antialiased=True, steps=20, rate=1.0)
+    assert torch.allclose(found, torch.eye(4), atol=1e-6)
+
+
+def test_a_trajectory_is_found_for_its_view_alone(gaussians):
+    u = torch.linspace(0, 1, 5)
+    twist = torch.tensor([0.06, -0.02, 0.01, 0.0, 0.02, 0.0])
+    true = se3.exp((u[:, None] - 0.5) * twist)
+    trajectory = Trajectory(torch.eye(4).repeat(3, 1, 1), "linear")
+    other = trajectory.view(0, u).detach().clone()
+    targets = drawn(gaussians, true)
+    found = fit_trajectory(
+        gaussians, CAMERA, trajectory, 1, u, targets, RASTERIZER, antialiased=True, steps=200, rate=4e-3
+    )
+    assert (found - true).abs().max() < 0.6 * (torch.eye(4) - true).abs().max()
+    start, end = ((drawn(gaussians, poses) - targets).abs().mean() for poses in (other, found))
+    assert end < 0.1 * start
+    assert torch.allclose(trajectory.view(1, u), found) and torch.equal(trajectory.view(0, u), other)
+
+
+def test_poses_move_with_their_world():
+    rotation = se3.exp(torch.tensor([0.0, 0, 0, 0.1, 0.4, -0.2]))[:3, :3]
+    translation, scale = torch.tensor([1.0, -2, 0.5]), 1.7
+    w2c = se3.exp(torch.tensor([0.3, 0.1, -0.2, 0.2, -0.1, 0.3]))
+    [moved] = similarity_of([w2c], scale, rotation, translation)
+    point = torch.tensor([0.4, 0.7, 2.0])
+    before = w2c[:3, :3] @ point + w2c[:3, 3]
+    after = moved[:3, :3] @ (scale * rotation @ point + translation) + moved[:3, 3]
+    assert torch.allclose(after, scale * before, atol=1e-5)
