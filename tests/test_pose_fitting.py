@@ -19,7 +19,9 @@ CAMERA = Camera("0", 48, 36, torch.tensor([[45.0, 0, 24], [0, 45.0, 18], [0, 0, 
 def gaussians() -> GaussianModel:
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(120, 3, generator=generator) * torch.tensor([4.0, 3.0, 2.0]) - torch.tensor([2.0, 1.5, -2.0])
-    return GaussianModel.from_points(points, torch.rand(120, 1, generator=generator), sh_degree=0, opacity=0.5, scale=0.35)
+    colors = torch.rand(120, 1, generator=generator)
+    # Small and half transparent: the picture changes smoothly where they pass each other.
+    return GaussianModel.from_points(points, colors, sh_degree=0, opacity=0.5, scale=0.35)
 
 
 def drawn(gaussians: GaussianModel, poses: torch.Tensor) -> torch.Tensor:
