@@ -41,6 +41,7 @@ from scene.views import load_exposures, window_spec
 from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from utils.device import pick_device, use_threads
 from utils.image_metrics import psnr
+from utils.io import LUMA
 from utils.losses import (
     exposure_loss,
     half_widths,
@@ -109,7 +110,7 @@ class Training:
         channels = len(pictures[0].image)
         rgb = self.scene.rgb
         if rgb is not None and channels == 1:
-            rgb = rgb @ rgb.new_tensor([[0.299], [0.587], [0.114]])  # Rec.601
+            rgb = rgb @ rgb.new_tensor(LUMA)[:, None]
         points, colors = fill_points(self.scene.points, rgb, pictures, options.init_points, self.config.run.seed)
         self.first_points = points, colors
         return GaussianModel.from_points(points, colors, options.sh_degree, options.init_opacity)
@@ -458,6 +459,8 @@ def resumed(config: Config) -> tuple[Config, Path]:
         raise ValueError(f"{folder}: no checkpoint chkpnt<iteration>.pth to resume from")
     stored = Config.load(folder)
     stored.run = dataclasses.replace(config.run, seed=stored.run.seed)
+    # Folders may have been moved since.
+    stored.data.source_path, stored.data.model_path = config.data.source_path, folder
     return stored, path
 
 

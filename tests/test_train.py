@@ -362,8 +362,10 @@ def test_resuming_keeps_what_was_learned_with(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *CPU, "--seed", "5")
     t.config.save(tmp_path)
     t.save_checkpoint()
-    asked = parse_training(["-s", "elsewhere", "-m", str(tmp_path), "--resume", "--quiet"], cuda=False)
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    asked = parse_training(["-s", "elsewhere", "-m", str(moved), "--resume", "--quiet"], cuda=False)
     config, path = resumed(asked)
+    assert (config.data.source_path, config.data.model_path) == ("elsewhere", str(moved))
     assert config.run.seed == 5 and config.run.quiet and config.scene.cap == 330 and path.name == "chkpnt0.pth"
 
 
