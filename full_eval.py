@@ -68,6 +68,7 @@ METHODS = {
     "ours-default": Method("ours, 3DGS densification", ("--preset", "cpu", "--strategy", "default")),
     "ours-paper-net": Method("ours, the paper's network", ("--preset", "cpu", "--recon_net", "paper")),
     "paper": Method("paper (S)", _PAPER),
+    "paper-short": Method("paper (S), 900 steps", [*_PAPER, "--iterations", "900", "--densify_until", "700"]),
     "parity": Method("paper (R parity)", [*_PAPER, "--preset", "parity"]),
     "paper-long": Method("paper (S), twice the steps", [*_PAPER, "--iterations", "6000", "--densify_until", "4000"]),
     "gs": Method("L_gs alone", [*_PAPER, "--no-rec", "--no-joint"]),
