@@ -54,9 +54,9 @@ class Picture:
         return cls(name, match[1], int(match[2]))
 
 
-def pictures_in(folder: Path, cameras: list[dict[str, Any]]) -> list[Picture]:
-    """All pictures of an ``ours_N`` folder that have a true image, in the order of their names."""
-    names = sorted(path.stem for path in (folder / "gt").glob("*.png"))
+def pictures_in(folder: Path, cameras: list[dict[str, Any]], kind: str = "gt") -> list[Picture]:
+    """All pictures of an ``ours_N`` folder that have a true image (or another ``kind``), in order of their names."""
+    names = sorted(path.stem for path in (folder / kind).glob("*.png"))
     views, known = {entry["name"] for entry in cameras}, set(names)
     return [Picture.of(name, views, known) for name in names]
 
@@ -264,12 +264,15 @@ def main() -> int:
     for split, protocol in PROTOCOLS.items():
         folder = model / split / f"ours_{iteration}"
         pictures = pictures_in(folder, cameras)
+        # Without the truth there is nothing to measure, but something to look at.
+        seen = [p.name for p in pictures or pictures_in(folder, cameras, "renders") if p.subframe is None]
+        if seen:
+            shown[protocol] = split, seen
         if not pictures:
             continue
         table = measure_folder(folder, pictures, network, reversed_views if split == "train" else {}, args.quiet)
         results[protocol] = {METHODS[kind]: summarise(rows, pictures) for kind, rows in table.items()}
         per_view[protocol] = {METHODS[kind]: rows for kind, rows in table.items()}
-        shown[protocol] = split, [picture.name for picture in pictures if picture.subframe is None]
         drawn = comparison(folder, pictures, table) if split == "train" else None
         if drawn is not None:
             save_image(model / "comparison.png", drawn)

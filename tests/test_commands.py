@@ -128,6 +128,8 @@ def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, t
     assert names(folder / "train/ours_8/renders") == {"000", "001", "002", "003", "004"}
     assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
     assert "no sharp images" in capsys.readouterr().out
+    # Recon-Net, Gaussians, TFP and long exposure of five views are there to look at.
+    assert (folder / "report.html").read_text().count("data:image/jpeg") == 20
 
 
 def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
