@@ -39,7 +39,7 @@ def half_widths(subframes: int, multi_interval: bool = True) -> list[int]:
 
 
 def reblur_loss(
-    frames: Tensor, interval: Callable[[int, int], Tensor], widths: Sequence[int], weight: Tensor | None = None
+    frames: Tensor, interval: Callable[[int, int], Tensor], widths: Sequence[int]
 ) -> Tensor:
     """L_rec: Recon-Net's frames, blurred again over sub-intervals, against the spikes' own mean there.
 
@@ -50,7 +50,7 @@ def reblur_loss(
     """
     middle = (len(frames) - 1) // 2
     terms = [
-        l1(frames[middle - k : middle + k + 1].mean(0), interval(middle - k, middle + k), weight) for k in widths
+        l1(frames[middle - k : middle + k + 1].mean(0), interval(middle - k, middle + k)) for k in widths
     ]
     return torch.stack(terms).mean()
 
