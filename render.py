@@ -10,6 +10,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from scene.model_folder import (
     camera_entry,
     find_iteration,
     load_gaussians,
+    load_learned_sensor,
     load_network,
     load_trajectory,
     read_cameras,
@@ -64,7 +66,10 @@ class Renderer:
         self.spec = window_spec(data)
         self.u = torch.tensor(self.spec.times, device=self.device)
         self.scene: SceneData = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
-        self.exposures = load_exposures(self.scene.train, self.scene, self.config, self.device)
+        # Pictures counted from the spikes alone keep the scene's own description of the sensor.
+        learned = load_learned_sensor(self.model, self.iteration)
+        self.learned = self.scene if learned is None else replace(self.scene, sensor=learned)
+        self.exposures = load_exposures(self.scene.train, self.learned, self.config, self.device)
         self.mosaic = self.scene.mosaic if data.spike else None
         self.channels = 3 if self.mosaic is not None else self.exposures[0].long.shape[0]
         self.gaussians: GaussianModel = load_gaussians(self.model, self.iteration, self.channels).to(self.device)
@@ -128,7 +133,7 @@ class Renderer:
 
     def held_out_exposures(self, to_recovered: dict[str, Any]) -> list[Tensor]:
         """Fitted poses of the views that ``--eval`` kept back, from their own spikes."""
-        exposures = load_exposures(self.scene.test, self.scene, self.config, self.device)
+        exposures = load_exposures(self.scene.test, self.learned, self.config, self.device)
         # The first guess of their motion comes from their neighbours, which are the training views.
         moved = similarity_of([v.camera.w2c for v in self.scene.test], **to_recovered)
         motion, trained = self.config.motion, len(self.scene.train)

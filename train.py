@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -38,6 +38,7 @@ from scene.initialization import Picture, fill_points
 from scene.model_folder import save_cameras, save_input_points, save_iteration, set_aside
 from scene.trajectory import Timing, Trajectory
 from scene.views import load_exposures, window_spec
+from spike import FixedPattern, SensorModel, window_quadrature
 from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from utils.device import pick_device, use_threads
 from utils.image_metrics import psnr
@@ -61,11 +62,26 @@ def decayed(start: float, end: float, progress: float) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """The cameras of one step: ``views`` [B] and ``subframes`` [B], and the exposure where they are all of one."""
+    """The cameras of one step: ``views`` [B] and ``subframes`` [B], and the exposure where they are all of one.
+
+    Each is rendered at the P times u + ``offsets`` [P], whose mean with ``weights`` [P] stands for the window
+    of spikes about its instant.
+    """
 
     views: Tensor
     subframes: Tensor
-    exposure: Exposure | None
+    exposure: Exposure | None = None
+    offsets: Tensor = field(default_factory=lambda: torch.zeros(1))
+    weights: Tensor = field(default_factory=lambda: torch.ones(1))
+
+    def window(self, images: Tensor) -> Tensor:
+        """What the spikes' windows saw [B, C, H, W], of renders [P * B, C, H, W]."""
+        renders = images.unflatten(0, (len(self.weights), -1))
+        return renders[0] if len(renders) == 1 else torch.einsum("p,pbchw->bchw", self.weights.to(images), renders)
+
+    def middle(self, images: Tensor) -> Tensor:
+        """The renders at the instants themselves [B, C, H, W], of all [P * B, C, H, W]."""
+        return images.unflatten(0, (len(self.weights), -1))[len(self.weights) // 2]
 
 
 class Training:
@@ -82,6 +98,9 @@ class Training:
         self.exposures = load_exposures(self.scene.train, self.scene, config, self.device)
         self.rasterizer = get_rasterizer(config.run.rasterizer, self.device)
         self.u = torch.tensor(self.spec.times, device=self.device)
+        data = config.data
+        frames, weights = window_quadrature(data.subframe_width, data.targets, data.window_points)
+        self.window = torch.tensor(frames / (data.exposure - 1)).float(), torch.tensor(weights).float()
         self.trajectory = self._make_trajectory().to(self.device)
         self.gaussians = self._make_gaussians().to(self.device)
         self.network: AnyReconNet | None = None
@@ -167,9 +186,7 @@ class Training:
         use_threads(heavy=self._network_joins())
         random = torch.Generator().manual_seed(self.config.run.seed * 1_000_003 + self.iteration)
         sample = self._sample(random)
-
-        poses = self.trajectory(sample.views.to(self.device), self.u[sample.subframes])
-        out = self._render(sample, poses)
+        out = self._render(sample)
 
         terms = self._gaussian_terms(sample, out)
         if self._network_joins():
@@ -178,6 +195,7 @@ class Training:
         loss.backward()
 
         self._update(out)
+        self._calibrate()
         return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": float(loss.detach())}
 
     def _sample(self, random: torch.Generator) -> Sample:
@@ -186,20 +204,28 @@ class Training:
         Neighbouring sub-frames show almost the same picture; as many cameras spread over the views tell
         more, and neither ``L_sub`` nor ``L_joint`` needs a whole exposure; ``L_rec`` does.
         """
-        instants, m = self.config.optimisation.instants, self.spec.subframes
+        data, instants = self.config.data, self.config.optimisation.instants
         if not instants or (self._network_joins() and self.config.losses.lambda_rec):
-            view = self._view_of(self.iteration)
-            return Sample(torch.full((m,), view), torch.arange(m), self.exposures[view])
+            return self._whole_exposure(self._view_of(self.iteration))
+        offsets, weights = self.window if self.iteration > data.window_from else (torch.zeros(1), torch.ones(1))
         order = torch.randperm(len(self.exposures), generator=random)
-        views = order.repeat(instants // len(order) + 1)[:instants]
-        return Sample(views, torch.randint(m, (instants,), generator=random), None)
+        count = max(instants // len(weights), 1)
+        views = order.repeat(count // len(order) + 1)[:count]
+        subframes = torch.randint(self.spec.subframes, (count,), generator=random)
+        return Sample(views, subframes, None, offsets, weights)
 
-    def _render(self, sample: Sample, poses: Tensor) -> RenderOutput:
-        """I_gs(t_m): the sampled sub-frames along the trajectories, as the sensor's pixels see them."""
-        cameras = [self.exposures[int(view)].camera for view in sample.views]
+    def _whole_exposure(self, view: int) -> Sample:
+        m = self.spec.subframes
+        return Sample(torch.full((m,), view), torch.arange(m), self.exposures[view])
+
+    def _render(self, sample: Sample) -> RenderOutput:
+        """I_gs(t_m): the sampled instants along the trajectories, as the sensor's pixels see them."""
+        times = sample.offsets[:, None].to(self.device) + self.u[sample.subframes]
+        views = sample.views.repeat(len(sample.offsets))
+        cameras = [self.exposures[int(view)].camera for view in views]
         out = render_trajectory(
             self.gaussians,
-            poses,
+            self.trajectory(views.to(self.device), times.flatten()),
             torch.stack([camera.K for camera in cameras]).to(self.device),
             cameras[0].width,
             cameras[0].height,
@@ -219,7 +245,7 @@ class Training:
         if w.lambda_gs and exposure is not None:
             terms["gs"] = (w.lambda_gs, exposure_loss(out.images, exposure.long, w.lambda_dssim))
         if w.lambda_sub:
-            terms["sub"] = (w.lambda_sub, subframe_loss(out.images, self._subframe_targets(sample)))
+            terms["sub"] = (w.lambda_sub, subframe_loss(sample.window(out.images), self._subframe_targets(sample)))
         if w.lambda_scale_ratio and self.iteration % 10 == 0:
             terms["ratio"] = (w.lambda_scale_ratio, scale_ratio_penalty(self.gaussians.scales))
         if w.lambda_opacity:
@@ -252,7 +278,8 @@ class Training:
             crops = [self._crop(random) for _ in sample.views]
             exposures = [self.exposures[view] for view in sample.views.tolist()]
             frames, inner = instant_frames(self.network, exposures, sample.subframes, self.u, crops, grouping)
-            renders = torch.stack([crop.of(image) for crop, image in zip(crops, out.images, strict=True)])
+            middles = sample.middle(out.images)
+            renders = torch.stack([crop.of(image) for crop, image in zip(crops, middles, strict=True)])
             # Every instant has a time of its own here: there is nothing to flip.
             terms["joint"] = (w.lambda_joint, l1(renders, frames, inner / inner.mean()))
             return terms
@@ -297,6 +324,27 @@ class Training:
             self.network_optimiser.step()
             self.network_optimiser.zero_grad(set_to_none=True)
 
+    def _calibrate(self) -> None:
+        """Now and then, the pixels' own gains from what the scene predicts: the targets are made anew with them."""
+        every = self.config.data.fixed_pattern_every
+        if not (every and self.config.data.spike and self.iteration % every == 0):
+            return
+        pattern = FixedPattern()
+        with torch.no_grad():
+            for view in range(len(self.exposures)):
+                sample = self._whole_exposure(view)
+                pattern.add(self._subframe_targets(sample), self._render(sample).images)
+        self._use_sensor(pattern.applied_to(self.scene.sensor))
+
+    def _use_sensor(self, sensor: SensorModel) -> None:
+        self.scene = dataclasses.replace(self.scene, sensor=sensor)
+        self.exposures = load_exposures(self.scene.train, self.scene, self.config, self.device)
+
+    @property
+    def learned_sensor(self) -> SensorModel | None:
+        """The sensor with the pixels' gains found so far, or None where they are not looked for."""
+        return self.scene.sensor if self.config.data.spike and self.config.data.fixed_pattern_every else None
+
     def _view_of(self, iteration: int) -> int:
         """Views in a random order, each once an epoch; a function of the iteration, so it resumes."""
         epoch, position = divmod(iteration - 1, len(self.exposures))
@@ -310,8 +358,7 @@ class Training:
         exposure = self.exposures[0]
         middle = self.spec.subframes // 2
         with torch.no_grad():
-            sample = Sample(torch.tensor([0]), torch.tensor([middle]), None)
-            image = self._render(sample, self.trajectory.view(0, self.u[middle : middle + 1])).images
+            image = self._render(Sample(torch.tensor([0]), torch.tensor([middle]))).images
         target = exposure.long if exposure.subframes is None else exposure.subframes[middle]
         return float(psnr(image, target[None])), image[0]
 
@@ -323,6 +370,7 @@ class Training:
             self.gaussians,
             self.trajectory,
             self.network,
+            self.learned_sensor,
             antialiased=self.config.scene.antialiased,
         )
         save_cameras(self.config.data.model_path, self.scene.train, self.trajectory, self.u)
@@ -344,6 +392,8 @@ class Training:
         state: dict[str, Any] = {name: learner.state_dict() for name, learner in self._learners().items()}
         state["iteration"] = self.iteration
         state["gaussians"] = {name: value.detach() for name, value in self.gaussians.raw.items()}
+        if self.learned_sensor is not None and self.learned_sensor.gain_map is not None:
+            state["gain_map"] = self.learned_sensor.gain_map
         state["strategy"] = self.strategy.state_dict() if self.strategy is not None else {}
         # Gradients of the knots are gathered over several steps, so a checkpoint may fall between.
         gradient = self.trajectory.increments.grad
@@ -366,6 +416,8 @@ class Training:
                 self.strategy.load_state_dict(state["strategy"])
             if len(state["pose_gradient"]):
                 self.trajectory.increments.grad = state["pose_gradient"]
+            if "gain_map" in state:
+                self._use_sensor(dataclasses.replace(self.scene.sensor, gain_map=state["gain_map"].cpu()))
             self.iteration = int(state["iteration"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: does not fit this scene and configuration ({error})") from None

@@ -49,6 +49,12 @@ class Data:
     """sub-frames M in the exposure"""
     subframe_width: int = 9
     """spike frames in the window that supervises one sub-frame (L_sub)"""
+    window_points: int = 1
+    """instants within that window whose renders, averaged, meet it (1: its middle alone)"""
+    window_from: int = 0
+    """iterations before those instants are more than the middle"""
+    fixed_pattern_every: int = 0
+    """iterations between estimates of the pixels' own gains from the scene (0: the scene's calibration as it is)"""
     long_grouping: Literal["adjacent", "strided"] = "adjacent"
     """how Recon-Net's long input sums frames in fours: neighbours (paper) or 34 apart (released program)"""
 
@@ -225,6 +231,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Few cores, minutes instead of hours.
     "cpu": {
         "targets": "timing",
+        "window_points": 3,
+        "window_from": 1200,
+        "fixed_pattern_every": 800,
         "trajectory": "bezier",
         "iterations": 2400,
         "strategy": "mcmc",
@@ -260,6 +269,7 @@ WITHOUT_SPIKES: dict[str, Any] = {
     "lambda_rec": 0.0,
     "lambda_joint": 0.0,
     "instants": 0,
+    "window_points": 1,
 }
 
 
@@ -421,10 +431,14 @@ def check(config: Config) -> None:
             "--instants draws single sub-frames, which L_sub compares and L_gs cannot: "
             "give --lambda_sub 1 --no-gs, or --instants 0 for whole exposures"
         )
+    if data.window_points > 1 and not config.optimisation.instants:
+        raise ValueError("--window_points spreads single instants: give --instants, or --window_points 1")
     if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_rec):
         raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
     if data.subframe_width % 2 == 0:
         raise ValueError(f"--subframe_width must be odd (centred on a frame), not {data.subframe_width}")
+    if data.window_points % 2 == 0:
+        raise ValueError(f"--window_points must be odd (one of them the middle), not {data.window_points}")
     for positive in ("sh_every", "densify_every"):
         if getattr(config.scene, positive) < 1:
             raise ValueError(f"--{positive} must be at least 1, not 0")

@@ -4,6 +4,7 @@
     point_cloud/iteration_N/point_cloud.ply   Gaussians
     point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (plain state dict)
     point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
+    point_cloud/iteration_N/sensor.json       the sensor with the pixels' gains found while training, and its maps
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from torch import Tensor
 from arguments import CONFIG_NAME
 from recon_net import AnyReconNet, make_network
 from scene.cameras import View
+from scene.dataset import CALIBRATION
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.trajectory import Trajectory
+from spike import SensorModel, load_sensor, save_sensor
 from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import atomic_write
@@ -73,15 +76,18 @@ def save_iteration(
     gaussians: GaussianModel,
     trajectory: Trajectory,
     network: AnyReconNet | None,
+    sensor: SensorModel | None,
     antialiased: bool,
 ) -> Path:
-    """Write one iteration's Gaussians, trajectories and network; returns the folder."""
+    """Write one iteration's Gaussians, trajectories, network and sensor (where it was learned); returns the folder."""
     folder = iteration_folder(model, iteration)
     raw = {name: gaussians.raw[name].detach().cpu() for name in PARAMETERS}
     # The PLY goes last: a folder that has one is complete.
     save_checkpoint(folder / "trajectory.pth", trajectory.checkpoint())
     if network is not None:
         save_checkpoint(folder / "recon_net.pth", {"variant": network.variant, "weights": network.state_dict()})
+    if sensor is not None:
+        save_sensor(folder / CALIBRATION, sensor)
     write_gaussian_ply(folder / "point_cloud.ply", GaussianParams(**raw), antialiased=antialiased)
     return folder
 
@@ -97,6 +103,12 @@ def load_trajectory(model: str | Path, iteration: int) -> Trajectory:
     """The saved trajectories of an iteration."""
     path = iteration_folder(model, iteration) / "trajectory.pth"
     return Trajectory.from_checkpoint(load_checkpoint(path), str(path))
+
+
+def load_learned_sensor(model: str | Path, iteration: int) -> SensorModel | None:
+    """The sensor as training found it, or None where it was taken as the scene describes it."""
+    path = iteration_folder(model, iteration) / CALIBRATION
+    return load_sensor(path) if path.exists() else None
 
 
 def load_network(model: str | Path, iteration: int, short: int, long: int) -> AnyReconNet | None:

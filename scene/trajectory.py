@@ -26,6 +26,9 @@ from scene.cameras import View
 from utils import se3
 
 CURVES = ("linear", "cubic", "bezier", "spline")
+# How far a recording's spline reaches beyond its first and last exposure, in exposures: windows about their
+# ends do, by their half width.
+_REACH = 0.25
 
 
 def _basis(curve: str, u: Tensor) -> Tensor:
@@ -155,7 +158,7 @@ class Trajectory(nn.Module):
         for label in np.unique(timing.recording):
             members = np.flatnonzero(timing.recording == label)
             times = timing.middle[members]
-            start, span = times.min() - 0.5, times.max() - times.min() + 1
+            start, span = times.min() - 0.5 - _REACH, times.max() - times.min() + 1 + 2 * _REACH
             count = int(np.ceil(span / spacing - 1e-9)) + 3
             base = sum(len(a) for a in anchors)
             first[members] = base + (times - 0.5 - start) / spacing

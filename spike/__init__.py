@@ -5,13 +5,15 @@
 
 from spike.bayer import Mosaic, bayer_channels
 from spike.calibration import calibrate, load_sensor, save_sensor
+from spike.fixed_pattern import FixedPattern
 from spike.sensor import SensorModel, Simulator, simulate
 from spike.stream import SpikeStream, write_array, write_dat
-from spike.targets import Targets, long_input, short_windows, tfi, tfp
+from spike.targets import Targets, long_input, short_windows, tfi, tfp, window_quadrature
 from spike.timing import estimate_spurious_rate, remove_spurious
 from spike.window import WindowSpec
 
 __all__ = [
+    "FixedPattern",
     "Mosaic",
     "SensorModel",
     "Simulator",
@@ -29,6 +31,7 @@ __all__ = [
     "simulate",
     "tfi",
     "tfp",
+    "window_quadrature",
     "write_array",
     "write_dat",
 ]

@@ -99,6 +99,29 @@ def window_weights(frames: int, start: int, stop: int, smoothing: int) -> NDArra
     return weights.astype(np.float32)
 
 
+def window_quadrature(width: int, mode: Mode, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Frames from a sub-frame's middle [P], and weights [P], whose weighted mean stands for its window's mean.
+
+    Gauss's rule for the window's own weights (Golub and Welsch 1969): exact where light changes as a
+    polynomial in time of degree 2 P - 1.
+    """
+    smoothing = SMOOTHING if mode == "timing" else 0
+    reach = width // 2 + smoothing
+    density = window_weights(2 * reach + 1, smoothing, smoothing + width, smoothing).astype(np.float64)
+    if not 1 <= points <= np.count_nonzero(density):
+        raise ValueError(f"a window of {width} frames is worth 1 to {np.count_nonzero(density)} points, not {points}")
+    frames = np.arange(-reach, reach + 1.0)
+    # Orthogonal polynomials of a symmetric density: p_k+1 = x p_k - b_k p_k-1.
+    before, now, norms = np.zeros_like(frames), np.ones_like(frames), [density.sum()]
+    for _ in range(points - 1):
+        b = norms[-1] / norms[-2] if len(norms) > 1 else 0.0
+        before, now = now, frames * now - b * before
+        norms.append(float((density * now**2).sum()))
+    beside = np.sqrt(np.divide(norms[1:], norms[:-1]))
+    nodes, vectors = np.linalg.eigh(np.diag(beside, 1) + np.diag(beside, -1))
+    return nodes, vectors[0] ** 2
+
+
 class Targets:
     """Intensity targets of one view.
 

@@ -58,12 +58,14 @@ def test_joint_loss_reaches_both_sides():
     assert renders.grad.abs().sum() > 0 and frames.grad.abs().sum() > 0
 
 
-def test_subframe_loss_pairs_instants_and_weighs_pixels():
+def test_subframe_loss_pairs_instants_and_is_calm_within_the_noise():
     renders = images()
-    assert subframe_loss(renders, renders) == 0
+    assert float(subframe_loss(renders, renders)) == pytest.approx(0, abs=1e-12)
     assert subframe_loss(renders.flip(0), renders) > 0.1
-    weight = torch.zeros_like(renders)
-    assert subframe_loss(renders.flip(0), renders, weight) == 0
+    zero, one = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    small, large = 0.003, 1.0  # quadratic, and absolute
+    assert float(subframe_loss(zero, small * one, noise=0.03)) == pytest.approx(small**2 / 0.06, rel=0.01)
+    assert float(subframe_loss(zero, large * one, noise=0.03)) == pytest.approx(large - 0.03, rel=0.01)
 
 
 def test_scale_ratio_penalty_starts_at_ten():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from spike import SensorModel, Simulator, Targets, WindowSpec, estimate_spurious_rate, remove_spurious, simulate
+from spike.targets import SMOOTHING, window_quadrature, window_weights
 from spike.timing import frame_charge
 
 SPEC = WindowSpec()
@@ -207,6 +208,28 @@ def test_soft_windows_are_normalised_and_wider():
     level = targets(np.full((SPEC.context, 3, 3), 1 / GAIN), "timing")
     for smoothing in (0, 1, 5, 30):
         torch.testing.assert_close(level.subframes(41, smoothing), torch.full((13, 3, 3), 1 / GAIN))
+
+
+@pytest.mark.parametrize("mode", ["counting", "timing"])
+@pytest.mark.parametrize("points", [1, 2, 3, 5])
+def test_a_few_instants_stand_for_a_window(mode, points):
+    """Light that changes as a polynomial: its mean over the window is that of the instants, weighted."""
+    frames, weights = window_quadrature(9, mode, points)
+    assert weights.sum() == pytest.approx(1) and np.allclose(frames, -frames[::-1]) and bool((weights > 0).all())
+    smoothing = SMOOTHING if mode == "timing" else 0
+    density = window_weights(101, 46, 55, smoothing).astype(np.float64)
+    errors = [
+        float((weights * (frames / 10) ** degree).sum() - (density * ((np.arange(101) - 50) / 10) ** degree).sum())
+        for degree in range(2 * points + 1)
+    ]
+    assert np.abs(errors[:-1]).max() < 1e-5
+    if points < 4:  # beyond, what is left drowns in rounding
+        assert abs(errors[-1]) > 1e-5
+
+
+def test_a_window_is_worth_no_more_instants_than_frames():
+    with pytest.raises(ValueError, match="a window of 9 frames is worth 1 to 9 points, not 10"):
+        window_quadrature(9, "counting", 10)
 
 
 def test_what_targets_refuse():

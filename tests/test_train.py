@@ -18,6 +18,7 @@ from train import Training, resumed, run
 # Small enough for tests; everything of the method happens within six iterations.
 SMALL = "--iterations 6 --quiet --densify_from 0 --densify_every 2 --densify_until 6 --crop 16 --pose_every 2".split()
 CPU = [*SMALL, "--preset", "cpu", "--init_points", "300", "--cap", "330", "--recon_from", "1", "--sh_every", "2"]
+CPU += ["--fixed_pattern_every", "2", "--window_from", "3"]
 PAPER = [*SMALL, "--preset", "paper", "--init_points", "300", "--densify_grad", "1e-6", "--sh_every", "2"]
 
 
@@ -58,6 +59,9 @@ CHANGES = {
     "short": ("paper", "--short 33"),
     "subframes": ("cpu", "--subframes 9"),
     "subframe_width": ("cpu", "--subframe_width 21"),
+    "window_points": ("cpu", "--window_points 1"),
+    "window_from": ("cpu", "--window_from 5"),
+    "fixed_pattern_every": ("cpu", "--fixed_pattern_every 0"),
     "long_grouping": ("paper", "--long_grouping strided"),
     "transforms": ("cpu", "--transforms transforms_noisy.json"),
     "eval": ("cpu", "--eval"),
@@ -144,10 +148,23 @@ def test_flip_lets_reversed_frames_pass(scene_folder, tmp_path, monkeypatch):
         t = training(scene_folder, tmp_path, *PAPER, flag, "--crop", "0")
         t.iteration = 1
         sample = t._sample(torch.Generator())
-        out = t._render(sample, t.trajectory(sample.views, t.u))
+        out = t._render(sample)
         monkeypatch.setattr(train, "recon_frames", lambda *_, images=out.images: images.flip(0))
         terms[flag] = float(t._network_terms(sample, out, torch.Generator())["joint"][1].detach())
     assert terms["--flip"] < 1e-7 < terms["--no-flip"]
+
+
+def test_a_window_is_the_mean_of_its_renders(scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *CPU, "--instants", "6", "--window_points", "3", "--window_from", "0")
+    t.iteration = 1
+    sample = t._sample(torch.Generator().manual_seed(1))
+    assert len(sample.views) == 2 and len(sample.offsets) == 3 and float(sample.weights.sum()) == pytest.approx(1)
+    images = t._render(sample).images
+    assert len(images) == 6
+    middle = t._render(dataclasses.replace(sample, offsets=torch.zeros(1), weights=torch.ones(1))).images
+    torch.testing.assert_close(sample.middle(images), middle)
+    expected = sum(float(w) * images[2 * k : 2 * k + 2] for k, w in enumerate(sample.weights))
+    torch.testing.assert_close(sample.window(images), expected)
 
 
 def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
@@ -259,7 +276,9 @@ def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
     assert guarded(train.main) == 0
     for iteration in (2, 4, 6):
         folder = tmp_path / f"point_cloud/iteration_{iteration}"
-        assert {p.name for p in folder.iterdir()} == {"point_cloud.ply", "trajectory.pth", "recon_net.pth"}
+        assert {p.name for p in folder.iterdir()} == {
+            "point_cloud.ply", "trajectory.pth", "recon_net.pth", "sensor.json", "sensor_gain_map.npy",
+        }
     assert {p.name for p in tmp_path.glob("chkpnt*")} == {"chkpnt6.pth"}
     cameras = json.loads((tmp_path / "cameras.json").read_text())
     assert len(cameras) == 5 and all(len(c["w2c"]) == 13 for c in cameras)
@@ -341,8 +360,11 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
         ("--cap 0", "--strategy mcmc needs a number"),
         ("--no-sub", "--instants draws single sub-frames"),
         ("--lambda_gs 1", "--instants draws single sub-frames"),
-        ("--no-sub --instants 0", "nothing to learn from"),
+        ("--no-sub --instants 0 --window_points 1", "nothing to learn from"),
         ("--subframe_width 8", "must be odd"),
+        ("--window_points 4", "must be odd"),
+        ("--instants 0", "--window_points spreads single instants"),
+        ("--window_points 31", "is worth 1 to"),
         ("--log_every 0", "--log_every must be at least 1"),
         ("--exposure 96", "85 or 97 would"),
     ],

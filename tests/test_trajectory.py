@@ -97,6 +97,24 @@ def test_recordings_do_not_mix():
     assert np.allclose(first_guess(other, timing("aaabbb", 1.8), u)[:3], alone)
 
 
+def test_windows_reach_beyond_a_recording_s_ends():
+    """Just outside an exposure the spline goes on, on knots of its own recording."""
+    middle = timing("aaabbb", 1.8)
+    trajectory = Trajectory(torch.as_tensor(POSES), "spline", middle, knot_spacing=0.4)
+    views, u = torch.tensor([0, 2, 3, 5]), torch.tensor([-0.1, 1.1, -0.1, 1.1])
+    ends = trajectory(views, u.clamp(0, 1))
+    beyond = trajectory(views, u)
+    change = se3.log(beyond @ se3.inverse(ends)).norm(dim=-1)
+    inside = se3.log(trajectory(views, (u - 0.1).abs().clamp(0, 1)) @ se3.inverse(ends)).norm(dim=-1)
+    assert bool((change > 0).all()) and bool((change < 3 * inside.max()).all())
+    for index in range(4):
+        trajectory.increments.grad = None
+        trajectory(views[index : index + 1], u[index : index + 1]).sum().backward()
+        touched = trajectory.increments.grad.abs().sum(1).nonzero()[:, 0]
+        half = len(trajectory.increments) // 2
+        assert bool((touched < half).all()) if index < 2 else bool((touched >= half).all())
+
+
 def test_an_unknown_curve_is_refused():
     with pytest.raises(ValueError, match="'quartic' is unknown"):
         Trajectory(torch.as_tensor(POSES), "quartic")

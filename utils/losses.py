@@ -67,9 +67,17 @@ def joint_loss(renders: Tensor, frames: Tensor, flip: bool = True) -> Tensor:
     return torch.minimum(forward, l1(renders, frames.flip(0)))
 
 
-def subframe_loss(renders: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
-    """L_sub: every render against the spikes' own intensity in a narrow window about its instant."""
-    return l1(renders, targets, weight)
+# Noise of a narrow window's intensity (spike timing, 9 frames: benchmarks/targets.md).
+WINDOW_NOISE = 0.03
+
+
+def subframe_loss(renders: Tensor, targets: Tensor, noise: float = WINDOW_NOISE) -> Tensor:
+    """L_sub: every render against the spikes' own intensity in a narrow window about its instant.
+
+    Charbonnier's sqrt(d^2 + noise^2) - noise (1994): quadratic within the targets' noise, where a mean is
+    the best guess, and absolute beyond, where a difference is a spurious spike.
+    """
+    return ((renders - targets).square() + noise**2).sqrt().mean() - noise
 
 
 def scale_ratio_penalty(scales: Tensor, largest: float = 10.0) -> Tensor:
