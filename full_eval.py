@@ -65,6 +65,8 @@ METHODS = {
     "ours-spline": Method("ours, one spline a recording", ("--preset", "cpu", "--trajectory", "spline")),
     "ours-rest": Method("ours, motion starts at rest", ("--preset", "cpu", "--no-motion_init")),
     "ours-fixed": Method("ours, poses fixed", ("--preset", "cpu", "--no-optimise_poses")),
+    "ours-middle": Method("ours, windows' middles alone", ("--preset", "cpu", "--window_points", "1")),
+    "ours-no-pattern": Method("ours, no fixed pattern", ("--preset", "cpu", "--fixed_pattern_every", "0")),
     "ours-default": Method("ours, 3DGS densification", ("--preset", "cpu", "--strategy", "default")),
     "ours-paper-net": Method("ours, the paper's network", ("--preset", "cpu", "--recon_net", "paper")),
     "paper": Method("paper (S)", _PAPER),
@@ -88,7 +90,10 @@ POSES = {"accurate": "transforms.json", "colmap": "transforms_colmap.json", "noi
 GROUPS = {
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
     "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed"],
-    "ablations": ["ours-gaussians", "ours-counting", "ours-linear", "ours-spline", "ours-rest", "ours-fixed"],
+    "ablations": [
+        "ours-gaussians", "ours-counting", "ours-middle", "ours-no-pattern", "ours-linear", "ours-spline", "ours-rest",
+        "ours-fixed",
+    ],
 }
 
 

@@ -114,7 +114,7 @@ class Recon:
     """Recon-Net"""
 
     recon_net: Literal["paper", "slim"] = "paper"
-    """the paper's network, or a residual on timing intensities at a tenth of the cost"""
+    """the paper's network, or a residual on timing intensities at less than a quarter of the cost"""
     recon_from: int = 0
     """iterations before the network joins"""
     recon_every: int = 1
@@ -232,33 +232,33 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "targets": "timing",
         "window_points": 3,
-        "window_from": 1200,
-        "fixed_pattern_every": 800,
+        "window_from": 2000,
+        "fixed_pattern_every": 1200,
         "trajectory": "bezier",
-        "iterations": 2400,
+        "iterations": 4000,
         "strategy": "mcmc",
         "cap": 30000,
         "init_points": 20000,
         "densify_from": 100,
-        "densify_until": 2000,
+        "densify_until": 3200,
         "means_lr": 4e-4,
         "means_lr_final": 4e-6,
         "scale_lr": 1e-2,
         "rotation_lr": 3e-3,
         "lambda_sub": 1.0,
         "lambda_gs": 0.0,
-        "instants": 13,
+        "instants": 6,
         "pose_lr": 1e-3,
-        "pose_lr_final": 1e-4,
+        "pose_lr_final": 3e-5,
         "pose_every": 1,
         "recon_net": "slim",
         "lambda_rec": 0.0,
         "lambda_joint": 0.2,
-        "recon_from": 1400,
-        "recon_lr": 2e-3,
-        "recon_lr_final": 3e-4,
-        "crop": 48,
-        "sh_every": 500,
+        "recon_from": 2400,
+        "recon_lr": 1e-3,
+        "recon_lr_final": 1e-4,
+        "crop": 96,
+        "sh_every": 1000,
     },
 }
 

@@ -1,7 +1,7 @@
 """Recon-Net: from spikes to a sharp image at a chosen instant.
 
 ``ReconNet`` is the paper's network (supplement E and Fig. 3); ``SlimReconNet`` starts from intensities that
-the spikes' times already give and learns what is left, at a tenth of the multiplications.
+the spikes' times already give and learns what is left, at less than a quarter of the multiplications.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SlimReconNet(nn.Module):
     neighbours = 5  # narrow windows of the sub-frames m-2 .. m+2
     receptive_radius = 4
 
-    def __init__(self, short_channels: int = neighbours + 1, long_channels: int = 1, width: int = 32):
+    def __init__(self, short_channels: int = neighbours + 1, long_channels: int = 1, width: int = 48):
         super().__init__()
         self.layers = nn.ModuleList(
             [

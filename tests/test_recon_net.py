@@ -34,10 +34,10 @@ def test_the_papers_parameters():
     assert sum(p.numel() for p in ReconNet().parameters()) == 200_353
 
 
-def test_the_slim_network_costs_a_tenth():
+def test_the_slim_network_costs_less_than_a_quarter():
     count = {v: sum(p.numel() for p in make_network(v, 41, 34).parameters()) for v in ("paper", "slim")}
     # 3x3 layers at the image's size: weights are multiplications a pixel; the long branch is shared by 13 frames.
-    assert count["slim"] < 0.12 * (count["paper"] - 34 * 64 * 9 * 12 / 13)
+    assert count["slim"] < 0.25 * (count["paper"] - 34 * 64 * 9 * 12 / 13)
 
 
 def test_an_unknown_network_is_refused():
