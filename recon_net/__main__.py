@@ -28,8 +28,9 @@ from arguments.command import guarded
 from recon_net import AnyReconNet, make_network
 from scene.cameras import Camera
 from scene.exposure import Crop, Exposure, recon_frames
-from spike import SensorModel, SpikeStream, WindowSpec, estimate_spurious_rate, load_sensor
+from spike import SensorModel, SpikeStream, WindowSpec, load_sensor
 from spike.__main__ import add_recording_arguments, frames_of, recording_of
+from spike.calibration import assumed_sensor
 from spike.preview import picture
 from utils.device import pick_device
 from utils.image_metrics import gain_match, psnr
@@ -92,12 +93,7 @@ def open_clip(args: argparse.Namespace) -> Clip:
         sensor.check_size(stream.height, stream.width, stream.name)
         return Clip(stream, sensor, args.targets)
     first = (len(stream) - SPEC.context) // 2
-    spikes = stream.unpack(first, first + SPEC.context)
-    rate = spikes.mean(0)
-    if not rate.any() or rate.min() == 1:
-        raise ValueError(f"{stream.name}: the stream is all {'ones' if rate.any() else 'zeros'}; nothing to learn from")
-    gain = float(np.clip(np.percentile(rate, 99.5), 1e-3, 1.0))
-    return Clip(stream, SensorModel(gain, spurious_rate=estimate_spurious_rate(spikes)), args.targets)
+    return Clip(stream, assumed_sensor([(stream, first, first + SPEC.context)]), args.targets)
 
 
 # ---- weights ---------------------------------------------------------------------------------------------

@@ -31,13 +31,14 @@ import torch
 from torch import Tensor
 
 from scene.cameras import Camera, View
+from scene.colmap import open_model, pose_of
 from spike import Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
 from spike.stream import BitOrder
 from utils.ply import read_point_ply
 
 # From OpenGL's camera axes (y up, z backward), which transforms.json uses, to OpenCV's.
-_OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 _SPIKE_SUFFIXES = (".dat", ".npy", ".npz")
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
 # Camera models that are a pinhole camera once their coefficients are zero; a fisheye's never is.
@@ -227,7 +228,7 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
         raise ValueError(f"{path}: the pose of view {name} is no rigid motion (rotation not orthonormal)")
     u, _, vt = np.linalg.svd(rotation)  # files keep few digits
     pose[:3, :3] = u @ vt
-    return torch.as_tensor(np.linalg.inv(pose @ _OPENGL_TO_OPENCV), dtype=torch.float32)
+    return torch.as_tensor(np.linalg.inv(pose @ OPENGL_TO_OPENCV), dtype=torch.float32)
 
 
 def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) -> Camera:
@@ -382,14 +383,9 @@ def _read_points(root: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tenso
 
 def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
     """COLMAP's cameras, images and points, binary or text; spikes are paired by the images' names."""
-    import pycolmap  # heavy, and only this layout needs it
-
     folder = root / "sparse" / "0"
     folder = folder if folder.is_dir() else root / "sparse"
-    try:
-        model = pycolmap.Reconstruction(str(folder))
-    except Exception as error:  # pycolmap raises its own kinds
-        raise ValueError(f"{folder}: not a readable COLMAP model ({str(error).splitlines()[0]})") from None
+    model = open_model(folder)
     views = []
     for image in sorted((i for i in model.images.values() if i.has_pose), key=lambda i: i.name):
         source = model.cameras[image.camera_id]
@@ -400,11 +396,8 @@ def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
                 f"{folder}: view {name} has lens distortion ({kind} {source.params_to_string()}); binary "
                 "spikes cannot be undistorted, so reconstruct with a PINHOLE camera"
             )
-        w2c = np.eye(4)
-        pose = image.cam_from_world  # a method since pycolmap 3.12
-        w2c[:3] = (pose() if callable(pose) else pose).matrix()
         k = torch.as_tensor(source.calibration_matrix(), dtype=torch.float32)
-        camera = Camera(name, source.width, source.height, k, torch.as_tensor(w2c, dtype=torch.float32))
+        camera = Camera(name, source.width, source.height, k, torch.as_tensor(pose_of(image), dtype=torch.float32))
         file = next((f for f in ("images", "sharp_data") if (root / f / image.name).is_file()), "images")
         views.append(_view(root, camera, {"file_path": f"{file}/{image.name}"}, is_exposure=True))
     _refuse_duplicates(folder, views)

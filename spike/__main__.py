@@ -17,18 +17,21 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from arguments.command import guarded
+from spike.bayer import BayerPattern
 from spike.calibration import calibrate, load_sensor, save_sensor
 from spike.formats import open_recording, write_recording
 from spike.guess import Guess, sureness
 from spike.inspection import Inspection, inspect
-from spike.preview import contact_sheet, limits, picture, stretched
+from spike.preview import colored, contact_sheet, grey, limits, picture, stretched, three_channels
 from spike.sensor import SensorModel, Simulator
 from spike.stream import SpikeStream
 from utils.io import atomic_write, load_image, save_image
@@ -36,6 +39,8 @@ from utils.io import atomic_write, load_image, save_image
 _PICTURES = (".png", ".jpg", ".jpeg")
 # Pictures of a contact sheet beside the maps.
 _MOMENTS = 8
+# Relative difference of the rates in a 2x2 square that points to colour filters.
+_COLORED = 0.05
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,15 +55,25 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_color_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flag of a colour sensor; the same in every command."""
+    parser.add_argument(
+        "--bayer", choices=get_args(BayerPattern), help="a colour sensor: colours of its top left 2x2 pixels"
+    )
+
+
 def recording_of(path: Path, args: argparse.Namespace) -> tuple[SpikeStream, Guess | None]:
-    """The recording at ``path`` as the flags of ``add_recording_arguments`` say; a guess is reported."""
+    """The recording at ``path`` as the flags of ``add_recording_arguments`` (and ``add_color_arguments``) say.
+
+    A guess is reported.
+    """
     stream, guess = open_recording(path, args.height, args.width, args.bit_order, args.flip, args.stored_width)
     if guess is not None:
         print(
             f"{stream.name}: taken as {guess.flags()} (size: {sureness(guess.size_sure)}, "
             f"bit order: {sureness(guess.order_sure)})"
         )
-    return stream, guess
+    return stream.with_filters(getattr(args, "bayer", None)), guess
 
 
 # ---- inspect ---------------------------------------------------------------------------------------------
@@ -73,7 +88,7 @@ def run_inspect(args: argparse.Namespace) -> None:
         print(line)
     out = args.out or args.recording.with_name(f"{args.recording.stem}_inspect")
     save_image(out / "sheet.png", sheet(stream, found))
-    save_image(out / "rate.png", stretched(found.rate))
+    save_image(out / "rate.png", stretched(colored(torch.from_numpy(found.rate), stream.bayer)))
     record = {
         "frames": len(stream), "height": stream.height, "width": stream.width,
         "layout": dataclasses.asdict(stream.layout),
@@ -99,6 +114,12 @@ def summary(stream: SpikeStream, found: Inspection) -> list[str]:
         + ("" if found.spurious_rate else " (no more than a clean stream shows)"),
         f"a pixel's rate changes by {found.change:.0%} from one stretch to the next",
     ]
+    if stream.bayer is None and found.filters.max() - found.filters.min() > _COLORED:
+        alike = abs(found.filters[0, 0] - found.filters[1, 1]) < abs(found.filters[0, 1] - found.filters[1, 0])
+        lines.append(
+            "the four pixels of every 2x2 square see different amounts of light: a colour sensor? then give --bayer "
+            + ("GRBG or GBRG" if alike else "RGGB or BGGR")
+        )
     if found.blank:
         lines.append(f"{found.blank} of the frames have no spike at all: dropped frames, or light that flickers")
     if found.rate.mean() < 0.02:
@@ -108,10 +129,11 @@ def summary(stream: SpikeStream, found: Inspection) -> list[str]:
 
 def sheet(stream: SpikeStream, found: Inspection) -> NDArray[np.float32]:
     """The contact sheet: rates, stuck pixels, and pictures along the recording."""
-    stuck = np.repeat(0.3 * stretched(found.rate)[..., None], 3, -1)
+    rate = colored(torch.from_numpy(found.rate), stream.bayer)
+    stuck = 0.3 * three_channels(stretched(grey(rate)))
     for mask, color in ((found.saturated, (1, 1, 0)), (found.hot, (1, 0, 0)), (found.dead, (0, 0.4, 1))):
         stuck[mask] = color
-    panels = {"firing rate": stretched(found.rate), "saturated (yellow) hot (red) dead (blue)": stuck}
+    panels = {"firing rate": stretched(rate), "saturated (yellow) hot (red) dead (blue)": stuck}
     for frame in np.linspace(0, len(stream) - 1, _MOMENTS + 2).round().astype(int)[1:-1]:
         panels[f"frame {frame}"] = stretched(picture(stream, int(frame), spurious_rate=found.spurious_rate))
     return contact_sheet(panels, columns=5)
@@ -162,7 +184,7 @@ def run_preview(args: argparse.Namespace) -> None:
     if out.suffix.lower() == ".mp4":
         from gaussian_renderer.video import write_mp4  # heavy, and only videos need it
 
-        write_mp4(out, (np.repeat(f[..., None], 3, -1) for f in shown), args.fps)
+        write_mp4(out, (three_channels(f) for f in shown), args.fps)
     elif out.suffix.lower() in _PICTURES:
         save_image(out, next(shown))
     else:
@@ -274,6 +296,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("inspect", "size and packing of an unknown recording, firing rates, stuck pixels, a contact sheet")
     sub.add_argument("--out", type=Path, help="folder of the results (default: <recording>_inspect)")
     add_recording_arguments(sub)
+    add_color_arguments(sub)
     sub.set_defaults(run=run_inspect)
 
     sub = command("preview", "pictures or a video of a recording")
@@ -287,6 +310,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--fps", type=float, default=24.0, help="frames a second of a video (default: 24)")
     add_recording_arguments(sub)
+    add_color_arguments(sub)
     sub.set_defaults(run=run_preview)
 
     sub = command("calibrate", "gain, dark rate and spurious rate of every pixel", recording=False)

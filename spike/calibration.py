@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spike.inspection import refuse_stuck
 from spike.sensor import SensorModel
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
@@ -20,6 +22,8 @@ _MAPS = ("gain_map", "dark_map")
 _SCALARS = ("gain", "dark_rate", "spurious_rate")
 # Frames looked at for the spurious rate: enough rhythm for dark pixels, little memory.
 _RHYTHM_FRAMES = 512
+# Parts of a recording that are looked at for what is white.
+_STRETCHES = 24
 
 
 def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float = 1.0) -> SensorModel:
@@ -64,6 +68,23 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
     # A dead pixel keeps a tiny gain: its intensity is noise, its expected variance says so.
     relative = torch.from_numpy((light / (gain * level)).clip(1e-3).astype(np.float32))
     return SensorModel(gain, dark_rate, spurious, relative, dark_map)
+
+
+def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorModel:
+    """A sensor without a calibration: white is the brightest of what was recorded, spurious what breaks the rhythm.
+
+    Args:
+        stretches: recordings, and from which frame to which to look at each.
+
+    Raises:
+        ValueError: all zeros or all ones.
+    """
+    some = stretches[:: max(len(stretches) // _STRETCHES, 1)]
+    rates = np.concatenate([s.count(a, b).ravel() / (b - a) for s, a, b in some])
+    stream, first, last = stretches[len(stretches) // 2]
+    refuse_stuck(rates, stream.name)
+    gain = min(max(float(np.percentile(rates, 99.5)), 1e-3), 1.0)
+    return SensorModel(gain, spurious_rate=estimate_spurious_rate(stream.unpack(first, last)))
 
 
 def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:

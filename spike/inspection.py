@@ -28,7 +28,8 @@ class Inspection:
 
     ``rate`` [H, W] spikes a frame; ``saturated``, ``hot``, ``dead`` [H, W] masks; ``levels`` mean rate of every
     stretch, which begins at ``starts``; ``change`` the mean relative change of a pixel's rate from one
-    stretch to the next (motion or flicker); ``blank`` frames without any spike.
+    stretch to the next (motion or flicker); ``blank`` frames without any spike; ``filters`` [2, 2] mean rates of
+    the pixels of every 2x2 square, relative to all.
     """
 
     rate: NDArray[np.float64]
@@ -41,6 +42,7 @@ class Inspection:
     blank: int
     frames: int
     spurious_rate: float
+    filters: NDArray[np.float64]
 
 
 def inspect(stream: SpikeStream) -> Inspection:
@@ -63,10 +65,8 @@ def inspect(stream: SpikeStream) -> Inspection:
     assert middle is not None
     rate = np.mean(rates, axis=0)
     frames = length * count
-    if not rate.any() or rate.min() == 1:
-        kind = "all zeros: no pixel ever fires" if not rate.any() else "all ones: every pixel fires in every frame"
-        raise ValueError(f"{stream.name}: the stream is {kind}")
-    around = median_filter(rate, 5, mode="nearest")
+    refuse_stuck(rate, stream.name)
+    around = _neighbours(rate, colored=stream.bayer is not None)
     noise = _SIGMAS * np.sqrt(np.maximum(around, 1 / frames) / frames)
     steps = [2 * np.abs(b - a).mean() / max(float(b.mean() + a.mean()), 1e-9) for a, b in pairwise(rates)]
     return Inspection(
@@ -80,4 +80,22 @@ def inspect(stream: SpikeStream) -> Inspection:
         blank,
         frames,
         estimate_spurious_rate(middle),
+        np.array([[rate[y::2, x::2].mean() for x in (0, 1)] for y in (0, 1)]) / rate.mean(),
     )
+
+
+def _neighbours(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
+    """Median [H, W] of the pixels around each one, of its own colour where they differ."""
+    if not colored:
+        return np.asarray(median_filter(rate, 5, mode="nearest"))
+    around = np.empty_like(rate)
+    for y, x in np.ndindex(2, 2):
+        around[y::2, x::2] = median_filter(rate[y::2, x::2], 5, mode="nearest")
+    return around
+
+
+def refuse_stuck(rate: NDArray[np.floating], name: str) -> None:
+    """An error for firing rates that are all zero or all one."""
+    if not rate.any() or rate.min() == 1:
+        kind = "all zeros: no pixel ever fires" if not rate.any() else "all ones: every pixel fires in every frame"
+        raise ValueError(f"{name}: the stream is {kind}")

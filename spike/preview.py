@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spike.bayer import BayerPattern, Mosaic
 from spike.sensor import SensorModel
 from spike.stream import SpikeStream
 from spike.targets import SMOOTHING, tfi, tfp, window_weights
 from spike.timing import frame_charge
+from utils.io import LUMA
 
 Method = Literal["timing", "tfp", "tfi"]
 
@@ -30,7 +32,9 @@ def picture(
     sensor: SensorModel | None = None,
     spurious_rate: float = 0.0,
 ) -> Tensor:
-    """Intensities [H, W] at ``frame`` of a recording; at its ends the window is what there is of it.
+    """Intensities [H, W] at ``frame`` of a recording, of a colour sensor [H, W, 3].
+
+    At the recording's ends the window is what there is of it.
 
     Args:
         method: ``timing`` (from spike times), ``tfp`` (counted over ``width`` frames) or ``tfi`` (the interval
@@ -50,6 +54,13 @@ def picture(
         raise ValueError(f"a window about a frame must be odd, not {width}")
     sensor = sensor or SensorModel()
     sensor.check_size(stream.height, stream.width, stream.name)
+    return colored(_intensities(stream, frame, method, width, sensor, spurious_rate), stream.bayer)
+
+
+def _intensities(
+    stream: SpikeStream, frame: int, method: Method, width: int, sensor: SensorModel, spurious_rate: float
+) -> Tensor:
+    """What every pixel [H, W] saw, whatever its colour."""
     reach = width // 2 + (0 if method == "tfp" else _REACH)
     first = max(frame - reach, 0)
     spikes = stream.unpack(first, min(frame + reach + 1, len(stream)))
@@ -64,6 +75,16 @@ def picture(
     return sensor.intensity(rate.reshape(stream.height, stream.width), spurious_left=spurious_rate == 0)
 
 
+def colored(pixels: Tensor, bayer: BayerPattern | None) -> Tensor:
+    """The pixels [H, W] of a sensor as they are, those of a colour sensor as colours [H, W, 3]."""
+    return pixels if bayer is None else Mosaic(bayer).colors(pixels[None]).permute(1, 2, 0)
+
+
+def grey(image: Tensor) -> Tensor:
+    """An image [H, W] of a ``picture``: the luma of colours [H, W, 3]."""
+    return image if image.ndim == 2 else image @ image.new_tensor(LUMA)
+
+
 def limits(image: Tensor | NDArray[np.floating]) -> tuple[float, float]:
     """What to show as black and as white: all but the darkest and brightest half percent lies between."""
     low, high = np.percentile(np.asarray(image, np.float32), [0.5, 99.5])
@@ -73,10 +94,15 @@ def limits(image: Tensor | NDArray[np.floating]) -> tuple[float, float]:
 def stretched(
     image: Tensor | NDArray[np.floating], between: tuple[float, float] | None = None, gamma: float = 0.7
 ) -> NDArray[np.float32]:
-    """An image [H, W] brought to [0, 1] from ``between`` (default: its own ``limits``), dark parts lifted."""
+    """An image [H, W] or [H, W, 3] brought to [0, 1] from ``between`` (default: its ``limits``), dark parts lifted."""
     low, high = limits(image) if between is None else between
     array = np.asarray(image, np.float32)
     return np.asarray(((array - low) / max(high - low, 1e-6)).clip(0, 1) ** gamma, np.float32)
+
+
+def three_channels(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """An image [H, W] or [H, W, 3] as [H, W, 3]."""
+    return np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image
 
 
 def contact_sheet(
@@ -87,10 +113,10 @@ def contact_sheet(
         raise ValueError("a contact sheet needs at least one picture")
     panels = []
     for title, image in pictures.items():
-        colored = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image
+        shown = three_channels(image)
         height = round(width * image.shape[0] / image.shape[1])
         kind = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
-        panel = cv2.resize(np.ascontiguousarray(colored, np.float32), (width, height), interpolation=kind)
+        panel = cv2.resize(np.ascontiguousarray(shown, np.float32), (width, height), interpolation=kind)
         head = np.full((24, width, 3), 255, np.uint8)
         cv2.putText(head, title, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
         panels.append(np.concatenate([head / np.float32(255), panel]))

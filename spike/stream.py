@@ -19,6 +19,7 @@ from typing import IO, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from spike.bayer import BayerPattern
 from spike.window import WindowSpec
 from utils.io import atomic_write
 
@@ -87,12 +88,21 @@ def _fitting_sizes(size: int, height: int, width: int) -> str:
 class SpikeStream:
     """T binary frames of H x W pixels.  What stays in memory (or on disk, mapped) are the packed bits."""
 
-    def __init__(self, packed: NDArray[np.uint8], height: int, width: int, layout: Layout, name: str):
+    def __init__(
+        self,
+        packed: NDArray[np.uint8],
+        height: int,
+        width: int,
+        layout: Layout,
+        name: str,
+        bayer: BayerPattern | None = None,
+    ):
         self._packed = packed  # [T, bytes per frame], as stored
         self.height = height
         self.width = width
         self.layout = layout
         self.name = name
+        self.bayer = bayer  # a colour sensor's filters; None: all pixels see the same
 
     @classmethod
     def open(
@@ -165,6 +175,10 @@ class SpikeStream:
     def from_packed(cls, packed: NDArray[np.uint8], height: int, width: int, name: str = "array") -> SpikeStream:
         """A stream of frames packed by ``from_array`` [T, bytes per frame]."""
         return cls(packed, height, width, Layout(flip=False), name)
+
+    def with_filters(self, pattern: BayerPattern | None) -> SpikeStream:
+        """The same frames, of a colour sensor whose top left 2x2 pixels have these colours."""
+        return SpikeStream(self._packed, self.height, self.width, self.layout, self.name, pattern)
 
     @property
     def packed(self) -> NDArray[np.uint8]:

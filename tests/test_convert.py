@@ -15,12 +15,14 @@ import metrics
 import render
 import train
 from arguments.command import guarded
-from convert import Solution, Window, all_poses, centres_of, choose_windows, disagreement, image_motion, normalised
+from scene import structure_from_motion as sfm
 from scene.dataset import read_scene
+from scene.structure_from_motion import Solution, all_poses, disagreement, normalised
 from spike import SensorModel, Simulator, SpikeStream, WindowSpec, save_sensor, write_dat
 from spike.__main__ import main as spike_main
+from spike.selection import Window, choose_windows, image_motion
 from utils.io import save_image
-from utils.trajectory_metrics import umeyama
+from utils.trajectory_metrics import centres, umeyama
 
 SPEC = WindowSpec()
 WIDTH, HEIGHT, FOCAL = 128, 96, 110.0
@@ -95,7 +97,7 @@ def converted(recording, tmp_path_factory):
     """The scene made from it, poses and focal length unknown."""
     root = tmp_path_factory.mktemp("converted") / "scene"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "WIDE", 400)  # smaller previews do here, in half the time
+        patch.setattr(sfm, "WIDE", 400)  # smaller previews do here, in half the time
         assert run(patch, convert.main, "-s", root, "--recording", recording, "--quiet") == 0
     return root
 
@@ -107,7 +109,7 @@ def true_middles(root):
 
 def relative_ate(found, truth):
     """RMS error of the camera centres after alignment, relative to the path's extent."""
-    ours, theirs = centres_of(found), centres_of(truth)
+    ours, theirs = centres(np.array(found)), centres(np.array(truth))
     scale, rotation, translation = umeyama(ours, theirs)
     error = np.linalg.norm(scale * ours @ rotation.T + translation - theirs, axis=-1)
     return float(np.sqrt((error**2).mean()) / np.linalg.norm(theirs.max(0) - theirs.min(0)))
@@ -123,7 +125,7 @@ def test_the_scene_is_what_training_reads(converted):
     assert (camera_.width, camera_.height) == (WIDTH, HEIGHT)
     assert float(camera_.K[0, 0]) == pytest.approx(FOCAL, rel=0.05)
     depths = torch.cat([scene.points @ v.camera.w2c[2, :3] + v.camera.w2c[2, 3] for v in scene.train])
-    assert float(depths.median()) == pytest.approx(convert.DEPTH, rel=0.1)
+    assert float(depths.median()) == pytest.approx(sfm.DEPTH, rel=0.1)
     assert 0.3 < scene.sensor.gain < 0.6 and 0.003 < scene.sensor.spurious_rate < 0.012
 
 
@@ -195,7 +197,7 @@ def test_from_spikes_to_a_trained_model(converted, tmp_path, monkeypatch):
     assert run(monkeypatch, metrics.main, "-m", model, "--quiet") == 0
     found = json.loads((model / "results.json").read_text())["trajectory"]
     path = np.array(list(truth.values()))
-    extent = np.linalg.norm(np.ptp(centres_of(path.reshape(-1, 4, 4)), axis=0))
+    extent = np.linalg.norm(np.ptp(centres(path.reshape(-1, 4, 4)), axis=0))
     assert found["ATE"] < 0.05 * extent
 
 
@@ -212,7 +214,7 @@ def clips(recording, tmp_path_factory):
 
 
 def test_clips_with_known_intrinsics_and_sensor(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "ATTEMPTS", convert.ATTEMPTS[:1])  # one is quick, and cannot be compared
+    monkeypatch.setattr(sfm, "ATTEMPTS", sfm.ATTEMPTS[:1])  # one is quick, and cannot be compared
     save_sensor(tmp_path / "s.json", SensorModel(0.45, gain_map=torch.full((HEIGHT, WIDTH), 1.1)))
     flags = ("--fl_x", FOCAL, "--sensor", tmp_path / "s.json", "--consecutive", "--clip_gap", 23, "--quiet")
     root = tmp_path / "scene"
@@ -232,8 +234,8 @@ def test_unregistered_views_lie_between_their_neighbours():
     known = {f"{i}": camera(i / 10) for i in (0, 1, 3)}
     found = all_poses(windows, Solution(known, np.ones(4), np.zeros((0, 3)), np.zeros((0, 3)), 0, 0, {}, ""))
     assert set(found) == {"0", "1", "2", "3", "4"}  # a clip on its own has no neighbours
-    between = centres_of([camera(0.2)])[0]
-    np.testing.assert_allclose(centres_of([found["2"]])[0], between, atol=0.01)
+    between = centres(camera(0.2)[None])[0]
+    np.testing.assert_allclose(centres(found["2"][None])[0], between, atol=0.01)
     np.testing.assert_allclose(found["4"], known["3"], atol=1e-12)  # beyond the end: the nearest
 
 
@@ -355,7 +357,7 @@ def test_poses_that_cannot_be_found(monkeypatch, registered, angle, expected):
     poses = {f"{i:03d}": camera(i / 6) for i in range(registered)}
     found = Solution(poses, np.ones(4), np.ones((9, 3)), np.ones((9, 3)), 0.5, angle, {}, "")
     outcome = (Model(), "") if registered else (None, "the camera turns without moving, so there is no parallax")
-    monkeypatch.setattr(convert, "structure_from_motion", lambda *a, **k: outcome)
-    monkeypatch.setattr(convert, "solution_of", lambda *a: found)
+    monkeypatch.setattr(sfm, "structure_from_motion", lambda *a, **k: outcome)
+    monkeypatch.setattr(sfm, "solution_of", lambda *a: found)
     with pytest.raises(ValueError, match=expected):
-        convert.find_poses(some_windows(), [], None, SensorModel(), True)
+        sfm.find_poses(some_windows(), [], None, SensorModel(), True)

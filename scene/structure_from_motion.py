@@ -1,0 +1,318 @@
+"""Poses and points of views that nobody knows anything of, by structure from motion (pycolmap) on previews."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scene.colmap import open_model, pose_of
+from scene.trajectory import interpolate_poses
+from spike.preview import Method, grey, picture, stretched
+from spike.selection import FEWEST, Window
+from spike.sensor import SensorModel
+from utils.io import save_image
+from utils.trajectory_metrics import centres, umeyama
+
+Array = NDArray[np.float64]
+
+# Share of the views that must register, and how the world is scaled afterwards.
+SHARE = 0.5
+DEPTH = 2.0  # median depth of the points in world units, the size that the learning rates of poses expect
+FEATURES = 1500
+LEAST_ANGLE = 1.0  # degrees; below this the points' depths are guesses
+# Disagreement of two attempts (relative to the cameras' spread) below which the poses are sure, or likely.
+SURE, LIKELY = 0.02, 0.05
+# More pictures than this are matched with their neighbours in time only.
+EXHAUSTIVE = 30
+# Pictures that structure from motion works best with are about this wide.
+WIDE = 640
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Settings of one structure from motion."""
+
+    method: Method
+    window: int
+    helped: bool = True
+    larger: int = 0
+    patient: bool = False
+
+    def scale(self, width: int) -> int:
+        """Enlargement of the previews of a sensor with ``width`` columns."""
+        return max(round(WIDE / width), 1) + self.larger
+
+    def __str__(self) -> str:
+        notes = ["a size larger"] * bool(self.larger) + ["lower thresholds"] * self.patient
+        return ", ".join([f"{self.method}({self.window}) previews", *notes])
+
+
+# In the order they are tried: what was most exact on rendered recordings of hand-held cameras comes first.
+# Previews are enlarged because features of small sensors are too few and too coarse at native size.
+ATTEMPTS = (
+    Attempt("timing", 9),
+    Attempt("timing", 25),
+    Attempt("timing", 9, helped=False),
+    Attempt("timing", 15, larger=1, patient=True),
+    Attempt("tfp", 41, patient=True),
+)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Poses of some views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, points."""
+
+    w2c: dict[str, Array]
+    intrinsics: Array
+    xyz: Array
+    grey: Array
+    error: float  # mean reprojection error, native pixels
+    angle: float  # median over the points of the widest angle they are seen under, degrees
+    observations: dict[str, int]
+    origin: str
+    model: Any = None
+
+
+def save_previews(
+    windows: Sequence[Window], names: Sequence[str], attempt: Attempt, scale: int, folder: Path, sensor: SensorModel
+) -> None:
+    """Pictures at mid-exposure, enlarged, with local contrast evened out."""
+    equalise = cv2.createCLAHE(2.0, (8, 8))
+    for window, name in zip(windows, names, strict=True):
+        image = picture(
+            window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
+            sensor.spurious_rate if attempt.method == "timing" else 0.0,
+        )  # fmt: skip
+        shown = equalise.apply((stretched(grey(image)) * 255).astype(np.uint8))
+        size = (scale * window.stream.width, scale * window.stream.height)
+        save_image(folder / f"{name}.png", cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC) / 255)
+
+
+def structure_from_motion(
+    images: Path, work: Path, patient: bool, exhaustive: bool, intrinsics: Array | None, seed: int
+) -> tuple[Any, str]:
+    """The reconstruction with the most images (or None), and what is known of the reason where it failed.
+
+    ``intrinsics`` are those of the enlarged pictures.
+    """
+    import pycolmap
+
+    pycolmap.logging.minloglevel = 3
+    database = work / "database.db"
+    reader, extraction = pycolmap.ImageReaderOptions(), pycolmap.FeatureExtractionOptions()
+    matching, verification = pycolmap.FeatureMatchingOptions(), pycolmap.TwoViewGeometryOptions()
+    mapping = pycolmap.IncrementalPipelineOptions()
+    reader.camera_model = "SIMPLE_PINHOLE" if intrinsics is None else "PINHOLE"
+    if intrinsics is not None:
+        reader.camera_params = ",".join(str(v) for v in intrinsics)
+        mapping.ba_refine_focal_length = False
+    extraction.sift.max_num_features = FEATURES
+    matching.use_gpu = extraction.use_gpu = False
+    verification.ransac.random_seed = mapping.random_seed = seed
+    mapping.min_model_size = FEWEST
+    mapping.max_num_models = 5
+    # Fewer adjustments of everything on the way: the last one decides, and takes as long as the others together.
+    mapping.ba_global_frames_ratio = mapping.ba_global_points_ratio = 1.4
+    if patient:
+        extraction.sift.peak_threshold *= 0.6
+        mapping.min_num_matches = 10
+        mapping.mapper.init_min_num_inliers = 40
+        mapping.mapper.init_min_tri_angle = 6.0
+        mapping.mapper.abs_pose_min_num_inliers = 15
+    device = pycolmap.Device.cpu
+    pycolmap.extract_features(
+        database, images, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=reader,
+        extraction_options=extraction, device=device,
+    )  # fmt: skip
+    match = pycolmap.match_exhaustive if exhaustive else pycolmap.match_sequential
+    match(database, matching_options=matching, verification_options=verification, device=device)
+    (work / "models").mkdir()
+    models = pycolmap.incremental_mapping(database, images, work / "models", mapping)
+    if models:
+        return max(models.values(), key=lambda m: m.num_reg_images()), ""
+    kinds: list[str] = []
+    opened = pycolmap.Database.open(database)
+    for geometry in opened.read_two_view_geometries()[1]:
+        kinds.append(pycolmap.TwoViewGeometryConfiguration(geometry.config).name)
+    opened.close()
+    if kinds and sum("PANORAMIC" in kind for kind in kinds) > len(kinds) / 2:
+        return None, "the camera turns without moving, so there is no parallax"
+    return None, "the views have too little in common"
+
+
+def solution_of(model: Any, scale: float, origin: str) -> Solution:
+    """What a reconstruction at ``scale`` times the sensor's size says of the views (helpers lie in a folder)."""
+    posed = [i for i in model.images.values() if i.has_pose]
+    registered = {Path(i.name).stem: i for i in posed if "/" not in i.name}
+    w2c = {name: pose_of(registered[name]) for name in sorted(registered)}
+    camera = next(iter(model.cameras.values()))
+    k = camera.calibration_matrix()
+    points = list(model.points3D.values())
+    xyz = np.array([p.xyz for p in points]).reshape(-1, 3)
+    eyes = {i.image_id: centres(pose_of(i)) for i in posed}
+    angles = []
+    for point in points[:: max(len(points) // 500, 1)]:
+        rays = np.array([eyes[e.image_id] for e in point.track.elements]) - point.xyz
+        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+        angles.append(np.degrees(np.arccos((rays @ rays.T).min().clip(-1, 1))))
+    return Solution(
+        w2c,
+        np.array([k[0, 0], k[1, 1], k[0, 2], k[1, 2]]) / scale,
+        xyz,
+        np.array([p.color for p in points]).reshape(-1, 3) / 255,
+        float(model.compute_mean_reprojection_error()) / scale,
+        float(np.median(angles)) if angles else 0.0,
+        {name: int(image.num_points3D) for name, image in registered.items()},
+        origin,
+        model,
+    )
+
+
+def disagreement(a: Solution, b: Solution) -> float:
+    """RMS distance of the cameras that both have after alignment, relative to their spread."""
+    shared = [name for name in a.w2c if name in b.w2c]
+    if len(shared) < FEWEST:
+        return math.inf
+    ours, theirs = (centres(np.array([s.w2c[n] for n in shared])) for s in (a, b))
+    scale, rotation, translation = umeyama(theirs, ours)
+    distance = np.linalg.norm(scale * theirs @ rotation.T + translation - ours, axis=-1)
+    spread = np.linalg.norm(ours - ours.mean(0), axis=-1)
+    return float(np.sqrt((distance**2).mean() / max(float((spread**2).mean()), 1e-30)))
+
+
+def find_poses(
+    windows: Sequence[Window], helpers: Sequence[Window], intrinsics: Array | None, sensor: SensorModel, quiet: bool
+) -> tuple[Solution, float, list[str]]:
+    """Try settings until two agree: the better solution, their disagreement, and what was tried.
+
+    Raises:
+        ValueError: no setting registers enough views, or the points are seen under too small angles.
+    """
+    solutions: list[Solution] = []
+    notes, reasons = [], []
+    best, least = None, math.inf
+    enough = max(FEWEST, math.ceil(SHARE * len(windows)))
+    # Clips have no pictures between them.
+    attempts = [a for a in ATTEMPTS if helpers or a.helped]
+    for attempt in tqdm(attempts, desc="Finding poses", unit="attempt", disable=quiet):
+        scale = attempt.scale(windows[0].stream.width)
+        shown, label = list(windows), str(attempt)
+        if attempt.helped and helpers:  # in order of time, which is what sequential matching goes by
+            label += f", {len(helpers)} helpers"
+            shown = sorted([*windows, *helpers], key=lambda w: (w.recording, w.middle))
+        names = [f"{i:05d}" for i in range(len(shown))]
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder)
+            save_previews(shown, names, attempt, scale, work / "images", sensor)
+            model, reason = structure_from_motion(
+                work / "images", work, attempt.patient, len(shown) <= EXHAUSTIVE or not helpers,
+                None if intrinsics is None else scale * intrinsics, seed=0,
+            )  # fmt: skip
+        if model is not None:
+            for image in model.images.values():
+                window = shown[int(Path(image.name).stem)]
+                image.name = f"{window.name}.png" if window.name else f"between/{image.name}"
+        else:
+            notes.append(f"{label}: failed, {reason}")
+            reasons.append(reason)
+            continue
+        found = solution_of(model, scale, label)
+        notes.append(
+            f"{label}: {len(found.w2c)} of {len(windows)} views, {len(found.xyz)} points, "
+            f"reprojection error {found.error:.2f} px, points seen under {found.angle:.1f} degrees"
+        )
+        solutions.append(found)
+        best = max(solutions, key=lambda s: (len(s.w2c), -s.error))
+        others = [s for s in solutions if s is not best and len(s.w2c) >= enough]
+        least = min((disagreement(best, s) for s in others), default=math.inf)
+        # The first two are the best; later ones only serve where those fail or contradict each other.
+        if len(best.w2c) == len(windows) and least < (SURE if len(solutions) < 3 else LIKELY):
+            break
+    if best is None or len(best.w2c) < enough:
+        count = 0 if best is None else len(best.w2c)
+        why = reasons[-1] if reasons else "the views have too little in common"
+        raise ValueError(
+            f"only {count} of {len(windows)} views could be registered, {enough} are needed: {why}; record more "
+            "slowly, with more texture and overlap, or give --fl_x, more --views, or --from_colmap"
+        )
+    if best.angle < LEAST_ANGLE:
+        raise ValueError(
+            f"the points are seen under {best.angle:.1f} degrees only: no parallax to tell depth from; "
+            "move the camera sideways while recording"
+        )
+    return best, least, notes
+
+
+def read_colmap(folder: Path, names: Sequence[str], width: int, height: int) -> Solution:
+    """Poses that someone reconstructed; images are named as the views, of the sensor's size or a multiple."""
+    model = open_model(folder)
+    known = {Path(i.name).stem for i in model.images.values() if i.has_pose}
+    if len(known & set(names)) < FEWEST:
+        raise ValueError(
+            f"{folder}: {len(known & set(names))} of its images are named as views; expected names like "
+            f"{names[0]}.png (see previews/)"
+        )
+    camera = next(iter(model.cameras.values()))
+    if len(model.cameras) != 1 or camera.model.name not in ("PINHOLE", "SIMPLE_PINHOLE"):
+        raise ValueError(f"{folder}: expected one PINHOLE camera; binary spikes cannot be undistorted")
+    if abs(camera.width * height - camera.height * width) > max(camera.width, camera.height):
+        raise ValueError(
+            f"{folder}: images of {camera.width}x{camera.height}, expected {width}x{height} or a multiple"
+        )
+    found = solution_of(model, camera.width / width, f"COLMAP model {folder}")
+    return replace(found, w2c={n: pose for n, pose in found.w2c.items() if n in names})
+
+
+def normalised(solution: Solution) -> tuple[Solution, Array]:
+    """The world turned upright (z against the cameras' down), scaled to ``DEPTH``, with the points about the origin.
+
+    Returns the solution and the similarity [4, 4] that was applied.
+    """
+    poses = np.array(list(solution.w2c.values()))
+    down = poses[:, 1, :3].mean(0)
+    up = -down / np.linalg.norm(down)
+    forward = poses[:, 2, :3].mean(0)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(up, right), up])
+    depth = [(solution.xyz @ p[2, :3] + p[2, 3]) for p in poses]
+    positive = np.concatenate(depth) if len(solution.xyz) else np.ones(1)
+    scale = DEPTH / float(np.median(positive[positive > 0])) if (positive > 0).any() else 1.0
+    centre = np.median(solution.xyz, axis=0) if len(solution.xyz) else centres(poses).mean(0)
+    similarity = np.eye(4)
+    similarity[:3, :3], similarity[:3, 3] = scale * rotation, -scale * rotation @ centre
+
+    def moved(pose: Array) -> Array:
+        new = np.eye(4)
+        new[:3, :3] = pose[:3, :3] @ rotation.T
+        new[:3, 3] = scale * pose[:3, 3] - new[:3, :3] @ similarity[:3, 3]
+        return new
+
+    xyz = solution.xyz @ similarity[:3, :3].T + similarity[:3, 3]
+    return replace(solution, w2c={n: moved(p) for n, p in solution.w2c.items()}, xyz=xyz), similarity
+
+
+def all_poses(windows: Sequence[Window], solution: Solution) -> dict[str, Array]:
+    """Poses of all views; those that did not register lie on the path through the others of their recording."""
+    poses = dict(solution.w2c)
+    for recording in {w.recording for w in windows}:
+        members = [w for w in windows if w.recording == recording]
+        anchors = [w for w in members if w.name in solution.w2c]
+        missing = [w for w in members if w.name not in solution.w2c]
+        if not anchors or not missing:
+            continue  # a clip on its own: nothing to interpolate from, so it is left out
+        times = np.array([w.middle for w in anchors])
+        # Beyond the ends the nearest pose: a curve that goes on would fly away.
+        at = np.array([w.middle for w in missing]).clip(times[0], times[-1])
+        found = interpolate_poses(times, np.array([solution.w2c[w.name] for w in anchors]), at)
+        poses |= dict(zip((w.name for w in missing), found, strict=True))
+    return poses

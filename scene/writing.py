@@ -1,0 +1,86 @@
+"""Scenes written to disk in the layout that ``scene.dataset`` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scene.dataset import CALIBRATION, OPENGL_TO_OPENCV
+from scene.structure_from_motion import Solution
+from spike import SensorModel, SpikeStream, save_sensor, write_dat
+from spike.selection import Window
+from utils.io import atomic_write
+from utils.ply import write_point_ply
+
+Array = NDArray[np.float64]
+
+POINTS = "sparse_pc.ply"
+
+
+def opengl(w2c: Array) -> list[list[float]]:
+    """Camera-to-world with OpenGL axes, as transforms.json has it, of a world-to-camera pose with OpenCV's."""
+    matrix: list[list[float]] = (np.linalg.inv(w2c) @ OPENGL_TO_OPENCV).tolist()
+    return matrix
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as JSON, whole or not at all."""
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=1)
+
+
+def write_scene(
+    root: Path, windows: Sequence[Window], solution: Solution, poses: dict[str, Array], sensor: SensorModel,
+    calibrated: bool,
+) -> None:  # fmt: skip
+    """spike_data, transforms.json, sparse_pc.ply and the sensor.
+
+    Args:
+        windows: the views; those without one of the ``poses`` are left out.
+        solution: intrinsics, points, and which views registered.
+        sensor: goes into a file of its own where it was ``calibrated``, with its maps.
+    """
+    stream = windows[0].stream
+    entries = []
+    for window in windows:
+        if window.name not in poses:
+            continue
+        file = f"spike_data/{window.name}.dat"
+        cut = window.stream.unpack(window.first, window.first + window.frames)
+        write_dat(root / file, cut, stored_width=padded_width(stream))
+        registered = window.name in solution.w2c
+        entries.append(
+            {
+                "spike_path": file, "transform_matrix": opengl(poses[window.name]), "recording": window.recording,
+                "middle_frame": window.middle, "registered": registered,
+            }
+            | ({} if registered else {"pose": "interpolated"})
+        )  # fmt: skip
+    fx, fy, cx, cy = solution.intrinsics
+    spike: dict[str, Any] = {} if calibrated else sensor.to_dict()
+    if padded_width(stream) is not None:
+        spike["stored_width"] = padded_width(stream)
+    if stream.bayer is not None:
+        spike["bayer"] = stream.bayer
+    write_json(
+        root / "transforms.json",
+        {
+            "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": stream.width, "h": stream.height,
+            "camera_model": "PINHOLE", "spike": spike, "ply_file_path": POINTS, "frames": entries,
+        },
+    )  # fmt: skip
+    if calibrated:
+        save_sensor(root / CALIBRATION, sensor)
+    xyz = torch.from_numpy(solution.xyz).float()
+    write_point_ply(root / POINTS, xyz, torch.from_numpy(solution.grey).float())
+
+
+def padded_width(stream: SpikeStream) -> int | None:
+    """Columns to store where a frame is no whole number of bytes."""
+    return None if stream.height * stream.width % 8 == 0 else -(-stream.width // 8) * 8

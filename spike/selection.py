@@ -1,0 +1,183 @@
+"""Which parts of a long recording make views: where there is light, texture and enough image motion, not too much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from spike.preview import grey, picture, stretched
+from spike.stream import SpikeStream
+from spike.window import WindowSpec
+
+SPEC = WindowSpec()
+SPARE = 20  # frames stored beyond the context at either end: spikes just outside make the ends as exact
+STORED = SPEC.context + 2 * SPARE
+# Candidates looked at in a recording, and views by default.
+CANDIDATES = 240
+VIEWS = (8, 60)
+# Image motion from one view to the next, and most motion within an exposure, in widths of the picture.
+STEP = 0.05
+BLUR = 0.1
+# A recording whose pictures move less than this many pixels from end to end stands still.
+STANDSTILL = 2.0
+TOO_DARK, TOO_BRIGHT = 0.004, 0.9  # spikes a frame and pixel
+# Fewest views of a reconstruction.
+FEWEST = 3
+# Image motion from one helper to the next (widths), and most helpers.
+HELPER_STEP = 0.03
+HELPERS = 100
+
+
+@dataclass(frozen=True)
+class Window:
+    """One view: frames [first, first + frames) of a stream, ``middle`` in its recording; what was measured of it."""
+
+    name: str
+    stream: SpikeStream = field(repr=False)
+    first: int
+    frames: int
+    recording: str
+    middle: float
+    blur: float = 0.0  # pixels of image motion within the exposure
+    level: float = 0.0  # spikes a frame and pixel
+    refused: str = ""
+
+    @property
+    def middle_frame(self) -> int:
+        """The stream's frame at the middle of the exposure."""
+        return self.first + (self.frames - SPEC.context) // 2 + SPEC.context // 2
+
+def quick_look(stream: SpikeStream, frame: int) -> NDArray[np.uint8]:
+    """A small counted preview for measuring motion."""
+    shown = (stretched(grey(picture(stream, frame, "tfp", 25))) * 255).astype(np.uint8)
+    scale = min(1.0, 400 / shown.shape[1])
+    return np.asarray(cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def image_motion(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Displacement of features from ``a`` to ``b``, in widths of the picture; nan where none is found.
+
+    Four in five move less: a camera that keeps looking at one thing moves the picture's middle hardly at all.
+    """
+    corners: Any = cv2.goodFeaturesToTrack(a, 200, 0.01, 6)
+    if corners is None or not len(corners):
+        return math.nan
+    flow: Any = cv2.calcOpticalFlowPyrLK  # its hints do not know that the guess may be left out
+    moved, there, _ = flow(a, b, corners, None, winSize=(21, 21), maxLevel=4)
+    back, again, _ = flow(b, a, moved, None, winSize=(21, 21), maxLevel=4)
+    held = (there[:, 0] == 1) & (again[:, 0] == 1) & (np.linalg.norm(back - corners, axis=-1).ravel() < 1)
+    if held.sum() < 8:
+        return math.nan
+    return float(np.percentile(np.linalg.norm((moved - corners).reshape(-1, 2)[held], axis=-1), 80)) / a.shape[1]
+
+
+def measured(window: Window, max_blur: float) -> Window:
+    """The window with its light and image motion, and a reason where it is of no use."""
+    middle, half = window.middle_frame, SPEC.exposure // 2
+    spikes = window.stream.unpack(middle - 16, middle + 17)
+    level = float(spikes.mean())
+    looks = [quick_look(window.stream, middle + offset) for offset in (-half, half)]
+    blur = image_motion(*looks) * window.stream.width
+    refused = ""
+    if level < TOO_DARK or level > TOO_BRIGHT:
+        refused = "too dark" if level < TOO_DARK else "saturated"
+    elif math.isnan(blur):
+        refused = "no features to follow"
+    elif blur > max_blur:
+        refused = f"blur of {blur:.0f} pixels"
+    return replace(window, level=level, blur=blur, refused=refused)
+
+
+def choose_windows(
+    stream: SpikeStream, start: int, stop: int, views: int | None, spacing: str, max_blur: float, quiet: bool
+) -> tuple[list[Window], list[Window], list[Window]]:
+    """Windows along a recording, all candidates they were chosen from, and helpers.
+
+    Helpers are pictures between the views, close enough to each other that features are followed from one to
+    the next; they serve structure from motion alone.
+
+    The candidates are spread evenly.  By ``motion``, as many views are taken as the picture moves by steps of
+    ``STEP`` widths, and spread evenly over that motion; ``even`` spreads them over time.
+
+    Raises:
+        ValueError: a recording shorter than a view, one that stands still, or too few usable windows.
+    """
+    frames = stop - start
+    if frames < STORED:
+        raise ValueError(f"{stream.name}: {frames} frames are fewer than one view needs ({STORED})")
+    count = min(frames // STORED, CANDIDATES)
+    if count < FEWEST:
+        raise ValueError(
+            f"{stream.name}: {frames} frames hold {count} views of {STORED}; a reconstruction needs {FEWEST} or more"
+        )
+    firsts = np.linspace(start, stop - STORED, count).round().astype(int)
+    found = [Window("", stream, int(f), STORED, "recording", float(f + STORED // 2)) for f in firsts]
+    found = [measured(w, max_blur) for w in tqdm(found, desc="Looking at the recording", disable=quiet)]
+    blur = np.array([w.blur for w in found])
+    if np.isnan(blur).all():
+        raise ValueError(f"{stream.name}: no features to follow anywhere; is it in focus, and lit? try python -m spike")
+    # Path of the picture: speed is known at the candidates, and taken as constant in between.
+    speed = np.interp(np.arange(count), np.flatnonzero(~np.isnan(blur)), blur[~np.isnan(blur)]) / SPEC.exposure
+    path = np.concatenate([[0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(firsts))])
+    if path[-1] < STANDSTILL:
+        raise ValueError(
+            f"{stream.name}: the picture moves by {path[-1]:.1f} pixels in all, so there is no parallax; "
+            "move the camera sideways while recording"
+        )
+    wanted = views or int(np.clip(round(path[-1] / (STEP * stream.width)) + 1, *VIEWS))
+    usable = np.array([i for i, w in enumerate(found) if not w.refused])
+    if len(usable) < FEWEST:
+        reasons = ", ".join(sorted({w.refused for w in found if w.refused}))
+        raise ValueError(
+            f"{stream.name}: {len(usable)} of {count} windows are usable, {FEWEST} are needed (the others: {reasons})"
+        )
+    measure = path if spacing == "motion" else firsts - firsts[0]
+    chosen: list[int] = []
+    for goal in np.linspace(measure[usable[0]], measure[usable[-1]], min(wanted, len(usable))):
+        nearest = int(usable[np.argmin(np.abs(measure[usable] - goal))])
+        if nearest not in chosen:
+            chosen.append(nearest)
+    windows = [replace(found[i], name=f"{n:03d}") for n, i in enumerate(sorted(chosen))]
+    steps = int(np.clip(math.ceil(path[-1] / (HELPER_STEP * stream.width)), min(2 * len(windows), HELPERS), HELPERS))
+    between = np.interp(np.linspace(0, path[-1], steps + 1), path, firsts).round().astype(int)
+    taken = {w.first for w in windows}
+    return windows, found, [helper(windows[0], int(f) - windows[0].first) for f in between if f not in taken]
+
+
+def helper(window: Window, later: int) -> Window:
+    """A picture ``later`` frames than a window's middle, without a name: it is no view."""
+    return replace(window, name="", first=window.first + later, middle=window.middle + later)
+
+
+def clip_windows(clips: Sequence[SpikeStream], names: Sequence[str], consecutive: bool, gap: int) -> list[Window]:
+    """One view a clip, all of it.
+
+    Args:
+        clips, names: the clips in order, and a name for each.
+        consecutive: they are pieces of one recording, ``gap`` frames apart.
+
+    Raises:
+        ValueError: a clip shorter than a view, clips of several sizes, one name twice, or too few clips.
+    """
+    windows: list[Window] = []
+    at = 0
+    for clip, name in zip(clips, names, strict=True):
+        if len(clip) < SPEC.context:
+            raise ValueError(f"{clip.name}: {len(clip)} frames are fewer than one view needs ({SPEC.context})")
+        if (clip.height, clip.width) != (clips[0].height, clips[0].width):
+            raise ValueError(f"{clip.name}: {clip.width}x{clip.height} pixels, unlike the clips before it")
+        recording = "clips" if consecutive else name
+        windows.append(measured(Window(name, clip, 0, len(clip), recording, at + len(clip) / 2 - 0.5), math.inf))
+        at += len(clip) + gap
+    if len(set(names)) < len(windows):
+        raise ValueError(f"{clips[0].name}: two clips have one name; views are told apart by it")
+    if len(windows) < FEWEST:
+        raise ValueError(f"{len(windows)} clips; a reconstruction needs {FEWEST} or more")
+    return windows
