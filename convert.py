@@ -28,7 +28,7 @@ from arguments.command import guarded
 from scene.colmap import write_model
 from scene.conversion_report import Conversion, sureness_of, write_report
 from scene.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalised, read_colmap, save_previews
-from scene.writing import write_scene
+from scene.writing import write_scene, write_truth
 from spike import SensorModel, SpikeStream, load_sensor
 from spike.__main__ import add_color_arguments, add_recording_arguments, recording_of
 from spike.calibration import assumed_sensor
@@ -37,7 +37,7 @@ from spike.selection import FEWEST, SPEC, Window, choose_windows, clip_windows
 # Everything that this command writes into the scene folder.
 OUTPUTS = (
     "spike_data", "previews", "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
-    "sensor_gain_map.npy", "sensor_dark_map.npy",
+    "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
 )  # fmt: skip
 SUFFIXES = (".dat", ".npy", ".npz")
 # Most motion within an exposure, in widths of the picture.
@@ -131,6 +131,8 @@ def convert(args: argparse.Namespace) -> None:
         focal = "given" if args.fl_x else "as in the model" if args.from_colmap else "estimated"
         along = "motion" if args.spacing == "motion" else "time"
         write_scene(staging, windows, solution, poses, sensor, calibrated=args.sensor is not None)
+        if args.truth is not None:
+            write_truth(staging, [w for w in windows if w.name in poses], args.truth)
         write_model(staging, model, camera.width / stream.width, similarity)
         write_report(
             staging, Conversion(root.name, windows, candidates, solution, poses, spread, notes, focal, along)
@@ -170,6 +172,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sensor", type=Path, help="calibration (sensor.json of python -m spike calibrate)")
     for name, text in (("fl_x", "focal length"), ("fl_y", "vertical focal length"), ("cx", "centre"), ("cy", "centre")):
         p.add_argument(f"--{name}", type=float, help=f"{text} in pixels, where it is known")
+    p.add_argument("--truth", type=Path, help="of a simulated recording (<recording>_truth): to measure against")
     p.add_argument("--from_colmap", type=Path, help="use the poses of this COLMAP model (images named as in previews/)")
     p.add_argument("--previews_only", action="store_true", help="write previews/ for a reconstruction of your own")
     p.add_argument("--preview_scale", type=int, help="enlargement of previews/ (default: to about 640 columns)")
@@ -186,6 +189,8 @@ def main() -> int:
         value = getattr(args, name)
         if value is not None and value < (FEWEST if name == "views" else 1):
             raise ValueError(f"--{name} must be at least {FEWEST if name == 'views' else 1}, not {value}")
+    if args.truth is not None and args.clips is not None:
+        raise ValueError("--truth belongs to one simulated --recording, not to --clips")
     if args.max_blur is not None and not args.max_blur > 0:
         raise ValueError(f"--max_blur must be positive, not {args.max_blur:g}")
     convert(args)

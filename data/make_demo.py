@@ -27,6 +27,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arguments.command import guarded
+from scene.cameras import look_at, pixel_rays
+from scene.writing import opengl, write_json
 from spike import Simulator, WindowSpec, write_dat
 from utils.io import atomic_write, save_image
 from utils.ply import write_point_ply
@@ -321,27 +323,14 @@ def poses_at(frames: np.ndarray, total: int, seed: int) -> np.ndarray:
         wave = np.sin(2 * np.pi * frames[:, None] / period + phase)
         eye += 0.003 * wave[:, :3] * rng.uniform(0.5, 1)
         target += 0.008 * wave[:, 3:] * rng.uniform(0.5, 1)
-    forward = target - eye
-    forward /= np.linalg.norm(forward, axis=-1, keepdims=True)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right, axis=-1, keepdims=True)
-    down = np.cross(forward, right)
-    rotation = np.stack([right, down, forward], axis=1)
-    w2c = np.tile(np.eye(4), (len(frames), 1, 1))
-    w2c[:, :3, :3] = rotation
-    w2c[:, :3, 3] = -np.einsum("fij,fj->fi", rotation, eye)
-    return w2c
+    return look_at(eye, target, np.array([0.0, 0.0, 1.0]))
 
 
 def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int) -> tuple[Tensor, Tensor]:
     """Sharp image [H, W], and the distance [H, W] along each pixel's first ray, from one pose."""
     n = SUPERSAMPLING
-    x = (torch.arange(width * n) + 0.5) / n
-    y = (torch.arange(height * n) + 0.5) / n
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
-    rays = torch.stack([(grid[:, 0] - k[0, 2]) / k[0, 0], (grid[:, 1] - k[1, 2]) / k[1, 1], torch.ones(len(grid))], -1)
     pose = torch.as_tensor(w2c, dtype=torch.float32)
-    rays = torch.nn.functional.normalize(rays.float() @ pose[:3, :3], dim=-1)
+    rays = torch.nn.functional.normalize(pixel_rays(k, width, height, n) @ pose[:3, :3], dim=-1)
     shade, distance = trace(-pose[:3, :3].T @ pose[:3, 3], rays)
     fine = shade.reshape(height, n, width, n)
     return fine.mean((1, 3)), distance.reshape(height, n, width, n)[:, 0, :, 0]
@@ -382,17 +371,6 @@ def transforms(k: np.ndarray, width: int, height: int, frames: list[dict[str, An
         "camera_model": "OPENCV", "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0,
         "spike_gain": gain, "ply_file_path": POINTS, "frames": frames,
     }  # fmt: skip
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path, "w") as file:
-        json.dump(content, file, indent=1)
-
-
-def opengl(w2c: np.ndarray) -> list[list[float]]:
-    """Camera-to-world with OpenGL axes, as transforms.json has it."""
-    matrix: list[list[float]] = (np.linalg.inv(w2c) @ np.diag([1.0, -1.0, -1.0, 1.0])).tolist()
-    return matrix
 
 
 def perturbed(w2c: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scene.cameras import look_at
 from scene.model_folder import read_cameras
 from scene.trajectory import interpolate_poses
 from utils import se3
@@ -151,21 +152,6 @@ def recording_path(views: Sequence[SavedView], frames: int) -> CameraPath:
         u = float(place[left]) + share * float(place[right] - place[left])
         moments.append((views[int(owner[left])], u))
     return replace(CameraPath.through(interpolate(keys, times, at), views[0]), moments=moments)
-
-
-def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] towards ``target`` [3]; ``up`` [3] is up in the picture."""
-    forward = target - eye
-    forward = forward / np.linalg.norm(forward, axis=-1, keepdims=True)
-    right = np.cross(forward, up)
-    length = np.linalg.norm(right, axis=-1, keepdims=True)
-    if not (length > 1e-9).all():
-        raise ValueError("a camera cannot look along its own up direction")
-    right = right / length
-    w2c = np.tile(np.eye(4), (len(eye), 1, 1))
-    w2c[:, :3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-    w2c[:, :3, 3] = -(w2c[:, :3, :3] @ eye[..., None])[..., 0]
-    return w2c
 
 
 @dataclass(frozen=True)

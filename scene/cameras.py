@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -39,3 +42,31 @@ class View:
     recording: str = ""
     position: int = 0
     middle_frame: float | None = None
+
+
+def pixel_rays(k: NDArray[np.float64], width: int, height: int, supersampling: int = 1) -> Tensor:
+    """Directions [H s W s, 3] (OpenCV axes, z = 1) of ``supersampling`` squared rays a pixel, row by row."""
+    x = (torch.arange(width * supersampling) + 0.5) / supersampling
+    y = (torch.arange(height * supersampling) + 0.5) / supersampling
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+    at = [(grid[:, 0] - k[0, 2]) / k[0, 0], (grid[:, 1] - k[1, 2]) / k[1, 1], torch.ones(len(grid))]
+    return torch.stack(at, -1).float()
+
+
+def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] towards ``target`` ([B,] 3); ``up`` [3] is up in the picture.
+
+    Raises:
+        ValueError: a camera that looks straight up or down.
+    """
+    forward = target - eye
+    forward = forward / np.linalg.norm(forward, axis=-1, keepdims=True)
+    right = np.cross(forward, up)
+    length = np.linalg.norm(right, axis=-1, keepdims=True)
+    if not (length > 1e-9).all():
+        raise ValueError("a camera cannot look along its own up direction")
+    right = right / length
+    w2c = np.tile(np.eye(4), (len(eye), 1, 1))
+    w2c[:, :3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    w2c[:, :3, 3] = -(w2c[:, :3, :3] @ eye[..., None])[..., 0]
+    return w2c

@@ -46,7 +46,9 @@ class Conversion:
 
 
 def plot(
-    lines: Sequence[tuple[Floats, Floats, tuple[float, float, float], bool]], size: tuple[int, int], square: bool = False
+    lines: Sequence[tuple[Floats, Floats, tuple[float, float, float], bool]],
+    size: tuple[int, int],
+    square: bool = False,
 ) -> NDArray[np.float32]:
     """Points and lines [n] in one frame of ``size`` (width, height): (x, y, RGB, joined)."""
     width, height = size

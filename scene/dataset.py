@@ -184,6 +184,21 @@ def _in_order(path: Path, views: list[View]) -> list[View]:
     return placed
 
 
+def read_cameras(path: Path) -> tuple[list[Camera], np.ndarray | None]:
+    """The cameras that a ``transforms.json`` lists, and their ``middle_frame`` [V] where all have one.
+
+    Raises:
+        ValueError: no such file, no poses, or something in it that does not fit.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    views, _ = _read_transforms(path.parent, path, are_exposures=False)
+    if not views:
+        raise ValueError(f"{path}: its pose file lists no views")
+    middles = [view.middle_frame for view in views]
+    return [view.camera for view in views], None if None in middles else np.array(middles, np.float64)
+
+
 # ---- transforms.json -------------------------------------------------------------------------------------
 
 

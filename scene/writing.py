@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from scene.dataset import CALIBRATION, OPENGL_TO_OPENCV
 from scene.structure_from_motion import Solution
 from spike import SensorModel, SpikeStream, save_sensor, write_dat
-from spike.selection import Window
-from utils.io import atomic_write
+from spike.selection import SPEC, Window
+from utils.export import read_tum
+from utils.io import atomic_write, load_image, save_image
 from utils.ply import write_point_ply
 
 Array = NDArray[np.float64]
 
 POINTS = "sparse_pc.ply"
+# In the truth of a simulated recording: the pose at every spike frame.
+TRAJECTORY = "trajectory.tum"
 
 
 def opengl(w2c: Array) -> list[list[float]]:
@@ -84,3 +87,35 @@ def write_scene(
 def padded_width(stream: SpikeStream) -> int | None:
     """Columns to store where a frame is no whole number of bytes."""
     return None if stream.height * stream.width % 8 == 0 else -(-stream.width // 8) * 8
+
+
+def write_truth(root: Path, windows: Sequence[Window], folder: Path) -> None:
+    """What ``python -m spike simulate`` kept of a recording, as the truth of the views cut from it.
+
+    Poses of all sub-frames (``trajectory.json``) where ``folder`` has poses, and sharp pictures (``sequence``,
+    ``sharp_data``) where it has one of the very spike frame.
+
+    Raises:
+        ValueError: the folder holds neither, or poses of another recording.
+    """
+    pictures = {int(f.stem): f for f in folder.glob("*.png") if f.stem.isdigit()}
+    has_poses = (folder / TRAJECTORY).is_file()
+    if not pictures and not has_poses:
+        raise ValueError(f"{folder}: holds no truth of a simulation ({TRAJECTORY}, or pictures named by spike frame)")
+    instants = {w.name: [round(w.middle) - SPEC.context // 2 + centre for centre in SPEC.centers] for w in windows}
+    for name, frames in instants.items():
+        for m, frame in enumerate(frames):
+            if frame in pictures:
+                image = load_image(pictures[frame], channels=None)
+                save_image(root / "sequence" / f"{name}_{m:02d}.png", image)
+                if m == SPEC.subframes // 2:
+                    save_image(root / "sharp_data" / f"{name}.png", image)
+    if not has_poses:
+        return
+    times, poses = read_tum(folder / TRAJECTORY)
+    known = dict(zip(times.tolist(), poses.tolist(), strict=True))
+    missing = sorted({frame for frames in instants.values() for frame in frames} - set(known))
+    if missing:
+        raise ValueError(f"{folder / TRAJECTORY}: has no pose of spike frame {missing[0]}; is it another recording's?")
+    table = {name: [known[frame] for frame in frames] for name, frames in instants.items()}
+    write_json(root / "trajectory.json", {"w2c": table})

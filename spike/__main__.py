@@ -4,6 +4,7 @@
     python -m spike preview recording.dat --out preview.png
     python -m spike calibrate --dark dark.dat --flat flat.dat --out sensor.json
     python -m spike simulate frames/ --out simulated.dat
+    python -m spike simulate statue.glb --out simulated.dat
     python -m spike convert recording.dat recording.npz
 """
 
@@ -14,6 +15,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from arguments.command import guarded
-from spike.bayer import BayerPattern
+from spike.bayer import BayerPattern, Mosaic
 from spike.calibration import calibrate, load_sensor, save_sensor
 from spike.formats import open_recording, write_recording
 from spike.guess import Guess, sureness
@@ -37,6 +39,7 @@ from spike.stream import SpikeStream
 from utils.io import atomic_write, load_image, save_image
 
 _PICTURES = (".png", ".jpg", ".jpeg")
+_MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl")
 # Pictures of a contact sheet beside the maps.
 _MOMENTS = 8
 # Relative difference of the rates in a 2x2 square that points to colour filters.
@@ -67,13 +70,14 @@ def recording_of(path: Path, args: argparse.Namespace) -> tuple[SpikeStream, Gue
 
     A guess is reported.
     """
-    stream, guess = open_recording(path, args.height, args.width, args.bit_order, args.flip, args.stored_width)
+    bayer = getattr(args, "bayer", None)
+    stream, guess = open_recording(path, args.height, args.width, args.bit_order, args.flip, args.stored_width, bayer)
     if guess is not None:
         print(
             f"{stream.name}: taken as {guess.flags()} (size: {sureness(guess.size_sure)}, "
             f"bit order: {sureness(guess.order_sure)})"
         )
-    return stream.with_filters(getattr(args, "bayer", None)), guess
+    return stream, guess
 
 
 # ---- inspect ---------------------------------------------------------------------------------------------
@@ -207,24 +211,26 @@ def run_calibrate(args: argparse.Namespace) -> None:
     print(f"Written: {args.out} and its maps")
 
 
-def source_pictures(path: Path) -> Iterator[NDArray[np.float32]]:
-    """Grey pictures [H, W] in [0, 1] of a folder (in order of names) or a video."""
+def source_pictures(path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
+    """Pictures [H, W] or [H, W, 3] in [0, 1] of a folder (in order of names) or a video."""
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.suffix.lower() in _PICTURES)
         if not files:
             raise ValueError(f"{path}: no pictures ({', '.join(_PICTURES)}) to simulate from")
         for file in files:
-            yield load_image(file)[0].numpy()
+            image = load_image(file, channels).numpy()
+            yield image[0] if channels == 1 else image.transpose(1, 2, 0)
         return
     if not path.is_file():
-        raise ValueError(f"{path}: no such folder of pictures or video")
+        raise ValueError(f"{path}: no such folder of pictures, video or mesh")
     video = cv2.VideoCapture(str(path))
     try:
         read, frame = video.read()
         if not read:
             raise ValueError(f"{path}: not a readable video")
         while read:
-            yield (cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) / 255).astype(np.float32)
+            kind = cv2.COLOR_BGR2GRAY if channels == 1 else cv2.COLOR_BGR2RGB
+            yield (cv2.cvtColor(frame, kind) / 255).astype(np.float32)
             read, frame = video.read()
     finally:
         video.release()
@@ -236,16 +242,43 @@ def between(pictures: Iterator[NDArray[np.float32]], steps: int) -> Iterator[tup
     for current in pictures:
         if previous is not None and steps > 1:
             if previous.shape != current.shape:
-                raise ValueError(f"the pictures differ in size: {previous.shape[::-1]} and {current.shape[::-1]}")
+                raise ValueError(f"the pictures differ in size: {previous.shape[1::-1]} and {current.shape[1::-1]}")
             for step in range(1, steps):
                 yield previous + (current - previous) * np.float32(step / steps), False
         yield current, True
         previous = current
 
 
+def mesh_pictures(args: argparse.Namespace, channels: int, truth: Path) -> Iterator[tuple[NDArray[np.float32], bool]]:
+    """A picture of the mesh for every spike frame, and whether it is kept; its poses go to ``truth``."""
+    from scene.mesh import read_mesh  # the toolbox's one way up to cameras
+    from scene.walk import WALK, camera_of, read_walk, shoot, walk_past
+
+    mesh = read_mesh(args.source, channels)
+    walk = None if args.path is None else read_walk(args.path)
+    k, width, height = camera_of(walk, args.width, args.height, args.fl_x)
+    if walk is None:
+        angle = 2 * math.atan(min(width / k[0, 0], height / k[1, 1]) / 2)
+        walk, frames = walk_past(mesh.low, mesh.high, args.up, angle, args.seed), WALK
+    else:
+        frames = args.between * (len(walk.times) - 1) + 1
+    yield from shoot(mesh, walk.at(frames), k, width, height, truth, args.truth_every)
+
+
+def filtered(image: NDArray[np.float32], bayer: BayerPattern) -> NDArray[np.float32]:
+    """What the pixels [H, W] of a colour sensor see of an image [H, W, 3]."""
+    seen = Mosaic(bayer).of(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))[0]
+    return np.asarray(seen.numpy(), np.float32)
+
+
 def run_simulate(args: argparse.Namespace) -> None:
-    if args.between < 1:
-        raise ValueError(f"--between must be at least 1, not {args.between}")
+    for name in ("between", "truth_every"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    is_mesh = args.source.suffix.lower() in _MESHES and not args.source.is_dir()
+    alone = [name for name in ("path", "width", "height", "fl_x") if getattr(args, name) is not None]
+    if alone and not is_mesh:
+        raise ValueError(f"--{alone[0]} is for meshes ({', '.join(_MESHES)}); {args.source} is none")
     gap = None if args.spurious_gap is None else (args.spurious_gap[0], args.spurious_gap[1])
     simulator = Simulator(
         args.gain, args.gain_sigma, args.dark_rate, gap, args.shot_photons, args.reset, args.random_phase, args.seed
@@ -253,12 +286,17 @@ def run_simulate(args: argparse.Namespace) -> None:
     truth = args.out.with_name(f"{args.out.stem}_truth")
     if truth.is_dir() and any(truth.iterdir()):
         raise ValueError(f"{truth}: holds files already; remove it or give another --out")
+    channels = 1 if args.bayer is None else 3
 
     def light() -> Iterator[NDArray[np.float32]]:
-        for t, (image, is_source) in enumerate(between(source_pictures(args.source), args.between)):
-            if is_source:
+        pictures = (
+            mesh_pictures(args, channels, truth) if is_mesh
+            else between(source_pictures(args.source, channels), args.between)
+        )  # fmt: skip
+        for t, (image, is_kept) in enumerate(pictures):
+            if is_kept:
                 save_image(truth / f"{t:06d}.png", image)
-            yield image
+            yield image if args.bayer is None else filtered(image, args.bayer)
 
     packed, size = [], (0, 0)
     for spikes in tqdm(simulator.stream(light()), desc="Simulating", unit="frame", disable=args.quiet):
@@ -268,6 +306,7 @@ def run_simulate(args: argparse.Namespace) -> None:
     write_recording(args.out, stream)
     with atomic_write(truth / "simulation.json", "w") as file:
         json.dump({"source": str(args.source), "between": args.between} | dataclasses.asdict(simulator), file, indent=1)
+    save_sensor(truth / "sensor.json", simulator.sensor())
     print(f"Written: {args.out} ({len(stream)} frames of {size[1]}x{size[0]}), sharp truth in {truth}")
 
 
@@ -321,10 +360,17 @@ def parser() -> argparse.ArgumentParser:
     add_recording_arguments(sub)
     sub.set_defaults(run=run_calibrate)
 
-    sub = command("simulate", "spikes of a folder of pictures or a video, with the truth", recording=False)
-    sub.add_argument("source", type=Path, help="folder of pictures, or a video")
+    sub = command("simulate", "spikes of pictures, a video or a textured mesh, with the truth", recording=False)
+    sub.add_argument("source", type=Path, help=f"folder of pictures, video, or mesh ({', '.join(_MESHES)})")
     sub.add_argument("--out", type=Path, required=True, help="recording to write (.dat, .npy, .npz or a folder)")
-    sub.add_argument("--between", type=int, default=1, help="spike frames from one picture to the next (default: 1)")
+    sub.add_argument("--between", type=int, default=1, help="spike frames from one picture (or pose) to the next")
+    mesh = sub.add_argument_group("a mesh is seen along a path")
+    mesh.add_argument("--path", type=Path, help="poses: TUM text or transforms.json (default: a walk past the mesh)")
+    mesh.add_argument("--up", choices=["x", "-x", "y", "-y", "z", "-z"], default="y", help="of that walk (default: y)")
+    mesh.add_argument("--width", type=int, help="columns of pixels (default: the path's, or 400)")
+    mesh.add_argument("--height", type=int, help="rows of pixels (default: the path's, or 250)")
+    mesh.add_argument("--fl_x", type=float, help="focal length in pixels (default: the path's, or the width)")
+    mesh.add_argument("--truth_every", type=int, default=8, help="frames between two sharp pictures (default: 8)")
     model = Simulator()
     sub.add_argument("--gain", type=float, default=model.gain, help="spikes a frame for white")
     sub.add_argument("--gain_sigma", type=float, default=0.0, help="relative variation of the gain between pixels")
@@ -338,6 +384,7 @@ def parser() -> argparse.ArgumentParser:
         "--random_phase", action=argparse.BooleanOptionalAction, default=True, help="pixels start partly charged"
     )
     sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    add_color_arguments(sub)
     sub.set_defaults(run=run_simulate)
 
     sub = command("convert", "another form of a recording, by the output's name")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from spike.bayer import BayerPattern
 from spike.guess import Guess, guess_layout
 from spike.stream import BitOrder, SpikeStream, write_array, write_dat
 from utils.io import atomic_write
@@ -20,6 +21,7 @@ def open_recording(
     bit_order: BitOrder | None = None,
     flip: bool | None = None,
     stored_width: int | None = None,
+    bayer: BayerPattern | None = None,
 ) -> tuple[SpikeStream, Guess | None]:
     """Open a recording; what a ``.dat`` does not say and nobody gave is guessed from its statistics.
 
@@ -37,7 +39,7 @@ def open_recording(
     if not path.is_file():
         raise ValueError(f"{path}: no such recording")
     if path.suffix in (".npy", ".npz"):
-        return SpikeStream.open(path, height, width), None
+        return SpikeStream.open(path, height, width).with_filters(bayer), None
     config = path.parent / CONFIG
     if (height is None or width is None) and config.is_file():
         settings = read_config(config)
@@ -45,13 +47,13 @@ def open_recording(
         width = width or _pixels(config, settings, "spike_w")
     guess = None
     if height is None or width is None:
-        guess = guess_layout(path, height, width, stored_width, bit_order, flip)
+        guess = guess_layout(path, height, width, stored_width, bit_order, flip, bayer is not None)
         height, width, stored_width = guess.height, guess.width, guess.stored_width
         bit_order, flip = guess.bit_order, guess.flip
     stream = SpikeStream.open(
         path, height, width, bit_order or "little", True if flip is None else flip, stored_width
     )
-    return stream, guess
+    return stream.with_filters(bayer), guess
 
 
 def write_recording(

@@ -67,8 +67,12 @@ def guess_layout(
     stored_width: int | None = None,
     bit_order: BitOrder | None = None,
     flip: bool | None = None,
+    colored: bool = False,
 ) -> Guess:
     """Guess what is not given.
+
+    Args:
+        colored: the sensor has Bayer filters, so every other row and column resemble each other.
 
     Raises:
         ValueError: the stream is empty, all zeros or all ones, or no size explains it.
@@ -83,11 +87,12 @@ def guess_layout(
         what = "empty" if not len(data) else "all zeros" if not data.any() else "all ones"
         raise ValueError(f"{path}: the stream is {what}; there is nothing to tell its layout from")
     why = []
-    rows, stored, size_sure, note = _guess_size(path, data, size, height, stored_width or width, width)
+    step = 2 if colored else 1
+    rows, stored, size_sure, note = _guess_size(path, data, size, height, stored_width or width, width, step)
     why.append(note)
     rates = _rate_bits(data, rows * stored // 8)
     maps = {order: _pixels(rates, order).reshape(rows, stored) for order in ("little", "big")}
-    order, order_sure, note = _guess_order(maps, bit_order)
+    order, order_sure, note = _guess_order(maps, bit_order, step)
     why.append(note)
     used, note = _guess_padding(maps[order], width)
     if note:
@@ -116,8 +121,9 @@ def _correlation(a: Floats, b: Floats) -> float:
 
 
 def _guess_size(
-    path: Path, data: NDArray[np.uint8], size: int, height: int | None, stored: int | None, width: int | None
-) -> tuple[int, int, float, str]:
+    path: Path, data: NDArray[np.uint8], size: int, height: int | None, stored: int | None,
+    width: int | None, step: int,
+) -> tuple[int, int, float, str]:  # fmt: skip
     """Rows, stored columns, how sure, and why."""
     counts = np.bitwise_count(data).astype(np.float64) if hasattr(np, "bitwise_count") else _popcount(data)
     frames = [f for f in _divisors(size) if _SMALLEST <= f <= min(_LARGEST, size // 4)]
@@ -130,7 +136,7 @@ def _guess_size(
     for score, frame in scored[:_SCREENED]:
         if score < 0.7 * scored[0][0]:
             break
-        found += _row_scores(data, frame, height, stored, width)
+        found += _row_scores(data, frame, height, stored, width, step)
     found.sort(reverse=True)
     if not found or found[0][0] < 0.2:
         raise ValueError(f"{path}: no frame size explains its {size} bytes; give --height and --width")
@@ -147,9 +153,9 @@ def _guess_size(
 
 
 def _row_scores(
-    data: NDArray[np.uint8], frame: int, height: int | None, stored: int | None, width: int | None
+    data: NDArray[np.uint8], frame: int, height: int | None, stored: int | None, width: int | None, step: int
 ) -> list[tuple[float, int, int]]:
-    """Likeness of frames and of neighbouring rows, rows and columns of every way to cut ``frame`` bytes into rows.
+    """Likeness of frames and of rows ``step`` apart, rows and columns of every way to cut ``frame`` bytes into rows.
 
     Rows need not begin with a byte, so the bits are put in order first (either way, the better counts) and
     averaged over eight neighbours against the noise of short recordings.  What all rows have in common (dark
@@ -173,7 +179,7 @@ def _row_scores(
         scores = []
         for pair in smooth:
             even, odd = (image.reshape(rows, columns) - image.reshape(rows, columns).mean(0) for image in pair)
-            scores.append(_correlation(even, odd) + _correlation((even + odd)[1:], (even + odd)[:-1]))
+            scores.append(_correlation(even, odd) + _correlation((even + odd)[step:], (even + odd)[:-step]))
         score = max(scores)
         found.append((score + (_COMMON_BONUS if (rows, columns) in known else 0.0), rows, columns))
     return found
@@ -201,8 +207,8 @@ def _pixels(rates: Floats, order: str) -> Floats:
     return (rates if order == "little" else rates[:, ::-1]).ravel()
 
 
-def _guess_order(maps: dict[str, Floats], given: BitOrder | None) -> tuple[BitOrder, float, str]:
-    rough = {order: float(np.abs(np.diff(image, axis=1)).mean()) for order, image in maps.items()}
+def _guess_order(maps: dict[str, Floats], given: BitOrder | None, step: int) -> tuple[BitOrder, float, str]:
+    rough = {order: float(np.abs(image[:, step:] - image[:, :-step]).mean()) for order, image in maps.items()}
     best: BitOrder = "little" if rough["little"] <= rough["big"] else "big"
     worse = max(rough.values())
     margin = 1 - rough[best] / worse if worse > 0 else 0.0

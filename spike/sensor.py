@@ -115,6 +115,11 @@ class Simulator:
         if self.reset not in ("soft", "hard"):
             raise ValueError(f"a pixel's reset is soft or hard, not {self.reset!r}")
 
+    def sensor(self) -> SensorModel:
+        """What a perfect calibration of the simulated sensor would say, pixels' variation apart."""
+        spurious = 0.0 if self.spurious_gap is None else 1 / self.spurious_gap[0]
+        return SensorModel(self.gain, self.dark_rate, min(spurious, 0.99))
+
     def __call__(self, frames: Iterable[NDArray[np.floating[Any]]], view: int = 0) -> NDArray[np.uint8]:
         """Spikes [T, H, W] of the sharp frames [H, W] (intensities in [0, 1]).
 

@@ -16,7 +16,7 @@ from spike.__main__ import frames_of, main
 from spike.formats import open_recording, read_config, write_recording
 from spike.guess import guess_layout, sureness
 from spike.inspection import inspect
-from spike.preview import contact_sheet, picture, stretched
+from spike.preview import contact_sheet, grey, picture, stretched
 from utils.io import load_image, save_image
 
 WIDTH, HEIGHT = 60, 44
@@ -271,6 +271,67 @@ def test_frames_are_slices():
     assert frames_of("-3:", stream) == [7, 8, 9]
 
 
+# ---- colour sensors --------------------------------------------------------------------------------------
+
+
+def colors_at(t):
+    """A picture [H, W, 3] that drifts: a warm one, so that the sensor's pixels see different amounts."""
+    return np.stack([scene(t) * 0.9 + 0.1, scene(t + 40) * 0.6 + 0.1, scene(t + 90) * 0.3 + 0.1], -1)
+
+
+@pytest.fixture(scope="module")
+def color_recording(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("color")
+    for i in range(3):
+        save_image(folder / "frames" / f"{i}.png", colors_at(10 * i), bits=16)
+    words = ["spike", "simulate", folder / "frames", "--between", "100", "--gain", "0.4", "--bayer", "GBRG", "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*map(str, words), "--out", str(folder / "rec.dat")])
+        assert guarded(main) == 0
+    return folder / "rec.dat"
+
+
+def test_pictures_of_a_colour_sensor_have_colours(color_recording, tmp_path, monkeypatch, capsys):
+    stream = SpikeStream.open(color_recording, HEIGHT, WIDTH).with_filters("GBRG")
+    sensor = SensorModel(0.4)
+    for method, most in (("timing", 0.03), ("tfp", 0.06), ("tfi", 0.12)):
+        seen = picture(stream, 100, method, 41, sensor)
+        assert seen.shape == (HEIGHT, WIDTH, 3)
+        assert float((seen - torch.from_numpy(colors_at(10)).float()).abs().mean()) < most
+    luma = torch.from_numpy(colors_at(10) @ np.array([0.299, 0.587, 0.114])).float()
+    assert float((grey(picture(stream, 100, sensor=sensor)) - luma).abs().mean()) < 0.03
+    flags = ("--no-stretch", "--sensor", tmp_path / "s.json", "--bayer", "GBRG")
+    (tmp_path / "s.json").write_text('{"gain": 0.4}')
+    for out, frames in (("a.png", "100"), ("folder", "90:110:10"), ("v.mp4", "90:110:10")):
+        words = ("preview", color_recording, "--out", tmp_path / out, "--frames", frames)
+        assert run(monkeypatch, capsys, *words, *flags)[0] == 0
+    shown = load_image(tmp_path / "a.png", None)
+    assert float((shown.permute(1, 2, 0) - torch.from_numpy(colors_at(10))).abs().mean()) < 0.03
+    assert load_image(tmp_path / "folder" / "000090.png", None).shape == (3, HEIGHT, WIDTH)
+    assert load_image(color_recording.with_name("rec_truth") / "000100.png", None).shape == (3, HEIGHT, WIDTH)
+
+
+def test_inspection_knows_colours(color_recording, tmp_path, monkeypatch, capsys):
+    words = ("inspect", color_recording, "--height", HEIGHT, "--width", WIDTH, "--out", tmp_path / "found")
+    status, out, _ = run(monkeypatch, capsys, *words)
+    assert status == 0 and "a colour sensor? then give --bayer GRBG or GBRG" in out
+    assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 1
+    status, out, _ = run(monkeypatch, capsys, *words, "--bayer", "GBRG")
+    assert status == 0 and "a colour sensor?" not in out
+    assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 3
+
+
+def test_stuck_pixels_are_told_from_other_colours():
+    """A pixel as bright as its neighbours of another colour is hot among those of its own."""
+    light = np.full((40, 40), 0.02)
+    light[0::2, 0::2] = light[1::2, 1::2] = 0.9
+    spikes = simulate([light] * 400, gain=0.4)
+    spikes[:, 11, 20] = spikes[:, 10, 20]
+    stream = SpikeStream.from_array(spikes)
+    assert np.argwhere(inspect(stream.with_filters("GRBG")).hot).tolist() == [[11, 20]]
+    assert inspect(stream).hot.sum() != 1
+
+
 # ---- calibrate, simulate, convert ------------------------------------------------------------------------
 
 
@@ -303,7 +364,7 @@ def test_simulate_command(frames, tmp_path, monkeypatch, capsys):
     expected = simulate(shown, gain=0.4)
     assert (stream.unpack(0, 101) != expected).mean() < 2e-3  # 16-bit pictures round the light
     truth = tmp_path / "sim_truth"
-    assert sorted(os.listdir(truth)) == ["000000.png", "000050.png", "000100.png", "simulation.json"]
+    assert sorted(os.listdir(truth)) == ["000000.png", "000050.png", "000100.png", "sensor.json", "simulation.json"]
     assert json.loads((truth / "simulation.json").read_text())["gain"] == 0.4
     status, _, err = run(monkeypatch, capsys, "simulate", frames, "--out", out)
     assert status == 1 and "sim_truth: holds files already" in err
@@ -341,7 +402,7 @@ def test_what_simulate_refuses(tmp_path, monkeypatch, capsys):
         save_image(tmp_path / "sizes" / f"{i}.png", np.zeros((8, size)))
     for source, more, expected in (
         ("empty", [], "empty: no pictures"),
-        ("missing", [], "no such folder of pictures or video"),
+        ("missing", [], "no such folder of pictures, video or mesh"),
         ("text.mp4", [], "not a readable video"),
         ("sizes", ["--between", "5"], "differ in size"),
         ("sizes", ["--between", "0"], "--between must be at least 1"),

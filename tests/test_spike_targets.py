@@ -128,6 +128,14 @@ def test_blocks_do_not_change_the_charge():
     np.testing.assert_array_equal(whole[-90:], frame_charge(spikes[:, -1:]))
 
 
+def test_edges_that_move_fast_are_no_spurious_spikes():
+    """They break the rhythm where they are; spurious spikes do everywhere."""
+    blocks = 0.1 + 0.8 * np.kron(np.random.default_rng(0).integers(0, 2, (20, 60)), np.ones((4, 4)))
+    light = [np.hstack([np.roll(blocks, 3 * t // 4, axis=1)[:, :60], np.full((80, 60), 0.5)]) for t in range(150)]
+    assert estimate_spurious_rate(simulate(light, gain=0.45)) == 0
+    assert estimate_spurious_rate(simulate(light, gain=0.45, spurious_gap=(140, 50))) > 0.5 * SPURIOUS
+
+
 @pytest.mark.parametrize("mode", ["counting", "timing"])
 def test_dark_current_is_subtracted(mode):
     light = moving_light()
