@@ -61,7 +61,7 @@ def open_clips(folder: Path, args: argparse.Namespace) -> tuple[list[SpikeStream
         raise ValueError(f"{folder}: no clips ({', '.join(SUFFIXES)}) in this folder")
     clips = []
     for file in files:
-        stream, guess = recording_of(file, args)
+        stream, guess = recording_of(file, args, insist=True)
         if guess is not None:  # the first clip speaks for all
             args.height, args.width, args.stored_width = guess.height, guess.width, guess.stored_width
             args.bit_order, args.flip = guess.bit_order, guess.flip
@@ -97,7 +97,7 @@ def views_of(args: argparse.Namespace) -> tuple[list[Window], list[Window], list
     """Windows, the candidates they were chosen from, and helpers between them (clips have neither)."""
     if args.clips is not None:
         return clip_windows(*open_clips(args.clips, args), args.consecutive, args.clip_gap), [], []
-    stream, _ = recording_of(args.recording, args)
+    stream, _ = recording_of(args.recording, args, insist=True)
     stop = len(stream) if args.stop is None else args.stop
     if not 0 <= args.start < stop <= len(stream):
         raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {args.start} to {stop}")

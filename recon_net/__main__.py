@@ -29,9 +29,9 @@ from recon_net import AnyReconNet, make_network
 from scene.cameras import Camera
 from scene.exposure import Crop, Exposure, recon_frames
 from spike import SensorModel, SpikeStream, WindowSpec, load_sensor
-from spike.__main__ import add_recording_arguments, frames_of, recording_of
+from spike.__main__ import add_color_arguments, add_recording_arguments, frames_of, recording_of
 from spike.calibration import assumed_sensor
-from spike.preview import picture
+from spike.preview import colored, grey, picture, three_channels
 from utils.device import pick_device
 from utils.image_metrics import gain_match, psnr
 from utils.io import atomic_write, load_image, save_image
@@ -85,7 +85,7 @@ class Clip:
 
 
 def open_clip(args: argparse.Namespace) -> Clip:
-    stream, _ = recording_of(args.recording, args)
+    stream, _ = recording_of(args.recording, args, insist=True)
     if len(stream) < SPEC.context:
         raise ValueError(f"{stream.name}: {len(stream)} frames, Recon-Net needs at least {SPEC.context}")
     if args.sensor is not None:
@@ -159,13 +159,13 @@ def learn(
 
 @torch.no_grad()
 def sharp(network: AnyReconNet, clip: Clip, frame: int, device: torch.device) -> Tensor:
-    """Recon-Net's picture [H, W] at a spike frame."""
+    """Recon-Net's picture [H, W] at a spike frame, of a colour sensor [H, W, 3]."""
     first, m = clip.at(frame)
     exposure = clip.exposure(first)
     whole = Crop(0, clip.stream.height, 0, clip.stream.width)
     short, long = exposure.network_input(network.variant, torch.tensor([m]), whole, "adjacent")
     u = torch.tensor([[SPEC.times[m]]], device=device)
-    return network(short.to(device), long.to(device), u)[0, 0, 0].cpu()
+    return colored(network(short.to(device), long.to(device), u)[0, 0, 0].cpu(), clip.stream.bayer)
 
 
 def truths(path: Path, clip: Clip) -> dict[int, Path]:
@@ -198,8 +198,8 @@ def compare(network: AnyReconNet, clip: Clip, truth: dict[int, Path], device: to
             f"timing({NARROW})": picture(clip.stream, frame, "timing", NARROW, clip.sensor, spurious),
         }
         for name, image in images.items():
-            raw = image[None, None].float().clamp(0, 1)
-            matched, _ = gain_match(image[None, None].float(), true)
+            found = grey(image.float())[None, None]
+            raw, (matched, _) = found.clamp(0, 1), gain_match(found, true)
             rows.setdefault(name, []).append((float(psnr(raw, true)), float(psnr(matched.clamp(0, 1), true))))
     means = {name: np.mean(values, axis=0).tolist() for name, values in rows.items()}
     return {name: {"PSNR": raw, "PSNR_gain": matched} for name, (raw, matched) in means.items()}
@@ -210,7 +210,7 @@ def write_pictures(out: Path, frames: list[int], images: Iterator[NDArray[np.flo
     kept = []
     for frame, image in zip(frames, images, strict=True):
         save_image(out / "frames" / f"{frame:06d}.png", image)
-        kept.append(np.repeat(image[..., None], 3, -1))
+        kept.append(np.asarray(three_channels(image), np.float32))
     if len(kept) > 1:
         from gaussian_renderer.video import write_mp4  # heavy, and only videos need it
 
@@ -234,6 +234,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     add_recording_arguments(p)
+    add_color_arguments(p)
     return p
 
 

@@ -65,10 +65,10 @@ def add_color_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recording_of(path: Path, args: argparse.Namespace) -> tuple[SpikeStream, Guess | None]:
+def recording_of(path: Path, args: argparse.Namespace, insist: bool = False) -> tuple[SpikeStream, Guess | None]:
     """The recording at ``path`` as the flags of ``add_recording_arguments`` (and ``add_color_arguments``) say.
 
-    A guess is reported.
+    A guess is reported; with ``insist`` one that is far from sure is an error, for what takes minutes.
     """
     bayer = getattr(args, "bayer", None)
     stream, guess = open_recording(path, args.height, args.width, args.bit_order, args.flip, args.stored_width, bayer)
@@ -77,6 +77,8 @@ def recording_of(path: Path, args: argparse.Namespace) -> tuple[SpikeStream, Gue
             f"{stream.name}: taken as {guess.flags()} (size: {sureness(guess.size_sure)}, "
             f"bit order: {sureness(guess.order_sure)})"
         )
+        if insist and sureness(guess.size_sure) == "a guess":
+            raise ValueError(f"{path}: that size is no more than a guess; give --height and --width")
     return stream, guess
 
 
@@ -176,8 +178,12 @@ def run_preview(args: argparse.Namespace) -> None:
     def image(frame: int) -> NDArray[np.float32]:
         return picture(stream, frame, args.method, args.window, sensor, spurious).numpy()
 
+    middle = image(frames[len(frames) // 2])
+    if middle.max() == middle.min():
+        at = frames[len(frames) // 2]
+        raise ValueError(f"{stream.name}: nothing to see at frame {at}: the stream is all zeros or all ones there")
     # One range for all, so that a video does not flicker.
-    between = limits(image(frames[len(frames) // 2])) if args.stretch else (0.0, 1.0)
+    between = limits(middle) if args.stretch else (0.0, 1.0)
     gamma = 0.7 if args.stretch else 1.0
     out: Path = args.out
     if out.suffix.lower() in _PICTURES and len(frames) > 1:

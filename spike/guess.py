@@ -29,6 +29,9 @@ _COMMON_BONUS = 0.02
 _SCREENED = 40
 # Scores nearer than this are equal.
 _TIE = 0.03
+# What real and simulated recordings score at their own size, and no other size does; and a clear lead of one frame's.
+_PLAIN = 1.4
+_CLEARLY = 0.2
 # A lead of this much over the next best size was always right (real and simulated recordings).
 _SURE_MARGIN = 0.06
 
@@ -138,6 +141,8 @@ def _guess_size(
             break
         found += _row_scores(data, frame, height, stored, width, step)
     found.sort(reverse=True)
+    if not found or found[0][0] < _PLAIN:
+        _refuse_cut_off(path, counts, size, scored[0][0] if scored else 0.0)
     if not found or found[0][0] < 0.2:
         raise ValueError(f"{path}: no frame size explains its {size} bytes; give --height and --width")
     # Two frames on top of each other explain a file almost as well as one: the smallest wins, the rest are no rivals.
@@ -149,7 +154,19 @@ def _guess_size(
         f"{best[2]} stored columns x {best[1]} rows: {size // (best[1] * best[2] // 8)} frames "
         f"(score {best[0]:.2f} of 2, the next best {best[0] - margin:.2f})"
     )
-    return best[1], best[2], min(max(margin / _SURE_MARGIN, 0.0), 1.0), note
+    sure = min(margin / _SURE_MARGIN, (best[0] - 1) / (_PLAIN - 1))
+    return best[1], best[2], min(max(sure, 0.0), 1.0), note
+
+
+def _refuse_cut_off(path: Path, counts: Floats, size: int, score: float) -> None:
+    """An error where a size in the field that does not divide the file explains its beginning better."""
+    for width, height, stored in COMMON_SIZES:
+        frame = height * stored // 8
+        if size % frame and _frame_score(counts, frame) > score + _CLEARLY:
+            raise ValueError(
+                f"{path}: {size} bytes are no whole number of frames, yet it looks like {width}x{height} pixels stored "
+                f"{stored} wide ({frame} bytes each): cut off the last {size % frame} bytes, or give its size"
+            )
 
 
 def _row_scores(

@@ -148,7 +148,7 @@ class SpikeStream:
         if rest or not frames:
             raise ValueError(
                 f"{path}: {size} bytes are no whole number of {width}x{height} frames "
-                f"({frame} bytes each){_fitting_sizes(size, height, width)}"
+                f"({frame} bytes each; {frames} would leave {rest}){_fitting_sizes(size, height, width)}"
             )
         packed = np.memmap(path, np.uint8, "r", shape=(frames, frame))
         return cls(packed, height, width, layout, str(path))

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,8 +23,9 @@ from scene.dataset import read_scene
 from scene.structure_from_motion import Solution, all_poses, disagreement, normalised
 from spike import SensorModel, Simulator, SpikeStream, WindowSpec, save_sensor, write_dat
 from spike.__main__ import main as spike_main
-from spike.selection import Window, choose_windows, image_motion
-from utils.io import save_image
+from spike.selection import Window, choose_windows, image_motion, measured
+from utils.export import write_tum
+from utils.io import load_image, save_image
 from utils.trajectory_metrics import centres, umeyama
 
 SPEC = WindowSpec()
@@ -199,6 +203,91 @@ def test_from_spikes_to_a_trained_model(converted, tmp_path, monkeypatch):
     path = np.array(list(truth.values()))
     extent = np.linalg.norm(np.ptp(centres(path.reshape(-1, 4, 4)), axis=0))
     assert found["ATE"] < 0.05 * extent
+
+
+def test_the_truth_of_a_simulation_is_taken_along(converted, recording, tmp_path, monkeypatch, capsys):
+    truth, root = tmp_path / "truth", tmp_path / "scene"
+    poses = torch.from_numpy(np.array([camera(t / FRAMES) for t in range(FRAMES + 1)]))
+    write_tum(truth / "trajectory.tum", np.arange(FRAMES + 1.0), poses)
+    middle = json.loads((converted / "transforms.json").read_text())["frames"][2]["middle_frame"]
+    for t, level in ((middle, 0.25), (middle + 8, 0.75)):
+        save_image(truth / f"{t:06.0f}.png", np.full((HEIGHT, WIDTH), level))
+    words = ("-s", root, "--recording", recording, "--from_colmap", converted / "sparse" / "0", "--quiet")
+    assert run(monkeypatch, convert.main, *words, "--truth", truth) == 0
+    scene = read_scene(root)
+    assert [v.camera.name for v in scene.train if v.image_path is not None] == ["002"]
+    assert sorted(scene.train[2].sequence_paths) == [6, 7]
+    assert float(load_image(scene.train[2].sequence_paths[7]).mean()) == pytest.approx(0.75, abs=0.01)
+    assert scene.truth is not None and all(scene.truth[v.camera.name].shape == (13, 4, 4) for v in scene.train)
+    torch.testing.assert_close(scene.truth["002"][6].double(), poses[int(middle)], atol=1e-5, rtol=0)
+    torch.testing.assert_close(scene.truth["002"][12].double(), poses[int(middle) + 48], atol=1e-5, rtol=0)
+    (truth / "trajectory.tum").write_text("0 0 0 0 0 0 0 1\n")
+    for folder, expected in ((truth, "has no pose of spike frame"), (tmp_path, "holds no truth of a simulation")):
+        assert run(monkeypatch, convert.main, *words, "--force", "--truth", folder) == 1
+        assert expected in capsys.readouterr().err
+
+
+# ---- recordings larger than memory -----------------------------------------------------------------------
+
+HUGE = 12_000_000 * 250 * 400 // 8  # bytes: ten minutes at 20 kHz of a sensor with 400x250 pixels
+
+
+@pytest.fixture(scope="module")
+def huge(recording, tmp_path_factory):
+    """A sparse file of 150 GB with the recording somewhere in it, and where that begins."""
+    path = tmp_path_factory.mktemp("huge") / "rec.dat"
+    frame = WIDTH * HEIGHT // 8
+    start = HUGE // frame * 2 // 3
+    with open(path, "wb") as file:
+        try:
+            file.truncate(HUGE // frame * frame)
+        except OSError:
+            pytest.skip("no room for a sparse file of 150 GB")
+        file.seek(start * frame)
+        file.write(recording.read_bytes())
+    yield path, start
+    path.unlink()
+
+
+def limited(*words, megabytes):
+    """Run a command with as much memory of its own (files that are mapped do not count) and return what it said."""
+    code = (
+        "import resource, runpy, sys; size = int(sys.argv[1]) << 20; resource.setrlimit(resource.RLIMIT_DATA, "
+        "(size, size)); sys.argv = sys.argv[2:]; sys.path.insert(0, '.'); "
+        "runpy.run_path(sys.argv[0], run_name='__main__') if sys.argv[0].endswith('.py') else "
+        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", code, str(megabytes), *map(str, words)]
+    single = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=single, cwd=Path(convert.__file__).parent)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
+def test_ten_minutes_of_recording_need_no_more_memory(huge, converted, tmp_path):
+    path, start = huge
+    size = ("--height", HEIGHT, "--width", WIDTH, "--quiet")
+    part = ("--start", start, "--stop", start + FRAMES + 1)
+    for words in (
+        ("spike", "inspect", path, "--out", tmp_path / "found"),
+        ("spike", "preview", path, "--out", tmp_path / "p.png", "--frames", start + 700),
+        ("convert.py", "-s", tmp_path / "scene", "--recording", path, *part, "--from_colmap", converted / "sparse/0"),
+    ):
+        status, said = limited(*words, *size, megabytes=1500)
+        assert status == 0, said
+    ours, theirs = read_scene(tmp_path / "scene"), read_scene(converted)
+    for a, b in zip(ours.train, theirs.train, strict=True):
+        np.testing.assert_array_equal(*(s.open_stream(v).unpack(0, 177) for s, v in ((ours, a), (theirs, b))))
+    assert load_image(tmp_path / "p.png").std() > 0.1
+
+
+def test_places_all_along_a_long_recording_are_looked_at(huge):
+    path, start = huge
+    stream = SpikeStream.open(path, HEIGHT, WIDTH)
+    windows = [Window("", stream, start + f, 177, "recording", 88.0 + f) for f in (0, 700)]
+    assert not any(measured(w, 50.0).refused for w in windows)
+    with pytest.raises(ValueError, match=r"no features to follow anywhere|usable"):
+        choose_windows(stream, 0, len(stream), None, "motion", 50.0, True)  # dark but for 0.02 % of it
 
 
 # ---- clips -----------------------------------------------------------------------------------------------

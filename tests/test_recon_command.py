@@ -12,7 +12,7 @@ import torch
 from arguments.command import guarded
 from recon_net import make_network
 from recon_net.__main__ import SPEC, Clip, learn, load_weights, main, save_weights, sharp, truths
-from spike import SensorModel, SpikeStream, simulate, write_array
+from spike import Mosaic, SensorModel, SpikeStream, simulate, write_array
 from utils.image_metrics import psnr
 from utils.io import load_image, save_image
 
@@ -63,6 +63,25 @@ def test_the_slim_network_is_sharp_at_any_instant(clip):
         assert float(psnr(sharp(network, clip, frame, CPU)[None, None], truth[None, None])) > 25
     moved = sharp(network, clip, 40, CPU) - sharp(network, clip, 120, CPU)
     assert float(moved.abs().mean()) > 0.05
+
+
+def test_a_colour_sensor_gives_colours(tmp_path, monkeypatch, capsys):
+    pattern = Mosaic("GBRG")
+
+    def colors(t):
+        return torch.from_numpy(np.stack([scene(t), 0.7 * scene(t + 200), 0.4 * scene(t + 400)])).float()
+
+    write_array(tmp_path / "c.npy", simulate([pattern.of(colors(t))[0].numpy() for t in range(150)], gain=GAIN))
+    (tmp_path / "s.json").write_text(json.dumps({"gain": GAIN}))
+    save_image(tmp_path / "truth.png", colors(75), bits=16)
+    words = (tmp_path / "c.npy", "--bayer", "GBRG", "--sensor", tmp_path / "s.json", "--truth", tmp_path / "truth.png")
+    more = ("--iterations", 1, "--crop", 16, "--frames", 75, "--quiet", "--out", tmp_path / "o")
+    status, _, err = run(monkeypatch, capsys, *words, *more)
+    assert status == 0, err
+    drawn = load_image(tmp_path / "o" / "frames" / "000075.png", None)
+    assert float(psnr(drawn[None], colors(75)[None])) > 25
+    table = json.loads((tmp_path / "o" / "results.json").read_text())["PSNR"]
+    assert table["Recon-Net"]["PSNR"] > 25  # the lumas
 
 
 def test_learning_lowers_the_loss_and_needs_no_truth(clip):

@@ -271,6 +271,21 @@ def test_frames_are_slices():
     assert frames_of("-3:", stream) == [7, 8, 9]
 
 
+def test_files_that_end_within_a_frame(recording, tmp_path):
+    """A size in the field is recognised all the same; of others the guess at least does not seem sure."""
+    y, x = np.mgrid[:260, :346] / 9
+    spikes = simulate([0.5 + 0.4 * np.sin(x + 3 * np.sin(y))] * 40, gain=0.4)
+    write_dat(tmp_path / "whole.dat", spikes, stored_width=352)
+    (tmp_path / "cut.dat").write_bytes((tmp_path / "whole.dat").read_bytes()[:-240])
+    with pytest.raises(ValueError, match=r"cut\.dat: 457360 bytes .* 346x260 pixels .* cut off the last 11200 bytes"):
+        guess_layout(tmp_path / "cut.dat")
+    (tmp_path / "odd.dat").write_bytes(recording.read_bytes()[:-90])
+    try:
+        assert guess_layout(tmp_path / "odd.dat").size_sure < 0.4
+    except ValueError as error:
+        assert "no frame size explains" in str(error)
+
+
 # ---- colour sensors --------------------------------------------------------------------------------------
 
 
