@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from spike.inspection import refuse_stuck
 from spike.preview import grey, picture, stretched
 from spike.stream import SpikeStream
 from spike.window import WindowSpec
@@ -121,6 +122,7 @@ def choose_windows(
     found = [Window("", stream, int(f), STORED, "recording", float(f + STORED // 2)) for f in firsts]
     found = [measured(w, max_blur) for w in tqdm(found, desc="Looking at the recording", disable=quiet)]
     blur = np.array([w.blur for w in found])
+    refuse_stuck(np.array([w.level for w in found]), stream.name)
     if np.isnan(blur).all():
         raise ValueError(f"{stream.name}: no features to follow anywhere; is it in focus, and lit? try python -m spike")
     # Path of the picture: speed is known at the candidates, and taken as constant in between.

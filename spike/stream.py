@@ -145,10 +145,13 @@ class SpikeStream:
             raise ValueError(f"{path}: {error}") from None
         size = path.stat().st_size
         frames, rest = divmod(size, frame)
+        if not size:
+            raise ValueError(f"{path}: the file is empty, expected {width}x{height} frames of {frame} bytes")
         if rest or not frames:
+            over = f"; {frames} would leave {rest}" if frames else ""
             raise ValueError(
                 f"{path}: {size} bytes are no whole number of {width}x{height} frames "
-                f"({frame} bytes each; {frames} would leave {rest}){_fitting_sizes(size, height, width)}"
+                f"({frame} bytes each{over}){_fitting_sizes(size, height, width)}"
             )
         packed = np.memmap(path, np.uint8, "r", shape=(frames, frame))
         return cls(packed, height, width, layout, str(path))

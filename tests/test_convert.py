@@ -377,7 +377,9 @@ def noise_stream(level, frames=800, still=True):
     [
         (SpikeStream.from_array(np.ones((100, 48, 64), np.uint8), "rec"), "100 frames are fewer than one view needs"),
         (SpikeStream.from_array(np.ones((400, 48, 64), np.uint8), "rec"), "400 frames hold 2 views of 177"),
-        (SpikeStream.from_array(np.ones((600, 48, 64), np.uint8), "rec"), "no features to follow"),
+        (SpikeStream.from_array(np.ones((600, 48, 64), np.uint8), "rec"), "the stream is all ones"),
+        (SpikeStream.from_array(np.zeros((600, 48, 64), np.uint8), "rec"), "the stream is all zeros"),
+        (SpikeStream.from_array(np.eye(600, 48 * 64, dtype=np.uint8).reshape(600, 48, 64), "rec"), "no features to"),
         (noise_stream(1.0), "no parallax; move the camera sideways"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_stream_converts_without_an_array(tmp_path):
         (13000 * 3, 250, 400, r"would fit 400x250 stored 416 wide \(3 frames\)"),
         (128000, 1000, 1000, r"would fit 1000x1000 stored 1024 wide \(1 frames\)"),
         (40 * 50 // 8 * 3, 50, 36, r"36x50 stored 40 wide \(3 frames\)"),
-        (0, 250, 400, "0 bytes are no whole number"),
+        (0, 250, 400, "the file is empty, expected 400x250 frames of 12500 bytes"),
         (12500, 250, 401, "are no multiple of 8; give the padded width"),
         (12500, -250, -400, "at least one pixel"),
         (12500, None, None, "does not say its size; give height and width"),
