@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CPU_RASTERIZER := submodules/diff-gaussian-rasterization-cpu
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs clean
 
 setup: $(VENV)/.ready
 
@@ -26,12 +26,16 @@ demo: setup
 	$(BIN)/python metrics.py -m output/demo
 	@echo "Look at output/demo/comparison.png and output/demo/report.html"
 
-test: setup lint
+test: setup lint docs
 	$(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+	@echo "The documents are in build/site/index.html"
 
 clean:
 	rm -rf $(VENV) data/demo output/demo
