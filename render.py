@@ -34,6 +34,7 @@ from scene.dataset import SceneData, read_scene
 from scene.exposure import Crop, Exposure, recon_frames
 from scene.gaussian_model import GaussianModel
 from scene.model_folder import (
+    NOVEL,
     camera_entry,
     find_iteration,
     load_gaussians,
@@ -48,9 +49,6 @@ from scene.views import load_exposures, window_spec
 from utils.device import pick_device
 from utils.io import load_image, save_image
 from utils.trajectory_metrics import umeyama
-
-# Held-out sharp images share a folder with held-out exposures; their names must not meet.
-NOVEL = "novel_"
 
 
 class Renderer:
@@ -124,8 +122,10 @@ class Renderer:
                     save_image(folder / kind / f"{name}_{m:02d}.png", images[m], bits=16)
             save_image(folder / "long" / f"{name}.png", self.colors(exposure.long), bits=16)
             if self.config.data.spike:
-                short = exposure.short_mean(self.scene.sensor)
-                save_image(folder / "tfp" / f"{name}.png", self.colors(short), bits=16)
+                data = self.config.data
+                for kind, mode, width in (("tfp", "counting", data.short), ("timing", "timing", data.subframe_width)):
+                    image = exposure.middle_image(self.scene.sensor, mode, width)
+                    save_image(folder / kind / f"{name}.png", self.colors(image), bits=16)
             if view.image_path is not None and view.image_path.exists():
                 save_image(folder / "gt" / f"{name}.png", load_image(view.image_path, self.channels), bits=16)
             for m, path in view.sequence_paths.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
+import copy
 import dataclasses
 import json
 import signal
@@ -29,6 +30,7 @@ from gaussian_renderer.paths import read_views
 from gaussian_renderer.pictures import Drawing
 from gaussian_renderer.viewer.canvas import Canvas
 from gaussian_renderer.viewer.server import Viewer
+from gaussian_renderer.viewer.sources import RecordedPictures
 from recon_net import AnyReconNet, make_network
 from scene.dataset import read_scene
 from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
@@ -428,8 +430,11 @@ def open_viewer(training: Training) -> Viewer:
     save_cameras(training.config.data.model_path, training.scene.train, training.trajectory, training.u)
     drawing = Drawing(training.gaussians, training.rasterizer, training.config.scene.antialiased)
     viewer = Viewer(
-        Canvas(drawing),
-        read_views(training.config.data.model_path),
+        Canvas(
+            drawing,
+            read_views(training.config.data.model_path),
+            RecordedPictures(training.scene, training.config, copy.deepcopy(training.network)),
+        ),
         initial=torch.stack([view.camera.w2c for view in training.scene.train]),
         port=training.config.run.viewer_port,
         trajectory=training.trajectory,
@@ -441,9 +446,10 @@ def open_viewer(training: Training) -> Viewer:
 
 def watch(viewer: Viewer, training: Training, terms: dict[str, float], stop: Event) -> None:
     """Show a step in the viewer; waits while it is paused there, and sets ``stop`` when it is stopped there."""
-    state = viewer.update(training.gaussians, training.iteration, terms)
+    now = training.gaussians, training.iteration, terms, training.network
+    state = viewer.update(*now)
     while state == "paused" and not stop.wait(0.1):
-        state = viewer.update(training.gaussians, training.iteration, terms)
+        state = viewer.update(*now)
     if state == "stopped":
         stop.set()
 

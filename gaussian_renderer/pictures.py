@@ -5,6 +5,7 @@ Images are float32 arrays [H, W, 3] in [0, 1] unless said otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,20 +20,26 @@ from scene.gaussian_model import GaussianModel
 from utils.comparison import ERROR_TOP
 
 Image = NDArray[np.float32]
+# Standard deviation of an intensity of which nothing is known: anything from black to white, equally likely.
+UNKNOWN = 12**-0.5
+# Standard deviations that are drawn in the darkest and in the brightest colour.
+DEVIATIONS = (0.001, UNKNOWN)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Gaussians that are only looked at: no gradients are kept."""
+    """Gaussians that are only looked at, before a grey ``background``: no gradients are kept."""
 
     gaussians: GaussianModel
     rasterizer: Rasterizer
     antialiased: bool
+    background: float = 0.0
 
     @torch.no_grad()
     def __call__(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, depth: bool = False) -> RenderOutput:
         """Render from ``w2c`` [M, 4, 4] with ``intrinsics`` [3, 3]; see ``render_trajectory``."""
         device = self.gaussians.means.device
+        grey = torch.full((self.gaussians.channels,), self.background, device=device)
         return render_trajectory(
             self.gaussians,
             w2c.to(device),
@@ -40,6 +47,7 @@ class Drawing:
             width,
             height,
             self.rasterizer,
+            background=grey if self.background else None,
             antialiased=self.antialiased,
             depth=depth,
         )
@@ -77,6 +85,16 @@ def depth_colors(depth: Tensor, alpha: Tensor, near: float, far: float) -> Image
 def opacity_colors(alpha: Tensor) -> Image:
     """Coverage [1, H, W] as colours: black is a hole, bright is opaque."""
     return _colored(alpha[0].cpu().numpy(), cv2.COLORMAP_VIRIDIS)
+
+
+def deviation_colors(deviation: Tensor) -> Image:
+    """Standard deviations of intensity [1, H, W] as colours, even in their logarithm: dark is well known.
+
+    From ``DEVIATIONS[0]`` (and less) to ``UNKNOWN``, which is what nobody has seen.
+    """
+    low, high = (math.log(value) for value in DEVIATIONS)
+    level = (deviation[0].clamp_min(1e-6).log() - low) / (high - low)
+    return _colored(level.cpu().numpy(), cv2.COLORMAP_INFERNO)
 
 
 def error_colors(image: Image, truth: Image) -> Image:

@@ -49,6 +49,22 @@ class Crop:
         )
 
 
+def usable_margin(stream: SpikeStream, spec: WindowSpec) -> int:
+    """Frames of ``stream`` on either side of its central context that help to read the context by timing.
+
+    Raises:
+        ValueError: the stream is shorter than the context.
+    """
+    spare = (len(stream) - spec.context) // 2
+    if spare < 0:
+        raise ValueError(
+            f"{stream.name}: a stream of {len(stream)} frames, expected at least {spec.context}: an exposure "
+            f"of {spec.exposure} with half a short window of {spec.short} on each side"
+        )
+    # Frames beyond the context tell the rhythm of dark pixels; more than as many again tell nothing new.
+    return min(spare, spec.context // 2)
+
+
 @dataclass
 class Exposure:
     """Targets of one view, from its spikes or (without them) its long-exposure image.
@@ -79,16 +95,8 @@ class Exposure:
         intervals: list[tuple[int, int]],
     ) -> Exposure:
         """Turn the central context of ``stream`` into targets once; the spikes stay packed."""
-        spare = (len(stream) - spec.context) // 2
-        if spare < 0:
-            raise ValueError(
-                f"{stream.name}: a stream of {len(stream)} frames, expected at least {spec.context}: an exposure "
-                f"of {spec.exposure} with half a short window of {spec.short} on each side"
-            )
-        # Frames beyond the context tell the rhythm of dark pixels; more than as many again tell nothing new.
-        margin = min(spare, spec.context // 2)
-        spikes = stream.unpack(spare - margin, spare + spec.context + margin)
-        targets = Targets(spikes, spec, sensor, mode=mode, margin=margin)
+        margin = usable_margin(stream, spec)
+        targets = Targets(stream.central(spec, margin), spec, sensor, mode=mode, margin=margin)
         exposure = cls(
             index,
             camera,
@@ -131,11 +139,12 @@ class Exposure:
         short = short_windows(spikes, self.spec)[subframes]
         return short.float()[None], long_input(spikes, self.spec, grouping=grouping)[None].float()
 
-    def short_mean(self, sensor: SensorModel) -> Tensor:
-        """Short-TFP [C, H, W]: the counted intensity of the short window about the middle."""
+    def middle_image(self, sensor: SensorModel, mode: Mode, width: int) -> Tensor:
+        """Intensity [1, H, W] of the ``width`` frames about the middle: counted (TFP), or by the spikes' timing."""
         assert self._stream is not None and self.spec is not None
-        counts = Targets(self._stream.central(self.spec), self.spec, sensor, mode="counting")
-        return counts.subframes(self.spec.short)[self.spec.subframes // 2][None]
+        margin = usable_margin(self._stream, self.spec) if mode == "timing" else 0
+        targets = Targets(self._stream.central(self.spec, margin), self.spec, sensor, mode, margin)
+        return targets.subframes(width)[self.spec.subframes // 2][None]
 
 
 def recon_frames(

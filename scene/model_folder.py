@@ -29,6 +29,9 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import atomic_write
 from utils.ply import GaussianParams, read_gaussian_ply, write_gaussian_ply, write_point_ply
 
+# Held-out sharp images share a folder with held-out exposures; their names must not meet.
+NOVEL = "novel_"
+
 
 def iteration_folder(model: str | Path, iteration: int) -> Path:
     """Where the Gaussians of one iteration are kept."""

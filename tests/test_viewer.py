@@ -18,13 +18,23 @@ import pytest
 import torch
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, tiny_drawing, tiny_gaussians, tiny_views
 
-from gaussian_renderer.paths import file_path, read_views
-from gaussian_renderer.pictures import depth_colors, error_colors, opacity_colors, rgb
-from gaussian_renderer.viewer import Canvas, SavedPictures, Viewer
-from gaussian_renderer.viewer.canvas import BESIDE, ERROR, GAUSSIANS, WIPE, Choice
+from arguments import Config
+from gaussian_renderer import uncertainty
+from gaussian_renderer.paths import SavedView, file_path, read_views
+from gaussian_renderer.pictures import UNKNOWN, Drawing, depth_colors, error_colors, opacity_colors, rgb
+from gaussian_renderer.uncertainty import intensity_deviation, seen_weights
+from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
+from gaussian_renderer.viewer.canvas import BESIDE, DRAWN, ERRORS, GAUSSIANS, WIPE, Choice
+from gaussian_renderer.viewer.sources import FOLDERS
+from recon_net import make_network
+from scene.dataset import SceneData, read_scene
+from scene.gaussian_model import GaussianModel
+from scene.model_folder import camera_entry
 from scene.trajectory import Trajectory
+from spike import tfp
 from utils.io import save_image
 from utils.ply import GaussianParams, write_gaussian_ply
+from utils.sh import SH_C0
 
 ROOT = Path(__file__).resolve().parents[1]
 ASPECT = WIDTH / HEIGHT
@@ -47,7 +57,7 @@ def save_pictures(folder: Path, view: str) -> None:
 
 def test_a_view_shows_its_render_at_every_time(tmp_path):
     view = tiny_views(tmp_path)[1]
-    canvas = Canvas(tiny_drawing())
+    canvas = Canvas(tiny_drawing(), [view])
     for u in (0.0, 0.3, 1.0):
         shown = canvas.of_view(view, u, Choice(), ASPECT)
         # The caption is in the lowest lines.
@@ -57,7 +67,7 @@ def test_a_view_shows_its_render_at_every_time(tmp_path):
 
 def test_a_free_camera_at_a_view_s_place_shows_the_same(tmp_path):
     view = tiny_views(tmp_path)[0]
-    canvas = Canvas(tiny_drawing())
+    canvas = Canvas(tiny_drawing(), [view])
     fov = 2 * float(torch.atan(HEIGHT / 2 / view.K[1, 1]))
     shown = canvas.free(view.at(torch.tensor([0.4]))[0], fov, WIDTH, HEIGHT, GAUSSIANS)
     np.testing.assert_allclose(shown, picture_of(view, 0.4), atol=1e-4)
@@ -82,30 +92,123 @@ def test_saved_pictures_by_kind_and_time(tmp_path):
         image, time_of = saved.nearest("truth", views[1], u)
         assert time_of == at and image.mean() == pytest.approx(grey, abs=1e-3)
     assert saved.nearest("truth", views[0], 0.5) is None
-    canvas = Canvas(tiny_drawing(), saved)
-    assert canvas.modes(views[1]) == [GAUSSIANS, "depth", "opacity", "truth", "Recon-Net", "TFP", ERROR]
-    assert canvas.modes(None) == canvas.modes(views[0]) == [GAUSSIANS, "depth", "opacity"]
+    canvas = Canvas(tiny_drawing(), views, saved)
+    assert canvas.modes(views[1]) == [*DRAWN, "truth", "Recon-Net", "TFP", *ERRORS]
+    assert canvas.modes(None) == canvas.modes(views[0]) == list(DRAWN)
+    # Where nothing was observed (a file of others) nothing is known of the uncertainty.
+    assert "uncertainty" not in Canvas(tiny_drawing(), [dataclasses.replace(views[0], split="")]).modes(None)
 
 
 def test_the_error_is_taken_at_the_truth_s_own_time(tmp_path):
     view = tiny_views(tmp_path)[1]
     save_pictures(tmp_path, "v1")
-    canvas = Canvas(tiny_drawing(), SavedPictures(tmp_path, ITERATION))
-    shown = canvas.of_view(view, 0.9, Choice(ERROR), ASPECT)
-    wanted = error_colors(picture_of(view, 1.0), np.full((HEIGHT, WIDTH, 3), 0.9, np.float32))
-    np.testing.assert_allclose(shown[:20], wanted[:20], atol=0.02)
+    canvas = Canvas(tiny_drawing(), [view], SavedPictures(tmp_path, ITERATION))
+    truth = np.full((HEIGHT, WIDTH, 3), 0.9, np.float32)
+    compared = {"error of Gaussians": picture_of(view, 1.0), "error of Recon-Net": np.full_like(truth, 0.3)}
+    for mode, image in compared.items():
+        shown = canvas.of_view(view, 0.9, Choice(mode), ASPECT)
+        np.testing.assert_allclose(shown[:16], error_colors(image, truth)[:16], atol=0.02)
 
 
 def test_two_pictures_together(tmp_path):
     view = tiny_views(tmp_path)[1]
     save_pictures(tmp_path, "v1")
-    canvas = Canvas(tiny_drawing(), SavedPictures(tmp_path, ITERATION))
+    canvas = Canvas(tiny_drawing(), [view], SavedPictures(tmp_path, ITERATION))
     beside = canvas.of_view(view, 0.5, Choice("Recon-Net", "TFP", BESIDE), 2 * ASPECT)
     assert beside[5, 5, 0] == pytest.approx(0.3, abs=0.01) and beside[5, -5, 0] == pytest.approx(0.7, abs=0.01)
     wiped = canvas.of_view(view, 0.5, Choice("Recon-Net", "TFP", WIPE, border=0.25), ASPECT)
     row = wiped[5, :, 0]
     assert (np.abs(row[:12] - 0.3) < 0.01).all() and (np.abs(row[13:] - 0.7) < 0.01).all()
     assert canvas.of_view(view, 0.5, Choice(), ASPECT, least=3 * HEIGHT).shape[0] == 3 * HEIGHT
+
+
+def recorded(scene_folder: Path, network=None) -> tuple[RecordedPictures, SavedView, SceneData]:
+    """The pictures of the small scene's recording, and its middle view."""
+    config, scene = Config(), read_scene(scene_folder)
+    config.data.targets = "timing"
+    config.data.source_path, config.data.spike = str(scene_folder), True
+    view = scene.train[2]
+    times = torch.linspace(0, 1, 13)
+    entry = camera_entry(2, view, "train", scene.truth[view.camera.name], times)
+    return RecordedPictures(scene, config, network), SavedView.of(entry, "scene"), scene
+
+
+def test_pictures_of_a_recording_at_any_instant(scene_folder):
+    network = make_network("slim", 41, 34)
+    pictures, view, scene = recorded(scene_folder, network)
+    assert pictures.kinds(view) == list(FOLDERS)
+    assert pictures.kinds(dataclasses.replace(view, name="novel_000")) == ["truth"]
+    assert pictures.kinds(dataclasses.replace(view, name="none")) == [] and pictures.nearest("TFP", view, 0.3)
+    # Truth in the first sub-frame, the middle and the last; the spikes are near it, timing nearer than counting.
+    error = {}
+    for kind in ("TFP", "spike timing", "Recon-Net"):
+        for u in (0.0, 0.5, 1.0):
+            truth, at = pictures.nearest("truth", view, u)
+            image, at_image = pictures.nearest(kind, view, u)
+            assert at == at_image == u
+            error[kind, u] = float(np.abs(image - truth).mean())
+    assert all(error["spike timing", u] < 0.8 * error["TFP", u] < 0.1 for u in (0.0, 0.5, 1.0))
+    # An untrained slim network gives the timing image that it starts from.
+    np.testing.assert_allclose(error["Recon-Net", 0.5], error["spike timing", 0.5], rtol=0.05)
+    # Between the sub-frames the spikes have a picture of their own, Recon-Net the nearest.
+    (first, u), (second, v) = (pictures.nearest("TFP", view, x) for x in (0.51, 0.53))
+    assert (u, v) == (49 / 96, 51 / 96) and np.abs(first - second).max() > 0
+    assert pictures.nearest("Recon-Net", view, 0.53)[1] == 0.5
+    stream = scene.open_stream(scene.train[2])
+    start = (len(stream) - 97) // 2 + 51 - 20  # 41 frames about frame 51 of the exposure
+    counted = scene.sensor.intensity(tfp(stream.unpack(0, len(stream)), start, start + 41))
+    np.testing.assert_allclose(second[..., 0], counted.clamp(0, 1), atol=1e-3)
+    # In training the network is another one after a while.
+    with torch.no_grad():
+        network.layers[-1].bias += 0.1
+    pictures.network = network
+    assert pictures.nearest("Recon-Net", view, 0.5)[0].mean() > 0.05 + pictures.nearest("TFP", view, 0.5)[0].mean()
+
+
+# ---- uncertainty -------------------------------------------------------------------------------------------
+
+
+def blending_weights(drawing: Drawing, view: SavedView) -> torch.Tensor:
+    """Weights [N, pixels] of every Gaussian in every pixel: each alone in white."""
+    weights = []
+    for i in range(len(drawing.gaussians)):
+        raw = {name: value.detach() for name, value in drawing.gaussians.raw.items()}
+        sh0 = torch.full((len(raw["means"]), 1, 1), -0.5 / SH_C0)
+        sh0[i] = 0.5 / SH_C0
+        model = GaussianModel(raw | {"sh0": sh0, "shN": torch.zeros(len(sh0), 0, 1)}, sh_degree=0)
+        one = dataclasses.replace(drawing, gaussians=model)
+        weights.append(one(view.at(torch.tensor([0.5])), view.K, view.width, view.height).images.flatten())
+    return torch.stack(weights)
+
+
+def test_uncertainty_is_the_fisher_information_of_the_colours(tmp_path, monkeypatch):
+    views, drawing = tiny_views(tmp_path), tiny_drawing()
+    exact = sum(blending_weights(drawing, view).square().sum(1) for view in views)
+    estimated = seen_weights(drawing, views)
+    assert (estimated[exact == 0] == 0).all()
+    assert float(estimated.sum() / exact.sum()) == pytest.approx(1, abs=0.1)
+    monkeypatch.setattr(uncertainty, "_PASSES", 600)
+    torch.testing.assert_close(seen_weights(drawing, views), exact, rtol=0.2, atol=0.02)
+
+
+def test_what_no_view_has_seen_is_unknown(tmp_path):
+    views, drawing = tiny_views(tmp_path), tiny_drawing()
+    raw = {name: value.detach().clone() for name, value in drawing.gaussians.raw.items()}
+    raw["means"][:5] += torch.tensor([0.0, 0.0, -30.0])  # behind every camera
+    drawing = dataclasses.replace(drawing, gaussians=GaussianModel(raw, sh_degree=1))
+    deviation = intensity_deviation(drawing, views)
+    assert (deviation[:5] == UNKNOWN).all() and deviation[5:].median() < 0.1 * UNKNOWN
+    assert intensity_deviation(drawing, views[:1])[5:].median() > 1.3 * deviation[5:].median()
+    # As a picture: dark in the middle of the scene, brightest where nothing is.
+    canvas = Canvas(drawing, views)
+    shown = canvas.of_view(views[1], 0.5, Choice("uncertainty"), ASPECT)
+    alpha = drawing(views[1].at(torch.tensor([0.5])), views[1].K, WIDTH, HEIGHT).alphas[0, 0]
+    empty, full = ((alpha < 0.001).numpy()[:20], (alpha > 0.95).numpy()[:20])
+    assert shown[:20][empty].mean() > 0.7 > 0.5 > shown[:20][full].mean()
+    known = canvas._uncertainty()
+    assert canvas._uncertainty() is known
+    canvas.drawing = dataclasses.replace(drawing)
+    assert canvas._uncertainty() is not known
 
 
 # ---- without viser -----------------------------------------------------------------------------------------
@@ -121,7 +224,7 @@ def test_viser_is_only_needed_to_serve(tmp_path, monkeypatch):
         assert not [line for line in always if "viser" in line or "import av" in line], file
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(ValueError, match="pip install viser"):
-        Viewer(Canvas(tiny_drawing()), tiny_views(tmp_path))
+        Viewer(Canvas(tiny_drawing(), tiny_views(tmp_path)))
 
 
 # ---- the server --------------------------------------------------------------------------------------------
@@ -133,8 +236,7 @@ def viewer(tmp_path):
     views = tiny_views(tmp_path)
     save_pictures(tmp_path, "v1")
     made = Viewer(
-        Canvas(tiny_drawing(), SavedPictures(tmp_path, ITERATION)),
-        views,
+        Canvas(tiny_drawing(), views, SavedPictures(tmp_path, ITERATION)),
         initial=torch.stack([view.w2c[0] for view in views]),
         port=free_port(),
         path_file=tmp_path / "camera_path.json",
@@ -163,7 +265,8 @@ def test_training_is_told_to_go_on_and_nothing_is_copied_unwatched(viewer):
     assert viewer.canvas.drawing is before
     # From the start it draws a copy, because training changes the Gaussians in place.
     live = tiny_gaussians()
-    other = Viewer(Canvas(dataclasses.replace(before, gaussians=live)), viewer.views, port=free_port(), training=True)
+    canvas = Canvas(dataclasses.replace(before, gaussians=live), viewer.views)
+    other = Viewer(canvas, port=free_port(), training=True)
     other.close()
     assert other.canvas.drawing.gaussians is not live and torch.equal(other.canvas.drawing.gaussians.means, live.means)
 
@@ -346,7 +449,7 @@ def test_training_in_a_browser(browser, tmp_path):
     pytest.importorskip("viser")
     views = read_views(make_model(tmp_path))
     trajectory = Trajectory(torch.stack([view.w2c[2] for view in views]), "linear")
-    viewer = Viewer(Canvas(tiny_drawing()), views, port=free_port(), training=True, trajectory=trajectory)
+    viewer = Viewer(Canvas(tiny_drawing(), views), port=free_port(), training=True, trajectory=trajectory)
     stop, heard = threading.Event(), []
 
     def train():

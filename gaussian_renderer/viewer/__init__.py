@@ -1,6 +1,7 @@
 """A viewer in the browser, for a trained model (``python -m gaussian_renderer.viewer``) or while training."""
 
-from gaussian_renderer.viewer.canvas import Canvas, SavedPictures
+from gaussian_renderer.viewer.canvas import Canvas
 from gaussian_renderer.viewer.server import State, Viewer
+from gaussian_renderer.viewer.sources import RecordedPictures, SavedPictures
 
-__all__ = ["Canvas", "SavedPictures", "State", "Viewer"]
+__all__ = ["Canvas", "RecordedPictures", "SavedPictures", "State", "Viewer"]

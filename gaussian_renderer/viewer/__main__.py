@@ -19,10 +19,11 @@ from arguments.command import guarded
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.paths import SavedView, look_at, read_views
 from gaussian_renderer.pictures import Drawing
-from gaussian_renderer.viewer import Canvas, SavedPictures, Viewer
-from scene.dataset import read_scene
+from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
+from scene.dataset import SceneData, read_scene
 from scene.gaussian_model import PARAMETERS, GaussianModel
-from scene.model_folder import find_iteration, iteration_folder
+from scene.model_folder import find_iteration, iteration_folder, load_network
+from scene.views import window_spec
 from utils.device import pick_device, use_threads
 from utils.export import read_splat
 from utils.ply import is_antialiased, read_gaussian_ply
@@ -48,21 +49,35 @@ def surrounding_view(gaussians: GaussianModel) -> SavedView:
     eye = middle - torch.tensor([0.0, 0.3, 1.0]) * max(2 * radius, 1e-3)
     w2c = look_at(eye[None].double().numpy(), middle.double().numpy(), torch.tensor([0.0, -1.0, 0.0]).numpy())
     k = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
-    return SavedView("start", "train", 640, 480, k, torch.tensor([0.5]), torch.as_tensor(w2c, dtype=torch.float32))
+    return SavedView("start", "", 640, 480, k, torch.tensor([0.5]), torch.as_tensor(w2c, dtype=torch.float32))
 
 
-def initial_poses(config: Config, views: list[SavedView]) -> tuple[Tensor | None, str]:
-    """Poses [V, 4, 4] that training started from, or why there are none."""
-    data = config.data
+def initial_poses(scene: SceneData, views: list[SavedView]) -> Tensor | None:
+    """Poses [V, 4, 4] that training started from, or None where the scene has other views."""
+    known = {view.camera.name: view.camera.w2c for view in scene.train}
+    train = [view for view in views if view.split == "train"]
+    return torch.stack([known[view.name] for view in train]) if all(view.name in known for view in train) else None
+
+
+def open_model(
+    model: Path, iteration: int, drawing: Drawing, quiet: bool
+) -> tuple[Canvas, Tensor | None]:
+    """What there is to see of a trained model, and the poses it started from (where its scene is still there)."""
+    # Views in training come first: initial poses are theirs.
+    views = sorted(read_views(model), key=lambda view: view.split != "train")
+    config = Config.load(model)
+    data, spec = config.data, window_spec(config.data)
     try:
         scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
     except ValueError as error:
-        return None, f"without the initial poses: {error}"
-    known = {view.camera.name: view.camera.w2c for view in scene.train}
-    train = [view for view in views if view.split == "train"]
-    if not all(view.name in known for view in train):
-        return None, f"without the initial poses: {data.source_path} has other views"
-    return torch.stack([known[view.name] for view in train]), ""
+        if not quiet:
+            print(f"without the recording and the initial poses ({error}): showing the pictures that render.py left")
+        return Canvas(drawing, views, SavedPictures(model, iteration)), None
+    network = load_network(model, iteration, spec.short, spec.long_channels)
+    initial = initial_poses(scene, views)
+    if initial is None and not quiet:
+        print(f"without the initial poses: {data.source_path} has other views")
+    return Canvas(drawing, views, RecordedPictures(scene, config, network)), initial
 
 
 def main() -> int:
@@ -85,22 +100,17 @@ def main() -> int:
     use_threads(heavy=False)
     if args.ply:
         gaussians, antialiased = load_gaussians(args.ply)
-        canvas = Canvas(Drawing(gaussians.to(device), rasterizer, antialiased))
-        views = [surrounding_view(gaussians)]
-        viewer = Viewer(canvas, views, host=args.host, port=args.port, path_file=args.ply.with_suffix(".path.json"))
+        drawing = Drawing(gaussians.to(device), rasterizer, antialiased)
+        canvas, initial = Canvas(drawing, [surrounding_view(gaussians)]), None
+        path_file = args.ply.with_suffix(".path.json")
     else:
         model = Path(args.model_path)
         iteration = find_iteration(model, args.iteration)
         gaussians, antialiased = load_gaussians(iteration_folder(model, iteration) / "point_cloud.ply")
-        # Views in training come first: initial poses are theirs.
-        views = sorted(read_views(model), key=lambda view: view.split != "train")
-        initial, note = initial_poses(Config.load(model), views)
-        if note and not args.quiet:
-            print(note)
-        canvas = Canvas(Drawing(gaussians.to(device), rasterizer, antialiased), SavedPictures(model, iteration))
-        viewer = Viewer(
-            canvas, views, initial=initial, host=args.host, port=args.port, path_file=model / "camera_path.json"
-        )
+        drawing = Drawing(gaussians.to(device), rasterizer, antialiased)
+        canvas, initial = open_model(model, iteration, drawing, args.quiet)
+        path_file = model / "camera_path.json"
+    viewer = Viewer(canvas, initial=initial, host=args.host, port=args.port, path_file=path_file)
     print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, end with Ctrl-C", flush=True)
     try:
         threading.Event().wait()

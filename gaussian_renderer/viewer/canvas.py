@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +15,7 @@ from gaussian_renderer.pictures import (
     Image,
     depth_colors,
     depth_range,
+    deviation_colors,
     error_colors,
     labelled,
     letterboxed,
@@ -26,44 +25,14 @@ from gaussian_renderer.pictures import (
     side_by_side,
     wipe,
 )
-from utils.io import load_image
+from gaussian_renderer.uncertainty import uncertain
+from gaussian_renderer.viewer.sources import FOLDERS, LONG, RECON, TRUTH, Pictures
 
-GAUSSIANS, DEPTH, OPACITY, ERROR = "Gaussians", "depth", "opacity", "error"
-DRAWN = (GAUSSIANS, DEPTH, OPACITY)
-# Pictures that render.py left, by the folder they are in.
-SAVED = {"truth": "gt", "Recon-Net": "recon", "TFP": "tfp", "long exposure": "long"}
+GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY = "Gaussians", "depth", "opacity", "uncertainty"
+DRAWN = (GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY)
+# Error maps by what is compared with the truth.
+ERRORS = {f"error of {what}": what for what in (GAUSSIANS, RECON)}
 NOTHING, BESIDE, WIPE = "nothing", "side by side", "wipe"
-
-
-@lru_cache(maxsize=64)
-def _load(path: Path, changed: float) -> Image:
-    """A saved picture; ``changed`` is its time of change, so that a newer one is read again."""
-    return rgb(load_image(path, channels=None))
-
-
-class SavedPictures:
-    """The pictures of one iteration that render.py left in a model's folder."""
-
-    def __init__(self, model: str | os.PathLike[str], iteration: int):
-        self._folders = {split: Path(model) / split / f"ours_{iteration}" for split in ("train", "test")}
-
-    def moments(self, kind: str, view: SavedView) -> dict[float, Path]:
-        """Files of ``kind`` (a key of ``SAVED``) by the time u of the exposure that they show."""
-        folder = self._folders[view.split] / SAVED[kind]
-        files = [(float(u), folder / f"{view.name}_{m:02d}.png") for m, u in enumerate(view.times)]
-        return {u: path for u, path in [*files, (0.5, folder / f"{view.name}.png")] if path.exists()}
-
-    def kinds(self, view: SavedView) -> list[str]:
-        """What there is of a view."""
-        return [kind for kind in SAVED if self.moments(kind, view)]
-
-    def nearest(self, kind: str, view: SavedView, u: float) -> tuple[Image, float] | None:
-        """The picture nearest in time to ``u`` and its own time, or None where there is none."""
-        files = self.moments(kind, view)
-        if not files:
-            return None
-        at = min(files, key=lambda time: abs(time - u))
-        return _load(files[at], files[at].stat().st_mtime), at
 
 
 @dataclass
@@ -81,21 +50,38 @@ class Canvas:
 
     Args:
         drawing: the Gaussians.
-        pictures: what render.py left, where there is something.
+        views: the cameras with their trajectories; those in training are what is known of the scene.
+        pictures: of the views, beside the renders.
     """
 
-    def __init__(self, drawing: Drawing, pictures: SavedPictures | None = None):
+    def __init__(self, drawing: Drawing, views: Sequence[SavedView], pictures: Pictures | None = None):
         self.drawing = drawing
+        self.views = list(views)
         self.pictures = pictures
         self._limits: tuple[float, float] | None = None
+        self._uncertain: tuple[Drawing, Drawing] | None = None
 
     def modes(self, view: SavedView | None) -> list[str]:
         """What can be shown of a view (or of a free camera: None)."""
-        saved = self.pictures.kinds(view) if self.pictures is not None and view is not None else []
-        return [*DRAWN, *saved, *([ERROR] if "truth" in saved else [])]
+        found = self.pictures.kinds(view) if self.pictures is not None and view is not None else []
+        errors = [name for name, what in ERRORS.items() if TRUTH in found and what in (GAUSSIANS, *found)]
+        return [*DRAWN[: None if self._observers() else -1], *found, *errors]
+
+    def _observers(self) -> list[SavedView]:
+        return [view for view in self.views if view.split == "train"]
+
+    def _uncertainty(self) -> Drawing:
+        """Draws the standard deviation of what ``drawing`` shows; computed once, and again after a change."""
+        drawing = self.drawing
+        if self._uncertain is None or self._uncertain[0] is not drawing:
+            self._uncertain = drawing, uncertain(drawing, self._observers())
+        return self._uncertain[1]
 
     def _drawn(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, mode: str, settled: bool) -> Image:
-        out = self.drawing(w2c[None], intrinsics, width, height, depth=mode == DEPTH)
+        drawing = self._uncertainty() if mode == UNCERTAINTY else self.drawing
+        out = drawing(w2c[None], intrinsics, width, height, depth=mode == DEPTH)
+        if mode == UNCERTAINTY:
+            return deviation_colors(out.images[0, :1])
         if mode == OPACITY:
             return opacity_colors(out.alphas[0])
         if mode == DEPTH:
@@ -119,18 +105,27 @@ class Canvas:
             pose = view.at(torch.tensor([at]))[0]
             return self._drawn(pose, view.K, view.width, view.height, how, settled=True)
 
-        if mode in SAVED or mode == ERROR:
-            kind = "truth" if mode == ERROR else mode
-            found = self.pictures.nearest(kind, view, u) if self.pictures is not None else None
+        if mode in ERRORS:
+            truth, compared = self._found(view, u, TRUTH), ERRORS[mode]
+            if truth is None:
+                return drawn(u, GAUSSIANS), f"no truth; {GAUSSIANS}, u = {u:.2f}"
+            # The same instant as the truth's, or the motion would count as an error.
+            image, at = truth
+            found = self._found(view, at, compared) if compared in FOLDERS else None
+            shown, at_shown = found if found is not None else (drawn(at, GAUSSIANS), at)
+            caption = f"{mode}, u = {at:.2f}" + ("" if at == at_shown else f" and {at_shown:.2f}")
+            return error_colors(shown, image), caption
+        if mode in FOLDERS:
+            found = self._found(view, u, mode)
             if found is not None:
-                image, at = found
-                caption = mode if mode == "long exposure" else f"{mode}, u = {at:.2f}"
-                if mode == ERROR:
-                    # The same instant as the truth's, or the motion would count as an error.
-                    image = error_colors(drawn(at, GAUSSIANS), resized(image, view.width, view.height))
-                return resized(image, view.width, view.height), caption
+                return found[0], mode if mode == LONG else f"{mode}, u = {found[1]:.2f}"
             mode = GAUSSIANS
         return drawn(u, mode), f"{mode}, u = {u:.2f}"
+
+    def _found(self, view: SavedView, u: float, kind: str) -> tuple[Image, float] | None:
+        """A picture of ``view`` in its own size, and its own time."""
+        found = self.pictures.nearest(kind, view, u) if self.pictures is not None else None
+        return None if found is None else (resized(found[0], view.width, view.height), found[1])
 
     def of_view(self, view: SavedView, u: float, choice: Choice, aspect: float, least: int = 0) -> Image:
         """A view's exposure at the time ``u``, framed to the proportions ``aspect``.

@@ -6,6 +6,7 @@ Needs viser, which is imported only when a ``Viewer`` is made: training and rend
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import io
 import math
@@ -23,6 +24,8 @@ from torch import Tensor
 
 from gaussian_renderer.paths import SavedView, Surround, save_camera_file
 from gaussian_renderer.viewer.canvas import BESIDE, GAUSSIANS, NOTHING, WIPE, Canvas, Choice
+from gaussian_renderer.viewer.sources import RecordedPictures
+from recon_net import AnyReconNet
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.trajectory import Trajectory
 from utils import se3
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 State = Literal["running", "paused", "stopped"]
 
 FREE = "free camera"
+_STEPS = ("previous", "next")
 # Seconds without motion after which a picture is drawn in full, and seconds that one in motion may take.
 _STILL, _BUDGET = 0.15, 0.04
 # Seconds after a jump in which the browser's reports of its camera are echoes, not the user's hand.
@@ -50,8 +54,7 @@ class Viewer:
     """Serves a scene to browsers until ``close``.
 
     Args:
-        canvas: what is drawn.
-        views: the cameras and their corrected trajectories.
+        canvas: what is drawn, and the views with their corrected trajectories.
         initial: mid-exposure poses [V, 4, 4] before correction, where they are known.
         host: address to listen on; this machine alone unless told otherwise.
         port: port; the next free one if it is taken.
@@ -66,7 +69,6 @@ class Viewer:
     def __init__(
         self,
         canvas: Canvas,
-        views: Sequence[SavedView],
         *,
         initial: Tensor | None = None,
         host: str = "127.0.0.1",
@@ -80,7 +82,7 @@ class Viewer:
         except ImportError:
             raise ValueError("the viewer needs the package viser: pip install viser") from None
 
-        self.canvas, self.views, self.initial, self.path_file = canvas, list(views), initial, path_file
+        self.canvas, self.initial, self.path_file = canvas, initial, path_file
         self._trajectory = trajectory
         self._sessions: dict[int, _Session] = {}
         self._lock = threading.Lock()
@@ -117,6 +119,11 @@ class Viewer:
             self._take(canvas.drawing.gaussians)
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
+
+    @property
+    def views(self) -> list[SavedView]:
+        """The cameras; their poses change in training."""
+        return self.canvas.views
 
     @property
     def url(self) -> str:
@@ -173,14 +180,21 @@ class Viewer:
             self._state = "stopped"
             self._progress.content = "**Stopping.** The model is being saved."
 
-    def update(self, gaussians: GaussianModel, iteration: int, losses: Mapping[str, float]) -> State:
+    def update(
+        self,
+        gaussians: GaussianModel,
+        iteration: int,
+        losses: Mapping[str, float],
+        network: AnyReconNet | None = None,
+    ) -> State:
         """Show where the training is; to be called after every step, from the thread that trains.
 
-        A copy of the Gaussians is taken at most once a second and only while somebody looks, so that the
-        browser is served meanwhile and training is not changed by being watched.
+        A copy of the Gaussians and the network is taken at most once a second and only while somebody looks,
+        so that the browser is served meanwhile and training is not changed by being watched.
 
         Args:
             losses: the terms of the step; ``psnr`` and ``gaussians`` among them are shown as numbers.
+            network: Recon-Net as it is now.
 
         Returns:
             ``running``; ``paused``: the caller waits and asks again, with the same step; ``stopped``: the caller
@@ -198,7 +212,7 @@ class Viewer:
         # In a pause the last step is shown at once, and then nothing more: asking again costs nothing.
         if self._looked != iteration and (now >= self._look_at or paused):
             self._looked, self._look_at = iteration, now + _LOOK_EVERY
-            self._take(gaussians)
+            self._take(gaussians, network)
         if self._charted != iteration and (now >= self._chart_at or paused):
             self._charted, self._chart_at = iteration, now + _CURVES_EVERY
             self._show_progress(iteration, len(gaussians))
@@ -206,11 +220,13 @@ class Viewer:
                 self._follow(self._trajectory)
         return self._state
 
-    def _take(self, gaussians: GaussianModel) -> None:
-        """Show a copy: the Gaussians themselves change while they are drawn."""
+    def _take(self, gaussians: GaussianModel, network: AnyReconNet | None = None) -> None:
+        """Show copies: the Gaussians and the network themselves change while they are drawn."""
         raw = {name: gaussians.raw[name].detach().clone() for name in PARAMETERS}
-        copy = GaussianModel(raw, gaussians.sh_degree)
-        self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=copy)
+        still = GaussianModel(raw, gaussians.sh_degree)
+        self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=still)
+        if network is not None and isinstance(self.canvas.pictures, RecordedPictures):
+            self.canvas.pictures.network = copy.deepcopy(network)
         for session in list(self._sessions.values()):
             session.refresh()
 
@@ -312,6 +328,7 @@ class _Session:
         names = [view.name for view in self.viewer.views]
         with gui.add_folder("View"):
             self._choose = gui.add_dropdown("view", [FREE, *names], hint="look through a camera of the recording")
+            self._step = gui.add_button_group("jump to", _STEPS)
             self._u = gui.add_slider("exposure u", 0.0, 1.0, 0.01, 0.5, hint="0: the shutter opens, 1: it closes")
             self._play = gui.add_checkbox("play the exposure", False)
             modes = self.viewer.canvas.modes(None)
@@ -334,6 +351,7 @@ class _Session:
             clear.on_click(lambda _: self._edit_path([]))
             save.on_click(lambda _: self._save_path())
         self._choose.on_update(lambda _: self._view_chosen())
+        self._step.on_click(lambda _: self._view_stepped(1 if self._step.value == _STEPS[1] else -1))
         self._u.on_update(lambda _: self._scrubbed())
         for control in (self._mode, self._other, self._together, self._lines, self._play):
             control.on_update(lambda _: self.refresh())
@@ -373,6 +391,11 @@ class _Session:
             self._jump(view)
         self._show_cameras()
         self.refresh()
+
+    def _view_stepped(self, by: int) -> None:
+        """Look through the view before or after; from the free camera, through the last or the first."""
+        at = self._view if self._view is not None else (-1 if by > 0 else 0)
+        self._clicked((at + by) % len(self.viewer.views), None)
 
     def _clicked(self, index: int, _: object) -> None:
         self._choose.value = self.viewer.views[index].name
