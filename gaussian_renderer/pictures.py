@@ -23,7 +23,7 @@ Image = NDArray[np.float32]
 # Standard deviation of an intensity of which nothing is known: anything from black to white, equally likely.
 UNKNOWN = 12**-0.5
 # Standard deviations that are drawn in the darkest and in the brightest colour.
-DEVIATIONS = (0.001, UNKNOWN)
+DEVIATIONS = (0.003, UNKNOWN)
 
 
 @dataclass(frozen=True)

@@ -54,18 +54,21 @@ class ReconNet(nn.Module):
         Returns:
             Intensities [V, S, 1, h, w], float32.
         """
-        v, s = short.shape[:2]
         with autocast(short.device):
-            frames = short.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            features = F.relu(self.short(frames))
-            context = self.long_features(long)
-            if s > 1:
-                context = context.repeat_interleave(s, dim=0)
-            x = features + context + u.reshape(-1, 1, 1, 1).to(features.dtype)
-            for layer in self.body[:-1]:
-                x = F.relu(layer(x))
-            x = self.body[-1](x)
-        return x.float().unflatten(0, (v, s))
+            return self.frames(short, long, u)
+
+    def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
+        """``forward`` in the precision of the layers."""
+        v, s = short.shape[:2]
+        windows = short.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = F.relu(self.short(windows))
+        context = self.long_features(long)
+        if s > 1:
+            context = context.repeat_interleave(s, dim=0)
+        x = features + context + u.reshape(-1, 1, 1, 1).to(features.dtype)
+        for layer in self.body[:-1]:
+            x = F.relu(layer(x))
+        return self.body[-1](x).float().unflatten(0, (v, s))
 
 
 class SlimReconNet(nn.Module):
@@ -109,17 +112,20 @@ class SlimReconNet(nn.Module):
             long: long exposures [V, 1, h, w].
             u: times in the exposure [V, S].
         """
+        with autocast(short.device):
+            return self.frames(short, long, u)
+
+    def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
+        """``forward`` in the precision of the layers."""
         v, s, _, h, w = short.shape
         base = short[:, :, self.neighbours // 2 : self.neighbours // 2 + 1]
         shared = long[:, None].expand(v, s, -1, h, w)
         time = u[..., None, None, None].expand(v, s, 1, h, w)
-        with autocast(short.device):
-            x = torch.cat([short, shared, time], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            for layer in self.layers[:-1]:
-                # Leaky: against a good scene "no correction" is so near that plain ReLUs die on the way there.
-                x = F.leaky_relu(layer(x), 0.1)
-            x = self.layers[-1](x)
-        return base + x.float().unflatten(0, (v, s))
+        x = torch.cat([short, shared, time], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        for layer in self.layers[:-1]:
+            # Leaky: against a good scene "no correction" is so near that plain ReLUs die on the way there.
+            x = F.leaky_relu(layer(x), 0.1)
+        return base + self.layers[-1](x).float().unflatten(0, (v, s))
 
 
 def make_network(variant: str, short_channels: int, long_channels: int) -> ReconNet | SlimReconNet:

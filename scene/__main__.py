@@ -1,7 +1,7 @@
 """Files of a trained model for other programs, and files of other programs as Gaussians.
 
-    python -m scene export -m output/tanabata              trajectories for evo, Gaussians as .splat
-    python -m scene convert cloud.splat cloud.ply          between .ply and .splat
+    python -m scene export -m output/tanabata      trajectories for evo, Gaussians as .splat and .spz, Recon-Net in ONNX
+    python -m scene convert cloud.spz cloud.ply    between .ply, .splat and .spz
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from arguments import Config
 from arguments.command import guarded
+from recon_net.onnx import export_onnx
 from scene.dataset import read_scene
-from scene.model_folder import find_iteration, iteration_folder, read_cameras
+from scene.model_folder import find_iteration, iteration_folder, load_network, read_cameras
 from scene.trajectory import Timing
 from scene.views import window_spec
-from utils.export import read_splat, write_splat, write_tum
-from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
+from utils.export import FORMATS, read_gaussians, write_gaussians, write_tum
 
 
 def export_trajectories(model: str) -> list[Path]:
@@ -64,24 +64,31 @@ def _one_pose_a_time(times: np.ndarray, poses: Tensor) -> tuple[np.ndarray, Tens
     return unique, poses[torch.as_tensor(index)]
 
 
-def read_any(path: Path) -> tuple[GaussianParams, bool]:
-    """Gaussians of a .ply or .splat, and whether they are meant to be drawn antialiased."""
-    if path.suffix.lower() == ".splat":
-        return read_splat(path), False
-    return read_gaussian_ply(path), is_antialiased(path)
-
-
 def convert(source: Path, target: Path) -> int:
-    """Copy Gaussians between the two formats; returns how many."""
-    for path in (source, target):
-        if path.suffix.lower() not in (".ply", ".splat"):
-            raise ValueError(f"{path}: expected a name ending in .ply or .splat")
-    gaussians, antialiased = read_any(source)
-    if target.suffix.lower() == ".splat":
-        write_splat(target, gaussians)
-    else:
-        write_gaussian_ply(target, gaussians, antialiased=antialiased)
+    """Copy Gaussians from one format to another; returns how many."""
+    gaussians, antialiased = read_gaussians(source)
+    write_gaussians(target, gaussians, antialiased)
     return len(gaussians.means)
+
+
+def export_gaussians(model: str, iteration: int) -> list[Path]:
+    """Write the Gaussians of an iteration in the other formats, beside their PLY."""
+    ply = iteration_folder(model, iteration) / "point_cloud.ply"
+    others = [ply.with_suffix(suffix) for suffix in FORMATS if suffix != ".ply"]
+    for path in others:
+        convert(ply, path)
+    return [ply, *others]
+
+
+def export_network(model: str, iteration: int) -> list[Path]:
+    """Write Recon-Net as ONNX beside its weights, where there is one."""
+    spec = window_spec(Config.load(model).data)
+    network = load_network(model, iteration, spec.short, spec.long_channels)
+    if network is None:
+        return []
+    path = iteration_folder(model, iteration) / "recon_net.onnx"
+    export_onnx(path, network)
+    return [path]
 
 
 def main() -> int:
@@ -89,10 +96,12 @@ def main() -> int:
         prog="python -m scene", description="Files of a trained model for other programs, and back."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser("export", help="trajectories as TUM text (for evo) and Gaussians as .splat")
+    export = commands.add_parser(
+        "export", help="trajectories as TUM text (for evo), Gaussians as .splat and .spz, Recon-Net as ONNX"
+    )
     export.add_argument("-m", "--model_path", required=True, help="folder of the trained model")
     export.add_argument("--iteration", type=int, help="saved iteration (default: the newest)")
-    between = commands.add_parser("convert", help="Gaussians from .ply to .splat, or back")
+    between = commands.add_parser("convert", help="Gaussians between .ply, .splat and .spz")
     between.add_argument("source", type=Path)
     between.add_argument("target", type=Path)
     args = parser.parse_args()
@@ -100,10 +109,8 @@ def main() -> int:
         count = convert(args.source, args.target)
         print(f"{count} Gaussians are in {args.target}")
         return 0
-    ply = iteration_folder(args.model_path, find_iteration(args.model_path, args.iteration)) / "point_cloud.ply"
-    splat = ply.with_suffix(".splat")
-    write_splat(splat, read_gaussian_ply(ply))
-    for path in [ply, splat, *export_trajectories(args.model_path)]:
+    model, iteration = args.model_path, find_iteration(args.model_path, args.iteration)
+    for path in [*export_gaussians(model, iteration), *export_network(model, iteration), *export_trajectories(model)]:
         print(path)
     return 0
 

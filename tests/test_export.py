@@ -1,6 +1,7 @@
 """Files for other programs: TUM trajectories, .splat, PLYs of others."""
 
 import dataclasses
+import gzip
 import json
 import math
 import sys
@@ -17,11 +18,14 @@ from arguments import Config
 from arguments.command import guarded
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.pictures import Drawing
-from scene.__main__ import convert, export_trajectories, main, read_any
+from recon_net import make_network
+from recon_net.onnx import export_onnx
+from scene.__main__ import convert, export_trajectories, main
 from scene.dataset import read_scene
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.model_folder import camera_entry, iteration_folder, load_gaussians, write_cameras
-from utils.export import read_splat, read_tum, write_splat, write_tum
+from utils.checkpoint import save_checkpoint
+from utils.export import read_gaussians, read_splat, read_spz, read_tum, write_splat, write_spz, write_tum
 from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
 
 
@@ -29,12 +33,12 @@ def params(channels: int = 3) -> GaussianParams:
     return GaussianParams(**{name: value.detach() for name, value in tiny_gaussians(channels=channels).raw.items()})
 
 
-def render(p: GaussianParams, antialiased: bool = True) -> torch.Tensor:
+def render(p: GaussianParams, antialiased: bool = True, w2c: torch.Tensor | None = None) -> torch.Tensor:
     degree = round(math.sqrt(p.shN.shape[1] + 1)) - 1
     model = GaussianModel({name: getattr(p, name) for name in PARAMETERS}, degree)
     k = torch.tensor([[60.0, 0, WIDTH / 2], [0, 60, HEIGHT / 2], [0, 0, 1]])
     drawing = Drawing(model, get_rasterizer("cpu", torch.device("cpu")), antialiased)
-    return drawing(pose(0.2)[None], k, WIDTH, HEIGHT).images[0]
+    return drawing((pose(0.2) if w2c is None else w2c)[None], k, WIDTH, HEIGHT).images[0]
 
 
 # ---- TUM ---------------------------------------------------------------------------------------------------
@@ -151,6 +155,109 @@ def test_broken_splats_are_named(tmp_path, content):
         read_splat(tmp_path / "none.splat")
 
 
+# ---- .spz --------------------------------------------------------------------------------------------------
+
+
+def full_params(channels: int = 3, degree: int = 3) -> GaussianParams:
+    """Blobs with large harmonics of every degree."""
+    p = params(channels)
+    rest = 0.3 * torch.randn(len(p.means), (degree + 1) ** 2 - 1, channels, generator=torch.Generator().manual_seed(3))
+    return dataclasses.replace(p, shN=rest)
+
+
+@pytest.mark.parametrize(("channels", "degree", "antialiased"), [(1, 3, True), (3, 1, False), (3, 0, True)])
+def test_spz_comes_back(tmp_path, channels, degree, antialiased):
+    p = full_params(channels, degree)
+    write_spz(tmp_path / "g.spz", p, antialiased)
+    back, flag = read_spz(tmp_path / "g.spz")
+    assert flag == antialiased
+    torch.testing.assert_close(back.means, p.means, atol=1e-6, rtol=0)
+    torch.testing.assert_close(back.log_scales, p.log_scales, atol=1 / 32 + 1e-6, rtol=0)
+    torch.testing.assert_close(back.sh0, p.sh0.expand_as(back.sh0), atol=0.5 / 255 / 0.15 + 1e-6, rtol=0)
+    torch.testing.assert_close(back.shN, p.shN.clamp(-1, 1).expand_as(back.shN), atol=1 / 16 + 1e-6, rtol=0)
+    same = (back.quats * torch.nn.functional.normalize(p.quats, dim=-1)).sum(-1).abs()
+    assert same.min() > 1 - 1e-5
+    assert (render(back) - render(p)).abs().mean() < 0.015
+    assert (tmp_path / "g.spz").stat().st_size < 0.3 * 4 * 59 * len(p.means)
+
+
+def test_spz_is_what_others_read(tmp_path):
+    """gaussforge has the format's own C++ library inside; it leaves the axes as they are stored."""
+    gaussforge = pytest.importorskip("gaussforge").GaussForge()
+    p = full_params()
+    write_spz(tmp_path / "g.spz", p, antialiased=True)
+    found = gaussforge.read((tmp_path / "g.spz").read_bytes(), "spz")["data"]
+    arrays = {
+        name: torch.from_numpy(np.frombuffer(found[name], np.float32).reshape(len(p.means), -1).copy())
+        for name in ("positions", "rotations", "scales", "alphas", "colors", "sh")
+    }
+    theirs = GaussianParams(
+        arrays["positions"], arrays["rotations"], arrays["scales"], arrays["alphas"][:, 0], arrays["colors"][:, None],
+        arrays["sh"].reshape(len(p.means), 15, 3),
+    )  # fmt: skip
+    # y up and z backward: our camera turned half a turn about x sees the same, harmonics included.
+    turned = pose(0.2) @ torch.diag(torch.tensor([1.0, -1, -1, 1]))
+    assert (render(theirs, w2c=turned) - render(p)).abs().mean() < 0.015
+    # A file of theirs, with rotations of the older version.
+    write_gaussian_ply(tmp_path / "g.ply", p, antialiased=False)
+    for version in (2, 3):
+        stored = gaussforge.convert((tmp_path / "g.ply").read_bytes(), "ply", "spz", spz_version=version)["data"]
+        (tmp_path / "theirs.spz").write_bytes(stored)
+        back, antialiased = read_spz(tmp_path / "theirs.spz")
+        assert not antialiased and (render(back, w2c=turned) - render(p)).abs().mean() < 0.015
+
+
+def test_broken_spz_files_are_named(tmp_path):
+    path = tmp_path / "g.spz"
+    write_spz(path, params(), True)
+    stored = path.read_bytes()
+    raw = gzip.decompress(stored)
+    for content, message in [
+        (b"", "not a readable"), (stored[:-30], "not a readable"), (b"ply", "not a readable"),
+        (gzip.compress(b"PLY " + raw[4:]), "does not begin with NGSP"), (gzip.compress(raw[:-1]), "bytes, expected"),
+        (gzip.compress(raw[:4] + b"\x09" + raw[5:]), "version 9"),
+    ]:  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"g\.spz: .*{message}"):
+            read_spz(path)
+    far = dataclasses.replace(params(), means=params().means * 1e8)
+    with pytest.raises(ValueError, match=r"g\.spz: Gaussians .* from the origin"):
+        write_spz(path, far, True)
+    # A scene of kilometres has fewer binary places.
+    write_spz(path, dataclasses.replace(params(), means=params().means * 5000), True)
+    torch.testing.assert_close(read_spz(path)[0].means, params().means * 5000, atol=1e-3, rtol=0)
+
+
+# ---- ONNX --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variant", "short", "long"), [("slim", 6, 1), ("paper", 41, 34)])
+def test_recon_net_without_torch(tmp_path, variant, short, long):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    network = make_network(variant, 41, 34)
+    for i, value in enumerate(network.parameters()):
+        torch.nn.init.normal_(value, std=0.1, generator=torch.Generator().manual_seed(i))
+    export_onnx(tmp_path / "n.onnx", network)
+    session = runtime.InferenceSession(str(tmp_path / "n.onnx"), providers=["CPUExecutionProvider"])
+    for views, instants, height, width in ((1, 1, 9, 13), (2, 3, 20, 16)):
+        inputs = [
+            torch.rand(views, instants, short, height, width), torch.rand(views, long, height, width),
+            torch.rand(views, instants),
+        ]  # fmt: skip
+        [frames] = session.run(["frames"], dict(zip(("short", "long", "u"), (x.numpy() for x in inputs), strict=True)))
+        with torch.no_grad():
+            wanted = network.frames(*inputs)
+        np.testing.assert_allclose(frames, wanted, atol=1e-4)
+
+
+def test_onnx_needs_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match=r"n\.onnx: .*pip install onnx"):
+        export_onnx(tmp_path / "n.onnx", make_network("slim", 41, 34))
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- PLY ---------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +288,7 @@ def foreign_ply(path: Path, p: GaussianParams) -> None:
 def test_a_ply_of_others_is_read_and_converted(tmp_path):
     p = params()
     foreign_ply(tmp_path / "other.ply", p)
-    read, antialiased = read_any(tmp_path / "other.ply")
+    read, antialiased = read_gaussians(tmp_path / "other.ply")
     assert not antialiased
     torch.testing.assert_close(render(read), render(p))
     assert convert(tmp_path / "other.ply", tmp_path / "a.splat") == len(p.means)
@@ -197,12 +304,16 @@ def test_a_ply_of_others_is_read_and_converted(tmp_path):
 
 def test_the_command(scene_folder, tmp_path, monkeypatch, capsys):
     model = model_of(scene_folder, make_model(tmp_path / "m"), use_truth=False)
+    network = make_network("slim", 41, 34)
+    weights = {"variant": "slim", "weights": network.state_dict()}
+    save_checkpoint(iteration_folder(model, ITERATION) / "recon_net.pth", weights)
     monkeypatch.setattr(sys, "argv", ["scene", "export", "-m", str(model)])
     assert guarded(main) == 0
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [p.name for p in written[:2]] == ["point_cloud.ply", "point_cloud.splat"]
+    names = ["point_cloud.ply", "point_cloud.splat", "point_cloud.spz", "recon_net.onnx"]
+    assert [p.name for p in written[:4]] == names
     assert all(p.exists() for p in written)
-    assert len(json.loads((model / "cameras.json").read_text())) * 13 == len(read_tum(written[2])[0])
+    assert len(json.loads((model / "cameras.json").read_text())) * 13 == len(read_tum(written[4])[0])
     monkeypatch.setattr(sys, "argv", ["scene", "convert", str(tmp_path / "none.ply"), "x.splat"])
     assert guarded(main) == 1
     assert capsys.readouterr().err.endswith("none.ply: no such PLY file\n")

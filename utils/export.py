@@ -1,14 +1,20 @@
-"""Files for other programs: trajectories as TUM text, Gaussians as ``.splat``.
+"""Files for other programs: trajectories as TUM text, Gaussians as ``.splat`` and ``.spz``.
 
 TUM text (the RGB-D benchmark's format, read by ``evo``): a line a pose, ``time tx ty tz qx qy qz qw``, the
 camera in the world.  ``.splat`` (antimatter15's viewer, SuperSplat, Spark, ...): 32 bytes a Gaussian, the
 most visible first: centre and scales as float32, colour and opacity as bytes, the quaternion as bytes.  It
-has no spherical harmonics and no word for antialiasing: keep the PLY for anything but looking.
+has no spherical harmonics and no word for antialiasing: keep the PLY for anything but looking.  ``.spz``
+(Niantic; https://github.com/nianticlabs/spz describes it): a tenth of the PLY, with spherical harmonics and a
+flag for antialiasing, attribute by attribute in a gzip stream, axes x right, y up, z backward.
 """
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +25,10 @@ from torch import Tensor
 
 from utils import se3
 from utils.io import atomic_write
-from utils.ply import GaussianParams
+from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
 from utils.sh import SH_C0
+
+FORMATS = (".ply", ".splat", ".spz")
 
 _SPLAT = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 assert _SPLAT.itemsize == 32
@@ -77,6 +85,39 @@ def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]
     return table[:, 0], torch.as_tensor(np.linalg.inv(to_world), dtype=torch.float32)
 
 
+def _format(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"{path}: expected a name ending in {', '.join(FORMATS)}")
+    return suffix
+
+
+def read_gaussians(path: str | os.PathLike[str]) -> tuple[GaussianParams, bool]:
+    """Gaussians of a file of any of ``FORMATS``, three channels, and whether they are to be drawn antialiased.
+
+    Raises:
+        ValueError: another suffix, or not such a file (names it).
+    """
+    suffix = _format(path)
+    if suffix == ".spz":
+        return read_spz(path)
+    return (read_splat(path), False) if suffix == ".splat" else (read_gaussian_ply(path), is_antialiased(path))
+
+
+def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams, antialiased: bool) -> None:
+    """Write Gaussians in the format that the name ``path`` ends in."""
+    suffix = _format(path)
+    if suffix == ".spz":
+        write_spz(path, gaussians, antialiased)
+    elif suffix == ".splat":
+        write_splat(path, gaussians)
+    else:
+        write_gaussian_ply(path, gaussians, antialiased)
+
+
+# ---- .splat --------------------------------------------------------------------------------------------------
+
+
 def write_splat(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
     """Write Gaussians as ``.splat``: colour of degree 0 only, mono as grey, eight bits a value."""
     g = GaussianParams(*(x.detach().cpu().float() for x in vars(gaussians).values()))
@@ -124,3 +165,132 @@ def read_splat(path: str | os.PathLike[str]) -> GaussianParams:
         ((rgba[:, None, :3] / 255 - 0.5) / SH_C0),
         torch.zeros(len(table), 0, 3),
     )
+
+
+# ---- .spz ----------------------------------------------------------------------------------------------------
+
+_SPZ_HEADER = struct.Struct("<4sIIBBBB")  # magic, version, Gaussians, SH degree, fraction bits, flags, reserved
+_SPZ_MAGIC, _SPZ_VERSION, _SPZ_ANTIALIASED = b"NGSP", 3, 1
+# Bits that hold the coefficients of degree 1 and of the others: the rest of each byte is zero and packs away.
+_SPZ_SH_BITS = (5, 4, 4)
+# Its axes are ours turned by half a turn about x: y and z change their signs ...
+_SPZ_FLIP = torch.tensor([1.0, -1.0, -1.0])
+# ... and with them the harmonics that are odd in y and z together.
+_SPZ_FLIP_SH = torch.tensor([-1.0, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1])
+# Components of a quaternion beside each one.
+_SPZ_OTHERS = torch.tensor([[j for j in range(4) if j != i] for i in range(4)])
+
+
+def _bytes_of(values: Tensor) -> bytes:
+    return bytes(values.round().clamp(0, 255).to(torch.uint8).contiguous().numpy())
+
+
+def _packed_positions(positions: Tensor, fraction_bits: int) -> bytes:
+    """Signed fixed-point numbers of 24 bits, the lowest byte first."""
+    fixed = (positions.double() * 2.0**fraction_bits).round().to(torch.int32).numpy().astype("<i4")
+    return fixed.reshape(-1, 1).view(np.uint8)[:, :3].tobytes()
+
+
+def _packed_quats(quats: Tensor) -> bytes:
+    """The three smaller components of xyzw, a sign and 9 bits each, below 2 bits for which is left out."""
+    unit = torch.nn.functional.normalize(quats.double(), dim=-1)
+    xyzw = unit[:, [1, 2, 3, 0]] * torch.cat([_SPZ_FLIP, torch.ones(1)])
+    largest = xyzw.abs().argmax(-1)
+    xyzw = xyzw * torch.where(xyzw.gather(1, largest[:, None]) < 0, -1, 1)
+    small = xyzw.gather(1, _SPZ_OTHERS[largest])
+    code = largest
+    for i in range(3):
+        magnitude = (small[:, i].abs() * 2**0.5 * 511).round().long().clamp(max=511)
+        code = (code << 10) | ((small[:, i] < 0).long() << 9) | magnitude
+    return code.numpy().astype("<u4").tobytes()
+
+
+def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams, antialiased: bool) -> None:
+    """Write Gaussians as ``.spz`` (version 3), mono as grey.
+
+    Positions keep as many binary places as the farthest Gaussian leaves of 24 bits, at most 20; opacities and
+    colours 8 bits, spherical harmonics (clipped to [-1, 1]) 5 bits in degree 1 and 4 above.
+
+    Raises:
+        ValueError: Gaussians too far from the origin, or the file cannot be written.
+    """
+    g = GaussianParams(*(x.detach().cpu().float() for x in vars(gaussians).values()))
+    count, coefficients = g.shN.shape[:2]
+    degree = round((coefficients + 1) ** 0.5) - 1
+    reach = float(g.means.abs().max()) if count else 1.0
+    if reach >= 2**22:
+        raise ValueError(f"{path}: Gaussians {reach:.3g} units from the origin, .spz holds less than {2**22}")
+    fraction_bits = min(22 - math.ceil(math.log2(max(reach, 1e-9))), 20)
+    rest = g.shN.expand(-1, -1, 3) * _SPZ_FLIP_SH[:coefficients, None]
+    steps = torch.tensor([2.0 ** (8 - _SPZ_SH_BITS[d]) for d in range(degree) for _ in range(2 * d + 3)])[:, None]
+    flags = _SPZ_ANTIALIASED if antialiased else 0
+    parts = [
+        _SPZ_HEADER.pack(_SPZ_MAGIC, _SPZ_VERSION, count, degree, fraction_bits, flags, 0),
+        _packed_positions(g.means * _SPZ_FLIP, fraction_bits),
+        _bytes_of(g.opacity_logits.sigmoid() * 255),
+        _bytes_of((0.5 + 0.15 * g.sh0[:, 0].expand(-1, 3)) * 255),
+        _bytes_of((g.log_scales + 10) * 16),
+        _packed_quats(g.quats),
+        _bytes_of(((rest * 128 + 128) / steps).round() * steps) if degree else b"",
+    ]
+    with atomic_write(path, "wb") as file:
+        file.write(gzip.compress(b"".join(parts), mtime=0))
+
+
+def _unpacked_quats(stored: NDArray[np.uint8], version: int) -> Tensor:
+    """Quaternions [N, 4] wxyz, in the axes of ``.spz``."""
+    if version == 2:  # x, y, z as bytes, w positive
+        xyz = torch.from_numpy(stored.astype(np.float32)) / 127.5 - 1
+        w = (1 - xyz.square().sum(-1, keepdim=True)).clamp_min(0).sqrt()
+        return torch.cat([w, xyz], dim=-1)
+    code = torch.from_numpy(stored.copy().view("<u4")[:, 0].astype(np.int64))
+    small = torch.stack([code >> shift & 1023 for shift in (20, 10, 0)], dim=-1)
+    values = (small & 511).double() / 511 / 2**0.5 * torch.where(small > 511, -1, 1)
+    largest = code >> 30
+    xyzw = torch.zeros(len(code), 4, dtype=torch.float64).scatter(1, _SPZ_OTHERS[largest], values)
+    rest = (1 - values.square().sum(-1, keepdim=True)).clamp_min(0).sqrt()
+    return xyzw.scatter(1, largest[:, None], rest)[:, [3, 0, 1, 2]].float()
+
+
+def read_spz(path: str | os.PathLike[str]) -> tuple[GaussianParams, bool]:
+    """Gaussians of a ``.spz`` file (version 2 or 3), three channels, and whether they are antialiased.
+
+    Raises:
+        ValueError: not such a file (names it).
+    """
+    try:
+        stored = gzip.decompress(Path(path).read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: not a readable .spz ({reason})") from None
+    if len(stored) < _SPZ_HEADER.size or stored[:4] != _SPZ_MAGIC:
+        raise ValueError(f"{path}: not a readable .spz (it does not begin with {_SPZ_MAGIC.decode()})")
+    _, version, count, degree, fraction_bits, flags, _ = _SPZ_HEADER.unpack_from(stored)
+    if version not in (2, 3) or degree > 3:
+        raise ValueError(f"{path}: .spz of version {version} and SH degree {degree}, expected 2 or 3, and 0 to 3")
+    coefficients = (degree + 1) ** 2 - 1
+    widths = [9, 1, 3, 3, 4 if version == 3 else 3, 3 * coefficients]
+    needed = _SPZ_HEADER.size + count * sum(widths)
+    if len(stored) < needed:
+        raise ValueError(f"{path}: {len(stored)} bytes, expected {needed} for {count} Gaussians")
+    blocks, at = [], _SPZ_HEADER.size
+    for width in widths:
+        blocks.append(np.frombuffer(stored, np.uint8, count * width, at).reshape(count, width))
+        at += count * width
+    positions, alphas, colors, scales, quats, rest = blocks
+    wide = np.zeros((count * 3, 4), np.uint8)
+    wide[:, 1:] = positions.reshape(-1, 3)  # in the upper bytes, so that the sign is in its place
+    means = torch.from_numpy((wide.view("<i4")[:, 0].reshape(count, 3) >> 8) * 0.5**fraction_bits).float()
+    opacity, color, log_scales, harmonics = (
+        torch.from_numpy(x.astype(np.float32)) for x in (alphas, colors, scales, rest)
+    )
+    flip = torch.cat([torch.ones(1), _SPZ_FLIP])
+    return GaussianParams(
+        means * _SPZ_FLIP,
+        torch.nn.functional.normalize(_unpacked_quats(quats, version) * flip, dim=-1),
+        log_scales / 16 - 10,
+        # Half a step from 0 and 1, where the logit is infinite.
+        (opacity[:, 0] / 255).clamp(0.5 / 255, 1 - 0.5 / 255).logit(),
+        ((color / 255 - 0.5) / 0.15)[:, None],
+        (harmonics.reshape(count, coefficients, 3) / 128 - 1) * _SPZ_FLIP_SH[:coefficients, None],
+    ), bool(flags & _SPZ_ANTIALIASED)

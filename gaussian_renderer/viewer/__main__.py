@@ -25,20 +25,18 @@ from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.model_folder import find_iteration, iteration_folder, load_network
 from scene.views import window_spec
 from utils.device import pick_device, use_threads
-from utils.export import read_splat
-from utils.ply import is_antialiased, read_gaussian_ply
+from utils.export import read_gaussians
 
 
 def load_gaussians(path: Path) -> tuple[GaussianModel, bool]:
-    """Gaussians of a .ply or .splat, with one channel where all three are equal, and whether antialiased."""
-    splat = path.suffix.lower() == ".splat"
-    params = read_splat(path) if splat else read_gaussian_ply(path)
+    """Gaussians of a file, with one channel where all three are equal, and whether antialiased."""
+    params, antialiased = read_gaussians(path)
     mono = all(bool((x == x[..., :1]).all()) for x in (params.sh0, params.shN))
     raw = {name: getattr(params, name) for name in PARAMETERS}
     if mono:
         raw |= {name: raw[name][..., :1].contiguous() for name in ("sh0", "shN")}
     model = GaussianModel(raw, sh_degree=round((params.shN.shape[1] + 1) ** 0.5) - 1)
-    return model, not splat and is_antialiased(path)
+    return model, antialiased
 
 
 def surrounding_view(gaussians: GaussianModel) -> SavedView:
@@ -86,7 +84,7 @@ def main() -> int:
     )
     add_model_arguments(parser)
     parser.add_argument("--iteration", type=int, help="saved iteration to show (default: the newest)")
-    parser.add_argument("--ply", type=Path, help="a .ply or .splat of Gaussians instead of a model folder")
+    parser.add_argument("--ply", type=Path, help="a .ply, .splat or .spz of Gaussians instead of a model folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080, or the next free)")
     args = parser.parse_args()

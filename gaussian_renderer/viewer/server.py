@@ -39,8 +39,8 @@ FREE = "free camera"
 _STEPS = ("previous", "next")
 # Seconds without motion after which a picture is drawn in full, and seconds that one in motion may take.
 _STILL, _BUDGET = 0.15, 0.04
-# Seconds after a jump in which the browser's reports of its camera are echoes, not the user's hand.
-_ECHO = 0.4
+# Seconds that a browser is given to report its camera where it was put; until then its reports are older ones.
+_ARRIVAL = 5.0
 # Seconds between looks at a scene in training, and between its curves.
 _LOOK_EVERY, _CURVES_EVERY = 1.0, 2.0
 _MOST_POINTS = 1000
@@ -296,9 +296,12 @@ class _Session:
         self.viewer, self.client = viewer, client
         self._condition = threading.Condition()
         self._dirty, self._closed, self._sharp = True, False, False
-        self._moved = self._jumped = 0.0
+        self._moved = 0.0
         self._view: int | None = None
-        self._reference: tuple[np.ndarray, np.ndarray] | None = None
+        # Where the camera was put last, by when it has to be there, and where the browser says that it stands.
+        self._target = np.zeros(3), np.zeros(4)
+        self._arrives_by = 0.0
+        self._stands: tuple[np.ndarray, np.ndarray] | None = None
         self._seconds_a_pixel = 1e-7
         self._keys: list[Tensor] = []
         self._controls()
@@ -408,30 +411,35 @@ class _Session:
     def _jump(self, view: SavedView) -> None:
         """Put the browser's camera where the view's is at u, so that flying starts from there."""
         to_world = se3.inverse(view.at(torch.tensor([float(self._u.value)]))[0]).double().numpy()
-        self._jumped, self._reference = time.monotonic(), None
+        wxyz = np.roll(Rotation.from_matrix(to_world[:3, :3]).as_quat(), 1)
+        self._target, self._stands = (to_world[:3, 3], wxyz), None
+        self._arrives_by = time.monotonic() + _ARRIVAL
         camera = self.client.camera
         rows = max(view.height, view.width / max(camera.aspect, 1e-3))
         with self.client.atomic():
-            camera.position = to_world[:3, 3]
-            camera.wxyz = np.roll(Rotation.from_matrix(to_world[:3, :3]).as_quat(), 1)
+            camera.position, camera.wxyz = self._target
             camera.fov = 2 * math.atan(rows / 2 / float(view.K[1, 1]))
 
     def _camera(self) -> Tensor:
         return _pose_of(self.client.camera.position, self.client.camera.wxyz)
 
     def _camera_moved(self) -> None:
-        camera = self.client.camera
+        """Follow the browser's camera; a user who moves it away from the view it was put to leaves the view."""
         if self._view is not None:
-            now = (np.array(camera.position), np.array(camera.wxyz))
-            if self._reference is None or time.monotonic() - self._jumped < _ECHO:
-                self._reference = now
-            elif (
-                np.linalg.norm(now[0] - self._reference[0]) > 1e-4 * self.viewer.spread
-                or abs(now[1] @ self._reference[1]) < 1 - 1e-7
-            ):
-                # The user took the camera.
+            now = np.array(self.client.camera.position), np.array(self.client.camera.wxyz)
+            if self._stands is None:
+                # Nearly there is there: the browser rounds. From now on every move counts.
+                if self._apart(now, self._target, 0.02) and time.monotonic() < self._arrives_by:
+                    return
+                self._stands = now
+            elif self._apart(now, self._stands, 1e-3):
                 self._choose.value = FREE
         self.refresh(moving=self._view is None)
+
+    def _apart(self, a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], by: float) -> bool:
+        """Whether two cameras are more than ``by`` of the cameras' spread, or radians, from each other."""
+        turn = 2 * math.acos(min(abs(float(a[1] @ b[1])), 1.0))
+        return float(np.linalg.norm(a[0] - b[0])) > by * self.viewer.spread or turn > by
 
     # ---- cameras in the scene --------------------------------------------------------------------------------
 

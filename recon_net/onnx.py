@@ -1,0 +1,66 @@
+"""Recon-Net as an ONNX file, for programs without torch."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from recon_net import AnyReconNet
+from recon_net.network import ReconNet
+from utils.io import atomic_write
+
+_AXES = {
+    "short": {0: "views", 1: "instants", 3: "height", 4: "width"},
+    "long": {0: "views", 2: "height", 3: "width"},
+    "u": {0: "views", 1: "instants"},
+    "frames": {0: "views", 1: "instants", 3: "height", 4: "width"},
+}
+
+
+class _FullPrecision(nn.Module):
+    """The network in float32: what autocast does on one machine is no part of it."""
+
+    def __init__(self, network: AnyReconNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
+        return self.network.frames(short, long, u)
+
+
+def export_onnx(path: str | os.PathLike[str], network: AnyReconNet) -> None:
+    """Write ``network`` with the inputs ``short``, ``long`` and ``u`` and the output ``frames`` of its ``forward``.
+
+    Numbers of views and instants and the size of the pictures are free; weights are in the same file.
+
+    Raises:
+        ValueError: the package onnx is missing, or the file cannot be written.
+    """
+    first = network.short if isinstance(network, ReconNet) else network.layers[0]
+    assert isinstance(first, nn.Conv2d)
+    long_channels = network.long.in_channels if isinstance(network, ReconNet) else 1
+    short_channels = first.in_channels if isinstance(network, ReconNet) else first.in_channels - long_channels - 1
+    # Two of each, so that nothing is taken for a constant.
+    example = (torch.zeros(2, 2, short_channels, 16, 24), torch.zeros(2, long_channels, 16, 24), torch.zeros(2, 2))
+    stored = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        # The exporter by tracing is on its way out, but its successor loses the free number of instants.
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                _FullPrecision(network).cpu().eval(),
+                example,
+                stored,
+                input_names=["short", "long", "u"],
+                output_names=["frames"],
+                dynamic_axes=_AXES,
+                dynamo=False,
+            )
+        except (ImportError, torch.onnx.errors.OnnxExporterError) as error:
+            raise ValueError(f"{path}: an .onnx file needs the package onnx: pip install onnx ({error})") from None
+    with atomic_write(path, "wb") as file:
+        file.write(stored.getvalue())
