@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
+import tempfile
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -46,15 +47,15 @@ def export_onnx(path: str | os.PathLike[str], network: AnyReconNet) -> None:
     short_channels = first.in_channels if isinstance(network, ReconNet) else first.in_channels - long_channels - 1
     # Two of each, so that nothing is taken for a constant.
     example = (torch.zeros(2, 2, short_channels, 16, 24), torch.zeros(2, long_channels, 16, 24), torch.zeros(2, 2))
-    stored = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
+        file = Path(folder) / "network.onnx"
         # The exporter by tracing is on its way out, but its successor loses the free number of instants.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
                 _FullPrecision(network).cpu().eval(),
                 example,
-                stored,
+                file,
                 input_names=["short", "long", "u"],
                 output_names=["frames"],
                 dynamic_axes=_AXES,
@@ -62,5 +63,6 @@ def export_onnx(path: str | os.PathLike[str], network: AnyReconNet) -> None:
             )
         except (ImportError, torch.onnx.errors.OnnxExporterError) as error:
             raise ValueError(f"{path}: an .onnx file needs the package onnx: pip install onnx ({error})") from None
-    with atomic_write(path, "wb") as file:
-        file.write(stored.getvalue())
+        stored = file.read_bytes()
+    with atomic_write(path, "wb") as target:
+        target.write(stored)

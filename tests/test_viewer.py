@@ -19,10 +19,21 @@ import torch
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, tiny_drawing, tiny_gaussians, tiny_views
 
 from arguments import Config
+from arguments.video import Video
 from gaussian_renderer import uncertainty
 from gaussian_renderer.paths import SavedView, file_path, read_views
-from gaussian_renderer.pictures import UNKNOWN, Drawing, depth_colors, error_colors, opacity_colors, rgb
+from gaussian_renderer.pictures import (
+    UNKNOWN,
+    Drawing,
+    depth_colors,
+    error_colors,
+    letterboxed,
+    opacity_colors,
+    resized,
+    rgb,
+)
 from gaussian_renderer.uncertainty import intensity_deviation, seen_weights
+from gaussian_renderer.video import record
 from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
 from gaussian_renderer.viewer.canvas import BESIDE, DRAWN, ERRORS, GAUSSIANS, WIPE, Choice
 from gaussian_renderer.viewer.sources import FOLDERS
@@ -32,7 +43,7 @@ from scene.gaussian_model import GaussianModel
 from scene.model_folder import camera_entry
 from scene.trajectory import Trajectory
 from spike import tfp
-from utils.io import save_image
+from utils.io import load_image, save_image
 from utils.ply import GaussianParams, write_gaussian_ply
 from utils.sh import SH_C0
 
@@ -408,20 +419,27 @@ def test_in_a_browser(browser, viewer, tmp_path):
         view, canvas = viewer.views[1], viewer.canvas
         free = page.shot()
         assert free.std() > 0.05  # not an empty canvas
-        page.choose("view", "v1")
         aspect = free.shape[1] / free.shape[0]
+        # What render.py draws of this view: the first, the middle and the last instant of its video.
+        video = Video("exposure", "v1", video_frames=3, video_out=str(tmp_path / "video"))
+        record(video, viewer.views, tiny_drawing(), None, quiet=True)
+        frames = [load_image(tmp_path / f"video/{i:05d}.png", channels=3) for i in range(3)]
+        drawn = [letterboxed(resized(rgb(frame), 15 * WIDTH, 15 * HEIGHT), aspect) for frame in frames]
+        page.press("next")
+        page.press("next")
+        assert page.value("view") == "v1"
+        assert eventually(lambda: difference(page.shot(), drawn[1]) < 0.02)
+        # The slider moves the camera inside the exposure.
+        page.slide("exposure u", 0)
+        assert eventually(lambda: difference(page.shot(), drawn[0]) < 0.02)
+        assert difference(page.shot(), drawn[2]) > 0.04
 
         def shows(choice, u):
             return lambda: difference(page.shot(), canvas.of_view(view, u, choice, aspect, least=540)) < 0.02
 
-        # It is the scene: what render.py draws of this view; and the slider moves the camera.
-        assert eventually(shows(Choice(), 0.5))
-        page.slide("exposure u", 0)
-        assert eventually(shows(Choice(), 0.0))
-        assert not shows(Choice(), 1.0)()
-        # Pictures of render.py, and two at once.
-        page.choose("picture", "truth")
-        assert eventually(shows(Choice("truth"), 0.0))
+        for mode in ("depth", "uncertainty", "truth"):
+            page.choose("picture", mode)
+            assert eventually(shows(Choice(mode), 0.0))
         page.choose("compare", "wipe")
         page.choose("with", "TFP")
         page.slide("wipe", 0.3)

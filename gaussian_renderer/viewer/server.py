@@ -298,10 +298,9 @@ class _Session:
         self._dirty, self._closed, self._sharp = True, False, False
         self._moved = 0.0
         self._view: int | None = None
-        # Where the camera was put last, by when it has to be there, and where the browser says that it stands.
+        # Where the camera was put last, whether the browser has said that it is there, and by when it should.
         self._target = np.zeros(3), np.zeros(4)
-        self._arrives_by = 0.0
-        self._stands: tuple[np.ndarray, np.ndarray] | None = None
+        self._arrived, self._arrives_by = False, 0.0
         self._seconds_a_pixel = 1e-7
         self._keys: list[Tensor] = []
         self._controls()
@@ -412,8 +411,8 @@ class _Session:
         """Put the browser's camera where the view's is at u, so that flying starts from there."""
         to_world = se3.inverse(view.at(torch.tensor([float(self._u.value)]))[0]).double().numpy()
         wxyz = np.roll(Rotation.from_matrix(to_world[:3, :3]).as_quat(), 1)
-        self._target, self._stands = (to_world[:3, 3], wxyz), None
-        self._arrives_by = time.monotonic() + _ARRIVAL
+        self._target = to_world[:3, 3], wxyz
+        self._arrived, self._arrives_by = False, time.monotonic() + _ARRIVAL
         camera = self.client.camera
         rows = max(view.height, view.width / max(camera.aspect, 1e-3))
         with self.client.atomic():
@@ -426,20 +425,19 @@ class _Session:
     def _camera_moved(self) -> None:
         """Follow the browser's camera; a user who moves it away from the view it was put to leaves the view."""
         if self._view is not None:
-            now = np.array(self.client.camera.position), np.array(self.client.camera.wxyz)
-            if self._stands is None:
-                # Nearly there is there: the browser rounds. From now on every move counts.
-                if self._apart(now, self._target, 0.02) and time.monotonic() < self._arrives_by:
-                    return
-                self._stands = now
-            elif self._apart(now, self._stands, 1e-3):
+            there = not self._away()
+            self._arrived = self._arrived or there or time.monotonic() > self._arrives_by
+            if not self._arrived:
+                return
+            if not there:
                 self._choose.value = FREE
         self.refresh(moving=self._view is None)
 
-    def _apart(self, a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], by: float) -> bool:
-        """Whether two cameras are more than ``by`` of the cameras' spread, or radians, from each other."""
-        turn = 2 * math.acos(min(abs(float(a[1] @ b[1])), 1.0))
-        return float(np.linalg.norm(a[0] - b[0])) > by * self.viewer.spread or turn > by
+    def _away(self) -> bool:
+        """Whether the browser's camera is elsewhere than where it was put, by more than rounding."""
+        (position, wxyz), camera = self._target, self.client.camera
+        turn = 2 * math.acos(min(abs(float(camera.wxyz @ wxyz)), 1.0))
+        return float(np.linalg.norm(camera.position - position)) > 1e-4 * self.viewer.spread or turn > 1e-3
 
     # ---- cameras in the scene --------------------------------------------------------------------------------
 
@@ -448,8 +446,8 @@ class _Session:
         scene, views, size = self.client.scene, self.viewer.views, self._size.value * self.viewer.spread
         with self.client.atomic():
             self._groups = {
-                "corrected": scene.add_frame("/corrected", show_axes=False),
-                "initial": scene.add_frame("/initial", show_axes=False),
+                name: scene.add_frame(f"/{name}", show_axes=False, visible=shown)
+                for name, shown in self._shown_cameras().items()
             }
             paths = [se3.inverse(view.w2c)[:, :3, 3].numpy() for view in views]
             moving = [(path, view) for path, view in zip(paths, views, strict=True) if len(path) > 1]
@@ -483,12 +481,15 @@ class _Session:
                 scene.add_line_segments(
                     "/initial/views", np.concatenate(lines), _INITIAL, thickness=1.5, thickness_units="screen"
                 )
-        self._show_cameras()
+
+    def _shown_cameras(self) -> dict[str, bool]:
+        """Hidden while looking through one of them: they would lie over the picture."""
+        chosen = {"corrected": self._corrected.value, "initial": self._initial.value}
+        return {name: value and self._view is None for name, value in chosen.items()}
 
     def _show_cameras(self) -> None:
-        """Hidden while looking through one of them: they would lie over the picture."""
-        self._groups["corrected"].visible = self._corrected.value and self._view is None
-        self._groups["initial"].visible = self._initial.value and self._view is None
+        for name, shown in self._shown_cameras().items():
+            self._groups[name].visible = shown
 
     # ---- drawing ---------------------------------------------------------------------------------------------
 
