@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from report import METHODS, Run, write_report
 from scene.dataset import read_scene
 from scene.model_folder import find_iteration, read_cameras
 from utils.comparison import compose
-from utils.image_metrics import gain_match, psnr, ssim
+from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import atomic_write, load_image, save_image
-from utils.lpips_offline import load_lpips, lpips_distance
+from utils.lpips_offline import load_lpips, lpips_distances
 from utils.trajectory_metrics import trajectory_errors
 
 PROTOCOLS = {"train": "deblurring", "test": "held out"}
@@ -63,20 +63,30 @@ def pictures_in(folder: Path, cameras: list[dict[str, Any]], kind: str = "gt") -
 
 def measure(image: Tensor, truth: Tensor, model: nn.Module | None) -> dict[str, float]:
     """PSNR, SSIM and LPIPS of one picture [1, C, H, W], raw and after the best single gain."""
-    if image.shape != truth.shape:
-        raise ValueError(f"a picture of {tuple(image.shape[2:])} pixels beside a true one of {tuple(truth.shape[2:])}")
-    matched, gain = gain_match(image, truth)
-    values = {
-        "PSNR": float(psnr(image, truth)),
-        "SSIM": float(ssim(image, truth)),
-        "PSNR_gain": float(psnr(matched.clamp(0, 1), truth)),
-        "SSIM_gain": float(ssim(matched.clamp(0, 1), truth)),
-        "gain": gain,
+    return measure_all([image], truth, model)[0]
+
+
+def measure_all(images: Sequence[Tensor], truth: Tensor, model: nn.Module | None) -> list[dict[str, float]]:
+    """``measure`` of several pictures with the same truth, which is analysed once."""
+    for image in images:
+        if image.shape != truth.shape:
+            sizes = tuple(image.shape[2:]), tuple(truth.shape[2:])
+            raise ValueError(f"a picture of {sizes[0]} pixels beside a true one of {sizes[1]}")
+    matched, gains = zip(*(gain_match(image, truth) for image in images), strict=True)
+    # Each picture as it is, and with its gain.
+    both = torch.cat([*images, *(image.clamp(0, 1) for image in matched)])
+    measured = {
+        "PSNR": psnr(both, truth).tolist(),
+        "SSIM": ssim_map(both, truth).mean((1, 2, 3)).tolist(),
     }
     if model is not None:
-        values["LPIPS"] = lpips_distance(model, image, truth)
-        values["LPIPS_gain"] = lpips_distance(model, matched, truth)
-    return values
+        measured["LPIPS"] = lpips_distances(model, both.split(1), truth)
+    rows = []
+    for i, gain in enumerate(gains):
+        row = {name: values[i] for name, values in measured.items()}
+        row |= {f"{name}_gain": values[i + len(images)] for name, values in measured.items()}
+        rows.append(row | {"gain": gain})
+    return rows
 
 
 def measure_folder(
@@ -95,20 +105,24 @@ def measure_folder(
         truth = load_image(folder / "gt" / f"{picture.name}.png", channels=None)[None]
         # LPIPS is the costly one: of the middle of each exposure only.
         network = model if picture.subframe is None else None
-        for kind, rows in table.items():
+        images: dict[str, Tensor] = {}
+        for kind in table:
             file = folder / kind / f"{picture.name}.png"
-            if not file.exists():
-                continue
-            image = load_image(file, channels=truth.shape[1])[None]
-            backwards = picture.subframe is not None and kind == "renders" and picture.view in reversed_views
-            if not backwards:
-                rows[picture.name] = measure(image, truth, network)
-                continue
-            opposite = reversed_views[picture.view] - 1 - int(picture.subframe or 0)
-            other = folder / kind / f"{picture.view}_{opposite:02d}.png"
+            if file.exists():
+                images[kind] = load_image(file, channels=truth.shape[1])[None]
+        as_recovered = None
+        if picture.subframe is not None and picture.view in reversed_views and "renders" in images:
+            as_recovered = float(psnr(images.pop("renders"), truth))
+            opposite = reversed_views[picture.view] - 1 - picture.subframe
+            other = folder / "renders" / f"{picture.view}_{opposite:02d}.png"
             if other.exists():
-                rows[picture.name] = measure(load_image(other, channels=truth.shape[1])[None], truth, network)
-                rows[picture.name]["PSNR_as_recovered"] = float(psnr(image, truth))
+                images["renders"] = load_image(other, channels=truth.shape[1])[None]
+        if not images:
+            continue
+        for kind, row in zip(images, measure_all(list(images.values()), truth, network), strict=True):
+            table[kind][picture.name] = row
+        if as_recovered is not None and "renders" in images:
+            table["renders"][picture.name]["PSNR_as_recovered"] = as_recovered
     return {kind: rows for kind, rows in table.items() if rows}
 
 

@@ -23,7 +23,13 @@ from utils.io import atomic_write, load_image
 from utils.trajectory_metrics import align, centres
 
 # Methods by the folder of their pictures; COLUMNS in the order of the report's selectors.
-METHODS = {"renders": "Gaussians", "recon": "Recon-Net", "tfp": "TFP (short)", "long": "long exposure"}
+METHODS = {
+    "renders": "Gaussians",
+    "recon": "Recon-Net",
+    "timing": "spike timing",
+    "tfp": "TFP (short)",
+    "long": "long exposure",
+}
 COLUMNS = {"long": METHODS["long"], **METHODS, "gt": "truth"}
 JPEG_QUALITY = 92
 

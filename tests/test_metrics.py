@@ -11,6 +11,7 @@ from test_trajectory_metrics import path
 import metrics
 from arguments import Config
 from metrics import Picture, measure, measure_folder, measure_trajectories, pictures_in, read_trajectories, summarise
+from utils.image_metrics import ssim
 from utils.io import save_image
 
 M = 3
@@ -124,6 +125,28 @@ def test_raw_and_gain_matched():
 def test_pictures_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match=r"\(8, 9\) pixels beside a true one of \(8, 8\)"):
         measure(torch.zeros(1, 1, 8, 9), torch.zeros(1, 1, 8, 8), None)
+
+
+def test_several_pictures_measure_as_each_alone(monkeypatch):
+    g = torch.Generator().manual_seed(4)
+    truth, *images = torch.rand(4, 1, 1, 20, 24, generator=g)
+    calls = []
+
+    def distances(model, pictures, true):
+        assert true is truth
+        calls.append(len(pictures))
+        return [float((picture - true).abs().mean()) for picture in pictures]
+
+    monkeypatch.setattr(metrics, "lpips_distances", distances)
+    together = metrics.measure_all(images, truth, torch.nn.Identity())
+    alone = [measure(image, truth, torch.nn.Identity()) for image in images]
+    assert calls == [6, 2, 2, 2]  # with and without the gain, the truth once for all of them
+    for row, own, image in zip(together, alone, images, strict=True):
+        assert row == pytest.approx(own, rel=1e-6)
+        matched = (image * row["gain"]).clamp(0, 1)
+        assert row["SSIM"] == pytest.approx(float(ssim(image, truth)), rel=1e-6)
+        assert row["SSIM_gain"] == pytest.approx(float(ssim(matched, truth)), rel=1e-6)
+        assert row["LPIPS_gain"] == pytest.approx(float((matched - truth).abs().mean()), rel=1e-6)
 
 
 # ---- sub-frames and the direction of time ----------------------------------------------------------------

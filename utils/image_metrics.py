@@ -29,15 +29,20 @@ def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
 
 
 def ssim_map(image: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of every pixel [B, C, H, W] (Wang et al. 2004: 11x11 Gaussian, sigma 1.5)."""
-    b, c, h, w = image.shape
-    x, y = image.reshape(b * c, 1, h, w), truth.reshape(b * c, 1, h, w)
-    stacked = torch.cat([x, y, x * x, y * y, x * y])
-    mx, my, xx, yy, xy = _blur(stacked, 11, 1.5).chunk(5)
+    """Structural similarity of every pixel [B, C, H, W] (Wang et al. 2004: 11x11 Gaussian, sigma 1.5).
+
+    Args:
+        image: images [B, C, H, W].
+        truth: the true images [B, C, H, W], or one for all [1, C, H, W].
+    """
+    size, own, (h, w) = image.shape, truth.shape, image.shape[2:]
+    stacked = torch.cat([x.reshape(-1, 1, h, w) for x in (image, image * image, image * truth, truth, truth * truth)])
+    n, m = image.shape[:2].numel(), truth.shape[:2].numel()
+    parts = _blur(stacked, 11, 1.5).split([n, n, n, m, m])
+    (mx, xx, xy), (my, yy) = ([x.reshape(size) for x in parts[:3]], [x.reshape(own) for x in parts[3:]])
     c1, c2 = 0.01**2, 0.03**2
     covariance, vx, vy = xy - mx * my, xx - mx * mx, yy - my * my
-    value = ((2 * mx * my + c1) * (2 * covariance + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return value.reshape(b, c, h, w)
+    return ((2 * mx * my + c1) * (2 * covariance + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
 
 
 def ssim(image: Tensor, truth: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -100,11 +101,32 @@ def _assemble(net: Backbone, convolutions: list[tuple[Tensor, Tensor]]) -> nn.Mo
         raise ValueError(f"{len(convolutions)} convolutions, {net} needs {len(layers)}")
     for layer, (weight, bias) in zip(layers, convolutions, strict=True):
         layer.load_state_dict({"weight": weight, "bias": bias})
-    return model.eval().requires_grad_(False)
+    # Channels last: pooling and normalising are several times faster, and convolutions a little.
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _features(model: nn.Module, image: Tensor) -> list[Tensor]:
+    """Features [1, C, h, w] of every layer, of length one in each pixel, of an image [1, C, H, W] in [0, 1]."""
+    picture = image.expand(-1, 3, -1, -1).clamp(0, 1) * 2 - 1
+    layers = model.net(model.scaling_layer(picture).contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+    return [x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-10) for x in layers]
 
 
 @torch.no_grad()
-def lpips_distance(model: nn.Module, image: Tensor, truth: Tensor) -> float:
-    """LPIPS of two images [1, C, H, W] with intensities in [0, 1] (grey is replicated to RGB)."""
-    pair = [x.expand(-1, 3, -1, -1).clamp(0, 1) * 2 - 1 for x in (image, truth)]
-    return float(model(*pair))
+def lpips_distances(model: nn.Module, images: Sequence[Tensor], truth: Tensor) -> list[float]:
+    """LPIPS of images [1, C, H, W] to the same truth, intensities in [0, 1] (grey is replicated to RGB).
+
+    What the package's own ``forward`` gives for each, but the truth goes through the backbone once and the
+    heads are applied to the mean over the pixels: nearly all of the time is the backbone's.
+    """
+    wanted = _features(model, truth)
+    heads = [head.model[-1].weight[0, :, 0, 0] for head in model.lins]  # type: ignore[union-attr]
+    return [
+        float(
+            sum(
+                (a - b).square().mean((2, 3))[0] @ head
+                for a, b, head in zip(_features(model, image), wanted, heads, strict=True)
+            )
+        )
+        for image in images
+    ]
