@@ -5,7 +5,7 @@
 
 A run that has a ``results.json`` is not done again, so an interrupted evaluation goes on where it stopped; a
 run that fails is a row that says so.  Written into ``-o``: ``table.md``, ``table.csv``, ``table.tex`` (means
-over seeds, with their spread) and ``pictures.html``.  Everything in the table was measured by this program on
+over seeds, with their spread) and ``report.html``.  Everything in the table was measured by this program on
 these scenes; rows of different methods at the same scene, poses and seeds compare, nothing else does.
 """
 
@@ -14,10 +14,8 @@ from __future__ import annotations
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
 import argparse
-import base64
 import csv
 import dataclasses
-import html
 import io
 import json
 import subprocess
@@ -27,12 +25,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from arguments.command import guarded
 from metrics import measure
+from report import Card, Comparison, compose_comparisons, read_log
 from scene.dataset import read_scene
 from spike import Targets, WindowSpec, tfi
 from spike.targets import Mode
@@ -296,53 +294,73 @@ def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------
+# ---- the page ----------------------------------------------------------------------------------------------
+
+# Whether more or less of a column is better.
+_BETTER = dict(zip(COLUMNS, (1, 1, -1, 1, 1, -1, -1, 0), strict=True))
+# Views of a scene that are shown.
+_SHOWN = 3
+_OUTPUTS = {"renders": "Gaussians", "recon": "Recon-Net", "image": ""}
 
 
-def _embedded(path: Path) -> str:
-    image = (load_image(path, channels=None).permute(1, 2, 0).numpy()[..., ::-1] * 255).round().astype(np.uint8)
-    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-
-
-def picture_page(jobs: Sequence[Job], out: Path, table: str) -> str:
-    """One HTML page: for each scene and kind of poses the same view as every method sees it."""
-    sections = []
-    groups: dict[tuple[Path, str], list[Job]] = defaultdict(list)
-    for job in jobs:
-        if job.method in BASELINES:
-            for kind in {j.poses for j in jobs if j.scene == job.scene}:
-                groups[(job.scene, kind)].append(job)
-        else:
-            groups[(job.scene, job.poses)].append(job)
-    for (scene, kind), members in groups.items():
-        truths = sorted((scene / "sharp_data").glob("*.png"))
-        if not truths:
-            continue
-        truth = truths[len(truths) // 2]
-        figures = [(truth, "truth")]
-        for job in members:
-            if job.seed != min(j.seed for j in members if j.method == job.method):
-                continue
+def _pictures_of(jobs: Sequence[Job], out: Path, scene: Path) -> tuple[dict[str, str], list[Card]]:
+    """A few of the scene's views as the truth and every method's first seed show them."""
+    truths = sorted((scene / "sharp_data").glob("*.png"))
+    chosen = [truths[i] for i in sorted({round(i) for i in np.linspace(0, len(truths) - 1, _SHOWN)})] if truths else []
+    labels, cards = {"truth": "truth"}, []
+    for truth in chosen:
+        pictures = {"truth": (truth, "truth")}
+        for job in jobs:
             for folder in sorted(job.folder(out).glob("train/ours_*"))[-1:]:
-                for sort, output in (("renders", "Gaussians"), ("recon", "Recon-Net"), ("image", "")):
-                    path = folder / sort / truth.name
-                    if path.exists():
-                        figures.append((path, f"{title_of(job.method)} {output}"))
-        shown = "".join(
-            f'<figure><img src="{_embedded(path)}" alt="{html.escape(text)}"><figcaption>{html.escape(text)}'
-            "</figcaption></figure>"
-            for path, text in figures
+                for kind, output in _OUTPUTS.items():
+                    path, label = folder / kind / truth.name, f"{title_of(job.method)} {output}".strip()
+                    if path.exists() and f"{job.method}-{kind}" not in pictures:
+                        labels[f"{job.method}-{kind}"] = label
+                        pictures[f"{job.method}-{kind}"] = path, label
+        cards.append(Card(truth.stem, pictures))
+    return labels, cards
+
+
+def _curves_of(jobs: Sequence[Job], out: Path) -> dict[str, list[tuple[float, float]]]:
+    """PSNR in training over minutes, by method, of the first seed."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for job in jobs:
+        log = job.folder(out) / "log.jsonl"
+        if log.exists() and title_of(job.method) not in curves:
+            records = [record for record in read_log(log)[0] if {"seconds", "psnr"} <= record.keys()]
+            curves[title_of(job.method)] = [(record["seconds"] / 60, record["psnr"]) for record in records]
+    return curves
+
+
+def comparisons(jobs: Sequence[Job], out: Path, rows: Sequence[dict[str, Any]]) -> list[Comparison]:
+    """The runs of each scene and kind of initial poses; images from spikes alone are beside all of them."""
+    found = []
+    for scene, poses in dict.fromkeys((job.scene, job.poses) for job in jobs):
+        others = {job.poses for job in jobs if job.scene == scene and job.method not in BASELINES}
+        if others and poses not in others:
+            continue  # baselines alone: they are with the others
+        members = [j for j in jobs if j.scene == scene and (j.poses == poses or j.method in BASELINES)]
+        members.sort(key=lambda job: job.seed)
+        own = [
+            row for row in rows
+            if row["scene"] == scene.name and (row["poses"] == poses or row["method"] in BASELINES)
+        ]  # fmt: skip
+        labels, cards = _pictures_of(members, out, scene)
+        shown = [kind for kind in labels if kind != "truth"]
+        left = next((kind for kind in shown if kind.endswith("-renders")), shown[0] if shown else "truth")
+        found.append(
+            Comparison(
+                f"{scene.name}, {poses} poses",
+                [((title_of(r["method"]), r["output"], str(r["seeds"])), _cells(r, "±")) for r in own],
+                [[r.get(name) for name in COLUMNS] for r in own],
+                labels,
+                left,
+                "truth",
+                cards,
+                _curves_of(members, out),
+            )
         )
-        sections.append(f"<h2>{html.escape(scene.name)}, {kind} poses, view {truth.stem}</h2><div>{shown}</div>")
-    style = (
-        "body{font-family:system-ui,sans-serif;margin:2rem}div{display:flex;flex-wrap:wrap;gap:.5rem}"
-        "figure{margin:0}img{width:380px;display:block}figcaption{font-size:.85rem;padding:.2rem 0}"
-    )
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{style}</style>'
-        f"<h1>Evaluation</h1><pre>{html.escape(table)}</pre>{''.join(sections)}</html>\n"
-    )
+    return found
 
 
 def write_tables(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> str:
@@ -353,7 +371,9 @@ def write_tables(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> str:
         "table.md": table,
         "table.csv": comma_separated(rows),
         "table.tex": latex(rows),
-        "pictures.html": picture_page(jobs, out, table),
+        "report.html": compose_comparisons(
+            "Evaluation", ["method", "output", "seeds"], _BETTER, comparisons(jobs, out, rows)
+        ),
     }
     for name, content in files.items():
         with atomic_write(out / name, "w") as file:
@@ -387,7 +407,7 @@ def main() -> int:
             failed[job] = str(error)
             tqdm.write(f"{job.scene.name} {job.method}: {error}")
     print(write_tables(jobs, args.out, failed))
-    print(f"Written: {args.out}/table.md, table.csv, table.tex, pictures.html")
+    print(f"Written: {args.out}/table.md, table.csv, table.tex, report.html")
     return 1 if failed else 0
 
 

@@ -1,6 +1,7 @@
-"""A run as one HTML file that opens from disk: pictures, curves, trajectories and numbers, nothing fetched.
+"""Runs as one HTML file that opens from disk: pictures, curves, trajectories and numbers, nothing fetched.
 
-``metrics.py`` writes it.  Every picture is embedded, charts are SVG, and the one script is in the file.
+``metrics.py`` writes it for a run, ``full_eval.py`` for many.  Every picture is embedded, charts
+are SVG, and the one script is in the file.
 """
 
 from __future__ import annotations
@@ -79,12 +80,76 @@ def compose_report(run: Run) -> str:
         ("Trajectories", _trajectories(run)),
         ("Run", _made(source, config, made)),
     ]
-    body = "".join(f'<section id="{name.lower()}"><h2>{name}</h2>{content}</section>' for name, content in sections)
-    links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name, _ in sections)
+    return _page(title, sections)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs on one scene from the same initial poses.
+
+    Args:
+        title: what they have in common.
+        rows: method, output and further names; then numbers as text.
+        values: the same numbers [rows][columns], None where there is none.
+        labels: of the kinds of pictures; ``left`` and ``right`` are shown first.
+        cards: views with those pictures.
+        curves: PSNR of a training view against its own target over minutes, by method.
+    """
+
+    title: str
+    rows: Sequence[tuple[Sequence[str], Sequence[str]]]
+    values: Sequence[Sequence[float | None]]
+    labels: dict[str, str]
+    left: str
+    right: str
+    cards: Sequence[Card]
+    curves: dict[str, list[tuple[float, float]]]
+
+
+def compose_comparisons(title: str, names: Sequence[str], columns: dict[str, int], groups: Sequence[Comparison]) -> str:
+    """A page of many runs, scene by scene.
+
+    Args:
+        names: what is above the names of a row.
+        columns: what is above the numbers: 1 where more is better, -1 where less is, 0 where neither.
+    """
+    sections = []
+    for group in groups:
+        best = [_best(way, [row[i] for row in group.values]) for i, way in enumerate(columns.values())]
+        table = []
+        for (head, cells), values in zip(group.rows, group.values, strict=True):
+            marked = [
+                f"<b>{_text(cell)}</b>" if value is not None and value == top else _text(cell)
+                for cell, value, top in zip(cells, values, best, strict=True)
+            ]
+            table.append([*(_text(name) for name in head), *marked])
+        drawn = chart("PSNR against a training view's own target, dB, over minutes", group.curves)
+        pictures = _wipes("views", group.labels, group.left, group.right, group.cards) if group.cards else ""
+        shown = f'<div class="charts">{drawn}</div>' if drawn else ""
+        sections.append((group.title, _table([*names, *columns], table) + pictures + shown))
+    return _page(title, sections, '<p class="note">The best of each column is bold.</p>' + _DRAG)
+
+
+def _best(way: int, values: Sequence[float | None]) -> float | None:
+    """The best of a column that has several values, if there is such a thing."""
+    known = [value for value in values if value is not None]
+    return max(known, key=lambda value: way * value) if way and len(known) > 1 else None
+
+
+def _page(title: str, sections: Sequence[tuple[str, str]], intro: str = "") -> str:
+    """A page that needs nothing else."""
+    marks = ["".join(c if c.isalnum() else "-" for c in name.lower()) for name, _ in sections]
+    body = "".join(
+        f'<section id="{_text(mark)}"><h2>{_text(name)}</h2>{content}</section>'
+        for mark, (name, content) in zip(marks, sections, strict=True)
+    )
+    links = "".join(
+        f'<a href="#{_text(mark)}">{_text(name)}</a>' for mark, (name, _) in zip(marks, sections, strict=True)
+    )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><header><h1>{_text(title)}</h1><nav>{links}</nav></header>\n<main>{body}</main>"
+        f"<body><header><h1>{_text(title)}</h1><nav>{links}</nav>{intro}</header>\n<main>{body}</main>"
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 
@@ -154,49 +219,68 @@ def _embedded(path: Path) -> tuple[str, int, int]:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode(), pixels.shape[1], pixels.shape[0]
 
 
+@dataclass(frozen=True)
+class Card:
+    """One view: its pictures by kind, each a file and what is written below it."""
+
+    name: str
+    pictures: dict[str, tuple[Path, str]]
+
+
+_DRAG = '<p class="note">Drag across a picture to move the border between left and right.</p>'
+
+
+def _wipes(title: str, labels: dict[str, str], left: str, right: str, cards: Sequence[Card]) -> str:
+    """Views with a border to drag between two kinds of pictures, which are chosen for all of them together."""
+    choices = "".join(
+        f'<label>{side} <select data-side="{css}">'
+        + "".join(
+            f'<option value="{_text(kind)}"{" selected" if kind == chosen else ""}>{_text(label)}</option>'
+            for kind, label in labels.items()
+        )
+        + "</select></label>"
+        for side, css, chosen in (("left", "a", left), ("right", "b", right))
+    )
+    return (
+        f'<div class="views"><h3>{_text(title)}</h3><p class="pick">{choices}</p>'
+        f'<div class="cards">{"".join(_card(card) for card in cards)}</div></div>'
+    )
+
+
+def _card(card: Card) -> str:
+    images, width, height = [], 1, 1
+    for kind, (file, note) in card.pictures.items():
+        address, width, height = _embedded(file)
+        images.append(
+            f'<img data-kind="{_text(kind)}" data-note="{_text(note)}" alt="{_text(note)}" src="{address}">'
+        )
+    return (
+        f'<figure class="card"><div class="wipe" style="aspect-ratio:{width}/{height}">{"".join(images)}'
+        f'<input type="range" min="0" max="100" value="50" aria-label="border in {_text(card.name)}"></div>'
+        f'<figcaption><b>{_text(card.name)}</b><span class="a"></span><span class="b"></span></figcaption></figure>'
+    )
+
+
 def _views(run: Run) -> str:
     parts = []
     for protocol, (split, names) in run.pictures.items():
-        folder = run.model / split / f"ours_{run.iteration}"
-        kinds = [kind for kind in COLUMNS if any((folder / kind / f"{name}.png").exists() for name in names)]
-        if not kinds:
-            continue
-        right = "gt" if "gt" in kinds else kinds[-1]
-        left = "renders" if "renders" in kinds else kinds[0]
-        choices = "".join(
-            f'<label>{side} <select data-side="{css}">'
-            + "".join(
-                f'<option value="{kind}"{" selected" if kind == chosen else ""}>{COLUMNS[kind]}</option>'
-                for kind in kinds
-            )
-            + "</select></label>"
-            for side, css, chosen in (("left", "a", left), ("right", "b", right))
-        )
-        cards = "".join(_card(folder, name, kinds, run.per_view.get(protocol, {})) for name in names)
-        parts.append(
-            f'<div class="views"><h3>{_text(protocol)}</h3><p class="pick">{choices}</p>'
-            f'<div class="cards">{cards}</div></div>'
-        )
+        folder, measured = run.model / split / f"ours_{run.iteration}", run.per_view.get(protocol, {})
+        cards = []
+        for name in names:
+            found = {}
+            for kind, label in COLUMNS.items():
+                file, row = folder / kind / f"{name}.png", measured.get(METHODS.get(kind, ""), {}).get(name, {})
+                if file.exists():
+                    found[kind] = file, f"{label} {row['PSNR']:.2f} dB" if "PSNR" in row else label
+            cards.append(Card(name, found))
+        labels = {kind: label for kind, label in COLUMNS.items() if any(kind in card.pictures for card in cards)}
+        if labels:
+            right = "gt" if "gt" in labels else list(labels)[-1]
+            left = "renders" if "renders" in labels else next(iter(labels))
+            parts.append(_wipes(protocol, labels, left, right, cards))
     if not parts:
         return _missing("There are no rendered pictures.")
-    return '<p class="note">Drag across a picture to move the border between left and right.</p>' + "".join(parts)
-
-
-def _card(folder: Path, name: str, kinds: Sequence[str], measured: dict[str, Any]) -> str:
-    images, width, height = [], 1, 1
-    for kind in kinds:
-        file = folder / kind / f"{name}.png"
-        if not file.exists():
-            continue
-        address, width, height = _embedded(file)
-        row = measured.get(METHODS.get(kind, ""), {}).get(name, {})
-        note = f"{COLUMNS[kind]} {row['PSNR']:.2f} dB" if "PSNR" in row else COLUMNS[kind]
-        images.append(f'<img data-kind="{kind}" data-note="{_text(note)}" alt="{_text(note)}" src="{address}">')
-    return (
-        f'<figure class="card"><div class="wipe" style="aspect-ratio:{width}/{height}">{"".join(images)}'
-        f'<input type="range" min="0" max="100" value="50" aria-label="border in {_text(name)}"></div>'
-        f'<figcaption><b>{_text(name)}</b><span class="a"></span><span class="b"></span></figcaption></figure>'
-    )
+    return _DRAG + "".join(parts)
 
 
 def read_log(path: Path) -> tuple[list[dict[str, float]], int]:
