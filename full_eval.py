@@ -346,8 +346,8 @@ def comparisons(jobs: Sequence[Job], out: Path, rows: Sequence[dict[str, Any]]) 
             if row["scene"] == scene.name and (row["poses"] == poses or row["method"] in BASELINES)
         ]  # fmt: skip
         labels, cards = _pictures_of(members, out, scene)
-        shown = [kind for kind in labels if kind != "truth"]
-        left = next((kind for kind in shown if kind.endswith("-renders")), shown[0] if shown else "truth")
+        # At first the last method's Gaussians against the truth.
+        left = next((kind for kind in reversed(labels) if kind.endswith("-renders")), [*labels][-1])
         found.append(
             Comparison(
                 f"{scene.name}, {poses} poses",
