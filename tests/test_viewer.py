@@ -352,7 +352,7 @@ class Page:
     def __init__(self, browser, url):
         self.errors: list[str] = []
         self.page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(30_000)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(url)
         self.page.wait_for_selector("text=exposure u", timeout=60_000)
@@ -398,7 +398,7 @@ class Page:
         self.page.close()
 
 
-def eventually(check, seconds=15.0):
+def eventually(check, seconds=30.0):
     """Wait until ``check`` holds: the picture arrives some time after the click."""
     end = time.monotonic() + seconds
     while not (held := check()) and time.monotonic() < end:
