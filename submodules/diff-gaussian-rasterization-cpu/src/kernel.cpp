@@ -125,6 +125,23 @@ inline void rotation_of(const vf* q, vf* r) {
   r[8] = 1 - 2 * (x * x + y * y);
 }
 
+// Rows [base, base + kLanes) of an array, to be read by fours: near the array's end a padded copy.
+class Rows {
+ public:
+  Rows(int count, int base) : base_(base), left_(count - base) {}
+  const float* of(const float* array, int width) {
+    const float* rows = array + size_t(base_) * size_t(width);
+    if (left_ > kLanes) return rows;
+    for (int i = 0; i < kLanes; ++i)
+      std::memcpy(copy_ + i * width, rows + (i < left_ ? i * width : 0), sizeof(float) * size_t(width));
+    return copy_;
+  }
+
+ private:
+  int base_, left_;
+  float copy_[kLanes * 3 * kMaxSh + 4] = {};
+};
+
 void prepare(const Scene& s, int first, int last, float* prepared, int* invalid) {
   const int size = prepared_floats(s);
   const int colors = s.channels * (s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1);
@@ -140,20 +157,22 @@ void prepare(const Scene& s, int first, int last, float* prepared, int* invalid)
         for (int r = 0; r < size / kBlock; ++r) store(target + r * kBlock, vf{});
         continue;
       }
-      vf q[4], scale[3];
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const size_t n = lane < lanes ? size_t(base + lane) : size_t(base);
-        for (int i = 0; i < 3; ++i) target[(kMean + i) * kBlock + lane] = s.means[3 * n + size_t(i)];
-        for (int i = 0; i < 4; ++i) q[i][lane] = s.quats[4 * n + size_t(i)];
-        for (int i = 0; i < 3; ++i) scale[i][lane] = s.scales[3 * n + size_t(i)];
-        target[kOpacity * kBlock + lane] = s.opacities[n];
-        const float* color = s.colors + n * size_t(stride);
-        for (int k = 0; k < colors; ++k) target[(kColor + k) * kBlock + lane] = color[k];
+      vf mean[4], q[4], scale[4], color[4];
+      Rows rows(s.count, base);
+      load_columns(rows.of(s.means, 3), 3, mean);
+      for (int i = 0; i < 3; ++i) store(target + (kMean + i) * kBlock, mean[i]);
+      load_columns(rows.of(s.quats, 4), 4, q);
+      load_columns(rows.of(s.scales, 3), 3, scale);
+      store(target + kOpacity * kBlock, load(rows.of(s.opacities, 1)));
+      const float* color_rows = rows.of(s.colors, stride);
+      for (int k = 0; k < colors; k += 4) {
+        load_columns(color_rows + k, size_t(stride), color);
+        for (int j = 0; j < 4 && k + j < colors; ++j) store(target + (kColor + k + j) * kBlock, color[j]);
       }
       const vf norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
       // x - x is NaN for what is not finite, and the sum with it
       vf sum = norm2 - norm2;
-      for (const vf& x : scale) sum += x - x;
+      for (int i = 0; i < 3; ++i) sum += scale[i] - scale[i];
       for (int i = 0; i < 3; ++i) sum += row(out, kMean + i, part) - row(out, kMean + i, part);
       sum += row(out, kOpacity, part) - row(out, kOpacity, part);
       for (int k = 0; k < colors; ++k) sum += row(out, kColor + k, part) - row(out, kColor + k, part);
@@ -228,6 +247,13 @@ inline void direction(const Camera& cam, const float* block, int part, vf& x, vf
   z *= inverse;
 }
 
+// Colour in a direction, before it is held at zero.
+inline vf shade(const Scene& s, const float* block, int part, int channel, int used, const vf* basis) {
+  vf color = splat(0.5f);
+  for (int k = 0; k < used; ++k) color += basis[k] * row(block, kColor + k * s.channels + channel, part);
+  return color;
+}
+
 void project(const Scene& s, const Settings& settings, const Camera& cam, const float* prepared, int first, int last,
              float* records, float* depths) {
   const int size = prepared_floats(s);
@@ -256,31 +282,18 @@ void project(const Scene& s, const Settings& settings, const Camera& cam, const 
       store(depths + base, keep(seen, p.z));
       if (!any(seen)) continue;
 
-      float out[12][kLanes];
-      store(out[0], u);
-      store(out[1], v);
-      store(out[2], (0.5f * kLog2e) * p.c11 * p.inverse_det);
-      store(out[3], -kLog2e * p.c01 * p.inverse_det);
-      store(out[4], (0.5f * kLog2e) * p.c00 * p.inverse_det);
-      store(out[5], level);
+      vf out[12] = {u, v, (0.5f * kLog2e) * p.c11 * p.inverse_det, -kLog2e * p.c01 * p.inverse_det,
+                    (0.5f * kLog2e) * p.c00 * p.inverse_det, level};
       if (s.coefficients) {
         vf dx, dy, dz, inverse, basis[kMaxSh];
         direction(cam, data, part, dx, dy, dz, inverse);
         sh_basis(s.degree, dx, dy, dz, basis);
-        for (int c = 0; c < s.channels; ++c) {
-          vf color = splat(0.5f);
-          for (int k = 0; k < used; ++k) color += basis[k] * row(data, kColor + k * s.channels + c, part);
-          store(out[6 + c], vmax(color, vf{}));
-        }
+        for (int c = 0; c < s.channels; ++c) out[6 + c] = vmax(shade(s, data, part, c, used, basis), vf{});
       } else {
-        for (int c = 0; c < s.channels; ++c) store(out[6 + c], row(data, kColor + c, part));
+        for (int c = 0; c < s.channels; ++c) out[6 + c] = row(data, kColor + c, part);
       }
-      if (settings.with_depth) store(out[6 + s.channels], settings.inverse_depth ? p.iz : p.z);
-      for (int lane = 0; lane < kLanes && base + lane < s.count; ++lane) {
-        if (depths[base + lane] == 0.0f) continue;
-        float* record = records + size_t(base + lane) * stride;
-        for (int j = 0; j < 6 + channels; ++j) record[j] = out[j][lane];
-      }
+      if (settings.with_depth) out[6 + s.channels] = settings.inverse_depth ? p.iz : p.z;
+      store_columns(records + size_t(base) * size_t(stride), stride, out);
     }
   }
 }
@@ -597,11 +610,11 @@ void blend_backward(const Settings& s, int channels, const float* records, const
 }
 
 void project_backward(const Scene& s, const Settings& settings, int cameras, const Camera* cams,
-                      const float* prepared, const float* const* records, const float* const* depths, const float* sums,
+                      const float* prepared, const float* const* depths, const float* sums,
                       int first, int last, const Gradients& out, float* camera_grads, float* means2d) {
   const int size = prepared_floats(s);
   const int channels = s.channels + settings.with_depth;
-  const int stride = record_stride(channels), sum_stride = gradient_stride(channels);
+  const int sum_stride = gradient_stride(channels);
   const int used = s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1;
   // What nobody asked for is not worked out.
   const bool want_axes = out.quats != nullptr || out.scales != nullptr;
@@ -616,25 +629,22 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
       for (int m = 0; m < cameras; ++m) {
         const Camera& cam = cams[m];
         const size_t at = size_t(m) * s.count + base;
-        float z[kLanes] = {};
-        for (int lane = 0; lane < lanes; ++lane) z[lane] = depths[m][base + lane];
-        const mask seen = gt(load(z), vf{});
+        const mask seen = gt(load(depths[m] + base), vf{});
         if (means2d != nullptr)
           for (int lane = 0; lane < lanes; ++lane) means2d[2 * (at + lane)] = means2d[2 * (at + lane) + 1] = 0.0f;
         if (!any(seen)) continue;
-        float in[10][kLanes] = {}, shown[3][kLanes] = {};
-        for (int lane = 0; lane < lanes; ++lane) {
-          if (z[lane] == 0.0f) continue;
-          const float* sum = sums + (at + lane) * sum_stride;
-          const float* record = records[m] + size_t(base + lane) * stride;
-          for (int j = 0; j < 6 + channels; ++j) in[j][lane] = sum[j];
-          for (int c = 0; c < s.channels; ++c) shown[c][lane] = record[6 + c];
-        }
+        // What culled Gaussians have there is without meaning.
+        vf in[12];
+        const float* rows = sums + at * size_t(sum_stride);
+        // The next block's: the views in between would lose them to the processor's own foresight.
+        for (int line = 0; line < kLanes * sum_stride; line += 16) prefetch(rows + kLanes * sum_stride + line);
+        for (int j = 0; j < 6 + channels; j += 4) load_columns(rows + j, size_t(sum_stride), in + j);
+        for (int j = 0; j < 6 + channels; ++j) in[j] = keep(seen, in[j]);
         Projected p;
         project_vector(cam, settings.eps2d, data, part, p);
         const vf q00 = keep(seen, p.c11 * p.inverse_det), q01 = keep(seen, -p.c01 * p.inverse_det),
                  q11 = keep(seen, p.c00 * p.inverse_det);
-        const vf sx = load(in[0]), sy = load(in[1]), s0 = load(in[5]);
+        const vf sx = in[0], sy = in[1], s0 = in[5];
         const vf gu = q00 * sx + q01 * sy, gv = q01 * sx + q11 * sy;
         if (means2d != nullptr)
           for (int lane = 0; lane < lanes; ++lane) {
@@ -648,7 +658,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         vf g_w[9] = {}, g_t[3] = {};
         if (want_axes || want_point) {
         // dL/dcov = Q H Q / 2 with H the second moments (sigma = d^T Q d / 2, dL/dsigma = -g).
-        const vf hxx = 0.5f * load(in[2]), hxy = 0.5f * load(in[3]), hyy = 0.5f * load(in[4]);
+        const vf hxx = 0.5f * in[2], hxy = 0.5f * in[3], hyy = 0.5f * in[4];
         const vf e00 = q00 * hxx + q01 * hxy, e01 = q00 * hxy + q01 * hyy, e10 = q01 * hxx + q11 * hxy,
                  e11 = q01 * hxy + q11 * hyy;
         vf v00 = e00 * q00 + e01 * q01, v01 = e00 * q01 + e01 * q11, v11 = e10 * q01 + e11 * q11;
@@ -680,7 +690,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         vf gz = -p.iz * (wide * p.x * p.iz + high * p.y * p.iz + p.j00 * g_j00 + p.j02 * g_j02 + p.j11 * g_j11 +
                          p.j12 * g_j12);
         if (settings.with_depth) {
-          const vf g = load(in[6 + s.channels]);
+          const vf g = in[6 + s.channels];
           gz += settings.inverse_depth ? -g * p.iz * p.iz : g;
         }
         gx = keep(seen, gx);
@@ -702,7 +712,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
           direction(cam, data, part, dx, dy, dz, inverse);
           sh_basis(s.degree, dx, dy, dz, basis);
           for (int c = 0; c < s.channels; ++c) {
-            const vf g = keep(seen & gt(load(shown[c]), vf{}), load(in[6 + c]));
+            const vf g = keep(gt(shade(s, data, part, c, used, basis), vf{}), in[6 + c]);
             if (out.colors != nullptr)
               for (int k = 0; k < used; ++k) g_color[k * s.channels + c] += g * basis[k];
             if (want_point)
@@ -722,7 +732,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
             }
           }
         } else if (!s.coefficients) {
-          for (int c = 0; c < s.channels; ++c) g_color[c] += load(in[6 + c]);
+          for (int c = 0; c < s.channels; ++c) g_color[c] += in[6 + c];
         }
         if (camera_grads != nullptr) {
           float* sum = camera_grads + 16 * m;
@@ -734,12 +744,10 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
       vf g_quat[4] = {}, g_scale[3] = {};
       if (want_axes) {
         const mask valid = gt(row(data, kValid, part), vf{});
-        vf q[4], scale[3];
-        for (int lane = 0; lane < kLanes; ++lane) {
-          const size_t n = lane < lanes ? size_t(base + lane) : size_t(base);
-          for (int i = 0; i < 4; ++i) q[i][lane] = s.quats[4 * n + size_t(i)];
-          for (int i = 0; i < 3; ++i) scale[i][lane] = s.scales[3 * n + size_t(i)];
-        }
+        vf q[4], scale[4];
+        Rows rows(s.count, base);
+        load_columns(rows.of(s.quats, 4), 4, q);
+        load_columns(rows.of(s.scales, 3), 3, scale);
         const vf norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
         const vf inverse = 1.0f / vsqrt(norm2);
         for (vf& one : q) one *= inverse;

@@ -104,8 +104,8 @@ struct Kernels {
   // Gradients of blocks [first, last) from the sums of all cameras; camera_grads [M, 16] is added to (rotation
   // 9, translation 3).
   void (*project_backward)(const Scene&, const Settings&, int cameras, const Camera*, const float* prepared,
-                           const float* const* records, const float* const* depths, const float* sums, int first, int last,
-                           const Gradients&, float* camera_grads, float* means2d);
+                           const float* const* depths, const float* sums, int first, int last, const Gradients&,
+                           float* camera_grads, float* means2d);
 };
 
 #define DGR_DECLARE(isa) const Kernels* kernels_##isa();

@@ -234,7 +234,8 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   // band adds to the view's own sums, the others to sums of their own.
   const int whole = views - 1, bands = std::min(kBands, s.settings.tiles_y);
   const size_t one = size_t(count) * stride, two = 2 * size_t(count);
-  Memory sum_memory = take(sizeof(float) * one * size_t(whole + bands));
+  // Sums are read by whole blocks.
+  Memory sum_memory = take(sizeof(float) * (one * size_t(whole + bands) + size_t(kBlock * stride)));
   float* sums = as(sum_memory);
   Memory absolute_memory;
   if (absolute != nullptr) absolute_memory = take(sizeof(float) * two * size_t(bands));
@@ -298,11 +299,8 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
                               m < whole ? 0 : band[size_t(part)],
                               m < whole ? s.settings.tiles_y : band[size_t(part) + 1], target, absolute_target);
   });
-  std::vector<const float*> records, depths;
-  for (const View& view : s.views) {
-    records.push_back(as(view.records));
-    depths.push_back(as(view.depths));
-  }
+  std::vector<const float*> depths;
+  for (const View& view : s.views) depths.push_back(as(view.depths));
   const size_t camera_floats = size_t(views) * 16;
   std::vector<float> camera(viewmats != nullptr ? camera_floats * size_t(chunks) : 0, 0.0f);
   parallel(chunks, [&](int chunk) {
@@ -317,8 +315,7 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
       for (int part = from + 1; part <= to; ++part)
         for (int j = 0; j < 2; ++j) total[j] += absolute_of(whole + part)[2 * n + j];
     });
-    s.kernels->project_backward(scene, s.settings, views, s.cameras.data(), as(s.prepared), records.data(),
-                                depths.data(), sums, first, last, gradients,
+    s.kernels->project_backward(scene, s.settings, views, s.cameras.data(), as(s.prepared), depths.data(), sums, first, last, gradients,
                                 viewmats == nullptr ? nullptr : camera.data() + camera_floats * size_t(chunk), means2d);
   });
   if (viewmats != nullptr)

@@ -97,6 +97,59 @@ inline vf vsqrt(vf a) {
 #endif
 #endif
 
+// Lane i of columns[j] is rows[i * stride + j]: a transposition, four floats of a row at a time.  Through memory,
+// float by float, it would wait for every store to reach the cache.
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v4_u __attribute__((vector_size(16), aligned(4)));
+inline v4 load4(const float* p) { return *reinterpret_cast<const v4_u*>(p); }
+inline void store4(float* p, v4 x) { *reinterpret_cast<v4_u*>(p) = x; }
+
+#if DGR_LANES == 16
+#define DGR_IN_FOURS(a, b, i, j, k, l)                                                                      \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, l + 8, i + 12, \
+                          j + 12, k + 12, l + 12)
+inline vf fours(const float* p, size_t step) {
+  typedef float v8 __attribute__((vector_size(32)));
+  const v8 low = __builtin_shufflevector(load4(p), load4(p + step), 0, 1, 2, 3, 4, 5, 6, 7);
+  const v8 high = __builtin_shufflevector(load4(p + 2 * step), load4(p + 3 * step), 0, 1, 2, 3, 4, 5, 6, 7);
+  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+#elif DGR_LANES == 8
+#define DGR_IN_FOURS(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4)
+inline vf fours(const float* p, size_t step) {
+  return __builtin_shufflevector(load4(p), load4(p + step), 0, 1, 2, 3, 4, 5, 6, 7);
+}
+#else
+#define DGR_IN_FOURS(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+inline vf fours(const float* p, size_t) { return load4(p); }
+#endif
+
+// Each four lanes are a 4x4 matrix over the four vectors.
+inline void transpose_fours(vf* x) {
+  constexpr int n = kLanes;
+  const vf a = DGR_IN_FOURS(x[0], x[1], 0, n, 1, n + 1), b = DGR_IN_FOURS(x[0], x[1], 2, n + 2, 3, n + 3);
+  const vf c = DGR_IN_FOURS(x[2], x[3], 0, n, 1, n + 1), d = DGR_IN_FOURS(x[2], x[3], 2, n + 2, 3, n + 3);
+  x[0] = DGR_IN_FOURS(a, c, 0, 1, n, n + 1);
+  x[1] = DGR_IN_FOURS(a, c, 2, 3, n + 2, n + 3);
+  x[2] = DGR_IN_FOURS(b, d, 0, 1, n, n + 1);
+  x[3] = DGR_IN_FOURS(b, d, 2, 3, n + 2, n + 3);
+}
+#undef DGR_IN_FOURS
+
+inline void load_columns(const float* rows, size_t stride, vf* columns) {
+  for (size_t i = 0; i < 4; ++i) columns[i] = fours(rows + i * stride, 4 * stride);
+  transpose_fours(columns);
+}
+
+// The way back, for `width` columns, a multiple of four: rows[i * width + j] is lane i of columns[j], which are used
+// up.  Row by row: memory that is not in the cache is fetched ahead only where it is written in its order.
+inline void store_columns(float* rows, int width, vf* columns) {
+  for (int j = 0; j < width; j += 4) transpose_fours(columns + j);
+  for (int i = 0; i < kLanes; ++i)
+    for (int j = 0; j < width; j += 4)
+      store4(rows + i * width + j, reinterpret_cast<const v4*>(columns + j + i % 4)[i / 4]);
+}
+
 // Lane i set where i < n.
 inline mask first_lanes(int n) {
   vf index;

@@ -57,15 +57,14 @@ int main() {
   k.blend(settings, channels, records.data(), starts, list, background, 0, settings.tiles_y, image.data(),
           transmittance.data(), &trace);
   for (float& g : gradient) g = uniform(-1, 1);
-  std::vector<float> sums(size_t(count) * sum_stride), absolute(2 * count);
+  std::vector<float> sums(size_t(blocks) * kBlock * sum_stride), absolute(2 * count);
   k.blend_backward(settings, channels, records.data(), starts, list, trace, image.data(), transmittance.data(),
                    gradient.data(), transmittance.data(), 0, settings.tiles_y, sums.data(), absolute.data());
   std::vector<float> g_means(3 * count), g_quats(4 * count), g_scales(3 * count), g_opacities(count),
       g_colors(3 * coefficients * count), g_camera(16), g_screen(2 * count);
   const Gradients out = {g_means.data(), g_quats.data(), g_scales.data(), g_opacities.data(), g_colors.data()};
-  const float* record_views[] = {records.data()};
   const float* depth_views[] = {depths.data()};
-  k.project_backward(scene, settings, 1, &camera, prepared.data(), record_views, depth_views, sums.data(), 0, blocks,
+  k.project_backward(scene, settings, 1, &camera, prepared.data(), depth_views, sums.data(), 0, blocks,
                      out, g_camera.data(), g_screen.data());
   std::printf("pairs %u 0\nvisible %u 0\n", lists.pairs, lists.visible);
   print("image", image);
