@@ -8,43 +8,84 @@
 namespace dgr {
 namespace {
 
-// Visible Gaussians by depth, by passes over the bits of positive floats, which order like integers: two of
-// twelve bits where all depths lie within a range of 2^24 (nearest to farthest as 1 to 4), else three.
-uint32_t sort_by_depth(int count, const float* depths, uint32_t*& order, uint32_t* scratch, uint32_t* keys,
-                       uint32_t* key_scratch) {
-  constexpr int kBits = 12, kBins = 1 << kBits;
+constexpr int kBits = 12, kBins = 1 << kBits;
+constexpr int kSortAlone = 8192;  // Gaussians that are not worth a second thread
+
+// One part of a sort.
+struct Share {
+  uint32_t first = 0, last = 0;  // of the array
   uint32_t visible = 0, least = ~0u, greatest = 0;
-  for (int n = 0; n < count; ++n) {
-    uint32_t key;
-    std::memcpy(&key, depths + n, 4);
-    order[visible] = uint32_t(n);
-    keys[visible] = key;
-    visible += key != 0;
-    least = std::min(least, key - 1);  // of 0: the largest number
-    greatest = std::max(greatest, key);
+  uint32_t bins[kBins];          // how many, then where to
+};
+
+uint32_t key_of(const float* depth) {
+  uint32_t key;
+  std::memcpy(&key, depth, 4);
+  return key;
+}
+
+// Visible Gaussians by depth, by passes over the bits of positive floats, which order like integers: two of
+// twelve bits where all depths lie within a range of 2^24 (nearest to farthest as 1 to 4), else three.  Each part
+// counts and moves a piece of the array; the order is that of one part.
+uint32_t sort_by_depth(int count, const float* depths, uint32_t*& order, uint32_t* scratch, uint32_t* keys,
+                       uint32_t* key_scratch, int parts) {
+  if (count < kSortAlone) parts = 1;
+  const auto cut = [parts](uint32_t total, int part) { return uint32_t(uint64_t(total) * uint64_t(part) / uint64_t(parts)); };
+  std::vector<Share> shares(static_cast<size_t>(parts));
+  parallel(parts, [&](int part) {
+    Share share;
+    for (uint32_t n = cut(uint32_t(count), part); n < cut(uint32_t(count), part + 1); ++n) {
+      const uint32_t key = key_of(depths + n);
+      share.visible += key != 0;
+      share.least = std::min(share.least, key - 1);  // of 0: the largest number
+      share.greatest = std::max(share.greatest, key);
+    }
+    shares[size_t(part)] = share;
+  });
+  uint32_t visible = 0, least = ~0u, greatest = 0;
+  for (Share& share : shares) {
+    share.first = visible;
+    visible += share.visible;
+    least = std::min(least, share.least);
+    greatest = std::max(greatest, share.greatest);
   }
-  static thread_local uint32_t histogram[3][kBins];
-  std::memset(histogram, 0, sizeof(histogram));
+  parallel(parts, [&](int part) {
+    Share& share = shares[size_t(part)];
+    share.last = share.first + share.visible;
+    std::memset(share.bins, 0, sizeof(share.bins));
+    uint32_t at = share.first;
+    for (uint32_t n = cut(uint32_t(count), part); at < share.last; ++n) {
+      const uint32_t key = key_of(depths + n), offset = key - least;
+      order[at] = n;
+      keys[at] = offset;
+      at += key != 0;
+      share.bins[offset & (kBins - 1)] += key != 0;
+    }
+  });
   const int passes = visible == 0 ? 0 : (greatest - least) >> (2 * kBits) ? 3 : 2;
-  for (uint32_t i = 0; i < visible; ++i) {
-    const uint32_t key = keys[i] -= least;
-    ++histogram[0][key & (kBins - 1)];
-    ++histogram[1][(key >> kBits) & (kBins - 1)];
-    ++histogram[2][key >> (2 * kBits)];
-  }
   for (int pass = 0; pass < passes; ++pass) {
-    uint32_t sum = 0;
-    for (uint32_t& bin : histogram[pass]) {
-      const uint32_t size = bin;
-      bin = sum;
-      sum += size;
-    }
     const int shift = kBits * pass;
-    for (uint32_t i = 0; i < visible; ++i) {
-      const uint32_t at = histogram[pass][(keys[i] >> shift) & (kBins - 1)]++;
-      scratch[at] = order[i];
-      key_scratch[at] = keys[i];
-    }
+    if (pass > 0)
+      parallel(parts, [&](int part) {
+        Share& share = shares[size_t(part)];
+        std::memset(share.bins, 0, sizeof(share.bins));
+        for (uint32_t i = share.first; i < share.last; ++i) ++share.bins[(keys[i] >> shift) & (kBins - 1)];
+      });
+    uint32_t sum = 0;
+    for (int bin = 0; bin < kBins; ++bin)
+      for (Share& share : shares) {
+        const uint32_t size = share.bins[bin];
+        share.bins[bin] = sum;
+        sum += size;
+      }
+    parallel(parts, [&](int part) {
+      Share& share = shares[size_t(part)];
+      for (uint32_t i = share.first; i < share.last; ++i) {
+        const uint32_t at = share.bins[(keys[i] >> shift) & (kBins - 1)]++;
+        scratch[at] = order[i];
+        key_scratch[at] = keys[i];
+      }
+    });
     std::swap(order, scratch);
     std::swap(keys, key_scratch);
   }
@@ -54,7 +95,7 @@ uint32_t sort_by_depth(int count, const float* depths, uint32_t*& order, uint32_
 // The spans of one part of the order, in memory that grows.
 struct Part {
   uint32_t first = 0, last = 0;
-  Memory spans, changes;
+  Memory spans, changes, starts;
 };
 
 }  // namespace
@@ -66,7 +107,7 @@ TileLists bin_tiles(const Kernels& kernels, const Settings& s, int count, int st
   Memory work = take(4 * 4 * n + 16);
   uint32_t* order = reinterpret_cast<uint32_t*>(work.get());
   uint32_t* sorted = order;  // or the scratch after it
-  out.visible = sort_by_depth(count, depths, sorted, order + n, order + 2 * n, order + 3 * n);
+  out.visible = sort_by_depth(count, depths, sorted, order + n, order + 2 * n, order + 3 * n, parts);
 
   const int tiles = s.tiles_x * s.tiles_y, columns = s.tiles_x + 1;
   Memory row_memory = take(sizeof(TileRows) * (size_t(out.visible) + 1));
@@ -101,36 +142,35 @@ TileLists bin_tiles(const Kernels& kernels, const Settings& s, int count, int st
         reach[sorted[i]] = rows[i].y0 | uint32_t(rows[i].y1) << 16;
   });
 
+  // Within a tile's list a part's Gaussians follow those of the parts before it.
   out.starts = take(4 * (size_t(tiles) + 1));
   uint32_t* starts = reinterpret_cast<uint32_t*>(out.starts.get());
-  for (int y = 0; y < s.tiles_y; ++y) {
-    int32_t open = 0;
-    for (int x = 0; x < s.tiles_x; ++x) {
-      for (const Part& part : pieces) open += reinterpret_cast<const int32_t*>(part.changes.get())[y * columns + x];
-      starts[y * s.tiles_x + x] = out.pairs;
-      out.pairs += uint32_t(open);
+  for (Part& part : pieces) part.starts = take(4 * size_t(tiles));
+  std::vector<int32_t> open(pieces.size());
+  for (int tile = 0, y = 0; y < s.tiles_y; ++y) {
+    std::fill(open.begin(), open.end(), 0);
+    for (int x = 0; x < s.tiles_x; ++x, ++tile) {
+      starts[tile] = out.pairs;
+      for (size_t i = 0; i < pieces.size(); ++i) {
+        open[i] += reinterpret_cast<const int32_t*>(pieces[i].changes.get())[y * columns + x];
+        reinterpret_cast<uint32_t*>(pieces[i].starts.get())[tile] = out.pairs;
+        out.pairs += uint32_t(open[i]);
+      }
     }
   }
   starts[tiles] = out.pairs;
   out.list = take(4 * (size_t(out.pairs) + 1));
   uint32_t* list = reinterpret_cast<uint32_t*>(out.list.get());
-  // Each start walks to the next tile's while its list is filled, and is set back after.
   parallel(parts, [&](int index) {
-    const int row0 = s.tiles_y * index / parts, row1 = s.tiles_y * (index + 1) / parts;
-    for (const Part& part : pieces) {
-      const uint32_t* spans = reinterpret_cast<const uint32_t*>(part.spans.get());
-      for (uint32_t i = part.first; i < part.last; ++i) {
-        const int y0 = std::max(int(rows[i].y0), row0), y1 = std::min(int(rows[i].y1), row1);
-        const uint32_t* span = spans + rows[i].first + (y0 - rows[i].y0);
-        for (int y = y0; y < y1; ++y, ++span) {
-          uint32_t* start = starts + y * s.tiles_x;
-          for (uint32_t x = *span & 0xffff; x < *span >> 16; ++x) list[start[x]++] = sorted[i];
-        }
-      }
+    const Part& part = pieces[size_t(index)];
+    const uint32_t* spans = reinterpret_cast<const uint32_t*>(part.spans.get());
+    for (uint32_t i = part.first; i < part.last; ++i) {
+      const uint32_t* span = spans + rows[i].first;
+      uint32_t* next = reinterpret_cast<uint32_t*>(part.starts.get()) + rows[i].y0 * s.tiles_x;
+      for (int y = rows[i].y0; y < rows[i].y1; ++y, ++span, next += s.tiles_x)
+        for (uint32_t x = *span & 0xffff; x < *span >> 16; ++x) list[next[x]++] = sorted[i];
     }
   });
-  for (int tile = tiles; tile > 0; --tile) starts[tile] = starts[tile - 1];
-  starts[0] = 0;
   return out;
 }
 

@@ -104,7 +104,7 @@ struct State {
     });
     const bool cut = saved && m + 1 == int(cameras.size());
     v.lists = bin_tiles(*kernels, settings, scene.count, stride(), as(v.records), as(v.depths),
-                        inside ? std::min(2 * thread_count(), settings.tiles_y) : 1, cut);
+                        inside ? thread_count() : 1, cut);
     if (saved) {
       v.blended = take(sizeof(uint64_t) * (size_t(v.lists.pairs) + 1));
       v.ends = take(sizeof(uint32_t) * kMaxPasses * size_t(settings.tiles_x) * size_t(settings.tiles_y));
@@ -272,8 +272,10 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
     const int end = std::min((chunk + 1) * kChunk * kBlock, count);
     for (int n = chunk * kChunk * kBlock; n < end; ++n) use(n, first_band(n), last_band(n));
   };
+  const float* last_depths = as(last_view.depths);
   parallel(chunks, [&](int chunk) {
     each_of_chunk(chunk, [&](int n, int first, int last) {
+      if (last_depths[n] == 0.0f && absolute == nullptr) return;  // nobody reads them
       for (int part = first; part <= last; ++part) {
         clear(sums + size_t(whole + part) * one + size_t(n) * stride);
         if (absolute != nullptr) absolute_of(whole + part)[2 * n] = absolute_of(whole + part)[2 * n + 1] = 0.0f;
@@ -306,6 +308,7 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   parallel(chunks, [&](int chunk) {
     const int first = chunk * kChunk, last = std::min(first + kChunk, blocks);
     each_of_chunk(chunk, [&](int n, int from, int to) {
+      if (last_depths[n] == 0.0f && absolute == nullptr) return;
       float* sum = sums + size_t(whole) * one + size_t(n) * stride;
       copy(sum, sum + size_t(from) * one);
       for (int part = from + 1; part <= to; ++part) add(sum, sum + size_t(part) * one);  // in their order

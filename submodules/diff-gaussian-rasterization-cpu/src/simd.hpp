@@ -99,7 +99,7 @@ inline vf vsqrt(vf a) {
 
 // Lane i of columns[j] is rows[i * stride + j]: a transposition, four floats of a row at a time.  Through memory,
 // float by float, it would wait for every store to reach the cache.
-typedef float v4 __attribute__((vector_size(16)));
+typedef float v4 __attribute__((vector_size(16), may_alias));
 typedef float v4_u __attribute__((vector_size(16), aligned(4)));
 inline v4 load4(const float* p) { return *reinterpret_cast<const v4_u*>(p); }
 inline void store4(float* p, v4 x) { *reinterpret_cast<v4_u*>(p) = x; }

@@ -219,6 +219,22 @@ def test_results_do_not_depend_on_threads(isa, views):
             assert torch.equal(results[0][2][name], other[2][name]), name
 
 
+def test_the_order_does_not_depend_on_threads():
+    """Scenes large enough for several threads to sort: many equal depths, which keep the Gaussians' order."""
+    scene = as_float32(make(2, n=20_000, m=1, kind="behind"))
+    scene["means"][:, 2] = (scene["means"][:, 2] * 50).round() / 50
+    results = []
+    before = dgr.thread_count()
+    for threads in (1, 2, 3, 7):
+        dgr.set_thread_count(threads)
+        results.append(run(dgr.rasterization, scene))
+    dgr.set_thread_count(before)
+    for other in results[1:]:
+        assert torch.equal(results[0][0], other[0])
+        for name in LEARNED:
+            assert torch.equal(results[0][2][name], other[2][name]), name
+
+
 def test_the_twin_has_correct_gradients():
     """float64 gradcheck of the twin itself, on pictures small enough for finite differences."""
     for seed in range(3):
