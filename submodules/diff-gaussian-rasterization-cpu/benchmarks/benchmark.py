@@ -2,6 +2,7 @@
 
     python benchmarks/benchmark.py                 the README's table
     python benchmarks/benchmark.py --quick         the smallest scene only
+    python benchmarks/benchmark.py --opensplat ../OpenSplat    and that checkout's CPU rasterizer beside ours
     python benchmarks/benchmark.py --plot curves.png   scaling over Gaussians, pixels, views and threads
 
 Times are the best of many repetitions, in milliseconds: "wall" is what a user waits for, "each thread" the
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import diff_gaussian_rasterization_cpu as dgr
+import opensplat
 import torch
 from diff_gaussian_rasterization_cpu import _native, reference
 from scenes import WORKLOADS, Workload, scene
@@ -59,7 +61,7 @@ def measure(function: Callable[..., Any], arguments: dict[str, Any], seconds: fl
         arguments[name] = arguments[name].detach().requires_grad_()
     clocks = (time.perf_counter, time.process_time)
     best = [float("inf")] * 4
-    threads = dgr.thread_count() if function is ours else 1
+    threads = 1 if function is reference.rasterization else dgr.thread_count()
     until = time.perf_counter() + seconds
     done = 0
     while done < 3 or time.perf_counter() < until:
@@ -140,6 +142,27 @@ def twin_row() -> None:
     )
 
 
+def opensplat_rows(checkout: str, loads: tuple[Workload, ...], seconds: float) -> None:
+    """OpenSplat's CPU rasterizer: one view, three channels, classic, no gradient to the pose."""
+    theirs = opensplat.load(checkout)
+    print("| scene | views | ours ms, wall | OpenSplat ms, wall | wall | processor | mean difference |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for load in loads:
+        arguments: dict[str, Any] = scene(load, 1, 3) | {"rasterize_mode": "classic"}
+        native = measure(ours, arguments, seconds)
+        torch.set_num_threads(dgr.thread_count())  # it projects in torch
+        other = measure(theirs, arguments, seconds)
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            difference = float((ours(**arguments)[0] - theirs(**arguments)[0]).abs().mean())
+        print(
+            f"| {load.name} | 1 | {1e3 * native.forward:.1f} + {1e3 * native.backward:.1f} "
+            f"| {1e3 * other.forward:.0f} + {1e3 * other.backward:.0f} | {other.both / native.both:.0f} times "
+            f"| {other.processor / native.processor:.0f} times | {difference:.0e} |",
+            flush=True,
+        )
+
+
 def plot(path: str, seconds: float) -> None:
     """Time of a step over Gaussians, pixels, views and threads."""
     import matplotlib
@@ -181,6 +204,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smallest scene only")
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="colour channels")
     parser.add_argument("--seconds", type=float, default=6, help="spent on each row; the best repetition counts")
+    parser.add_argument("--opensplat", metavar="PATH", help="measure this checkout's CPU rasterizer too")
     parser.add_argument("--plot", metavar="PNG", help="draw scaling curves instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -191,6 +215,8 @@ def main() -> None:
     print(f"limit: {2e-9 * rate:.0f} GFLOP/s of fused multiply-adds ({dgr.instruction_set()})")
     table(WORKLOADS[:1] if arguments.quick else WORKLOADS, arguments.channels, arguments.seconds)
     twin_row()
+    if arguments.opensplat:
+        opensplat_rows(arguments.opensplat, WORKLOADS[:1] if arguments.quick else WORKLOADS, arguments.seconds)
 
 
 if __name__ == "__main__":
