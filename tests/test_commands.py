@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ import render
 import train
 from arguments.command import guarded
 from scene.model_folder import load_gaussians
-from spike import Mosaic
+from spike import Mosaic, load_sensor, save_sensor
 from utils.io import load_image
 
 SMALL = (
     "--quiet --preset cpu --iterations 8 --densify_from 0 --densify_every 3 --densify_until 6 --crop 16 "
-    "--init_points 300 --cap 330 --recon_from 2"
+    "--init_points 300 --cap 330 --recon_from 2 --fixed_pattern_every 3"
 ).split()
 
 
@@ -44,6 +45,19 @@ def model(scene_folder, tmp_path_factory):
 
 def names(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.png")}
+
+
+def test_the_learned_sensor_is_used(model, monkeypatch, tmp_path):
+    """Recon-Net's inputs are made with the gains that training found; what counts spikes keeps the scene's own."""
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    sensor = load_sensor(copy / "point_cloud/iteration_8/sensor.json")
+    assert sensor.gain_map is not None
+    save_sensor(copy / "point_cloud/iteration_8/sensor.json", replace(sensor, gain_map=sensor.gain_map * 2))
+    assert call(monkeypatch, render, "-m", copy, "--quiet", "--fit_steps", 3) == 0
+    for kind, changed in (("recon", True), ("long", True), ("tfp", False), ("timing", False)):
+        before, after = (load_image(folder / f"train/ours_8/{kind}/002.png") for folder in (model, copy))
+        assert torch.equal(before, after) != changed
 
 
 def test_pictures_lie_where_3dgs_users_look(model):
@@ -73,7 +87,7 @@ def test_cameras_hold_training_and_fitted_views(model):
 def test_results_keep_protocols_and_methods_apart(model):
     results = json.loads((model / "results.json").read_text())
     assert results["iteration"] == 8
-    assert results["deblurring"].keys() == {"Gaussians", "Recon-Net", "TFP (short)", "long exposure"}
+    assert results["deblurring"].keys() == {"Gaussians", "Recon-Net", "spike timing", "TFP (short)", "long exposure"}
     assert results["held out"]["Gaussians"]["views"] == 4 and results["held out"]["Recon-Net"]["views"] == 2
     row = results["deblurring"]["Gaussians"]
     assert row["views"] == 3 and {"PSNR", "SSIM", "PSNR_gain", "PSNR_all_subframes"} <= row.keys()
@@ -128,8 +142,8 @@ def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, t
     assert names(folder / "train/ours_8/renders") == {"000", "001", "002", "003", "004"}
     assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
     assert "no sharp images" in capsys.readouterr().out
-    # Recon-Net, Gaussians, TFP and long exposure of five views are there to look at.
-    assert (folder / "report.html").read_text().count("data:image/jpeg") == 20
+    # Recon-Net, Gaussians, spike timing, TFP and long exposure of five views are there to look at.
+    assert (folder / "report.html").read_text().count("data:image/jpeg") == 25
 
 
 def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
