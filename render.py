@@ -10,6 +10,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ from scene.exposure import Crop, Exposure, recon_frames
 from scene.gaussian_model import GaussianModel
 from scene.model_folder import (
     NOVEL,
-    as_learned,
     camera_entry,
     find_iteration,
     load_gaussians,
+    load_learned_sensor,
     load_network,
     load_trajectory,
     read_cameras,
@@ -64,7 +65,8 @@ class Renderer:
         self.u = torch.tensor(self.spec.times, device=self.device)
         self.scene: SceneData = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
         # Pictures counted from the spikes alone keep the scene's own description of the sensor.
-        self.learned = as_learned(self.scene, self.model, self.iteration)
+        sensor = load_learned_sensor(self.model, self.iteration)
+        self.learned = self.scene if sensor is None else replace(self.scene, sensor=sensor)
         self.exposures = load_exposures(self.scene.train, self.learned, self.config, self.device)
         self.mosaic = self.scene.mosaic if data.spike else None
         self.channels = 3 if self.mosaic is not None else self.exposures[0].long.shape[0]

@@ -446,7 +446,7 @@ def open_viewer(training: Training) -> Viewer:
 
 def watch(viewer: Viewer, training: Training, terms: dict[str, float], stop: Event) -> None:
     """Show a step in the viewer; waits while it is paused there, and sets ``stop`` when it is stopped there."""
-    now = training.gaussians, training.iteration, terms, training.network
+    now = training.gaussians, training.iteration, terms, training.network, training.learned_sensor
     state = viewer.update(*now)
     while state == "paused" and not stop.wait(0.1):
         state = viewer.update(*now)

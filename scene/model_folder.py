@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from arguments import CONFIG_NAME
 from recon_net import AnyReconNet, make_network
 from scene.cameras import View
-from scene.dataset import CALIBRATION, SceneData
+from scene.dataset import CALIBRATION
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.trajectory import Trajectory
 from spike import SensorModel, load_sensor, save_sensor
@@ -109,10 +108,10 @@ def load_trajectory(model: str | Path, iteration: int) -> Trajectory:
     return Trajectory.from_checkpoint(load_checkpoint(path), str(path))
 
 
-def as_learned(scene: SceneData, model: str | Path, iteration: int) -> SceneData:
-    """``scene`` with the sensor as training found it, where it looked for the pixels' own gains."""
+def load_learned_sensor(model: str | Path, iteration: int) -> SensorModel | None:
+    """The sensor as training found it, or None where it was taken as the scene describes it."""
     path = iteration_folder(model, iteration) / CALIBRATION
-    return replace(scene, sensor=load_sensor(path)) if path.exists() else scene
+    return load_sensor(path) if path.exists() else None
 
 
 def load_network(model: str | Path, iteration: int, short: int, long: int) -> AnyReconNet | None:

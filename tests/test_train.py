@@ -244,9 +244,9 @@ def test_the_viewer_is_told_pauses_and_stops(scene_folder, tmp_path, monkeypatch
         def __init__(self, canvas, *, initial, port, trajectory, training):
             assert port == 1234 and training and len(canvas.views) == len(initial) == 5
 
-        def update(self, gaussians, iteration, losses, network):
+        def update(self, gaussians, iteration, losses, network, sensor):
             seen.append(iteration)
-            assert losses["loss"] > 0 and network is not None
+            assert losses["loss"] > 0 and network is not None and sensor is not None
             return "stopped" if iteration == 4 else "paused" if seen.count(2) < 3 and iteration == 2 else "running"
 
         def close(self):

@@ -22,7 +22,7 @@ from gaussian_renderer.pictures import Drawing
 from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
 from scene.dataset import SceneData, read_scene
 from scene.gaussian_model import PARAMETERS, GaussianModel
-from scene.model_folder import as_learned, find_iteration, iteration_folder, load_network
+from scene.model_folder import find_iteration, iteration_folder, load_learned_sensor, load_network
 from scene.views import window_spec
 from utils.device import pick_device, use_threads
 from utils.export import read_gaussians
@@ -75,7 +75,8 @@ def open_model(
     initial = initial_poses(scene, views)
     if initial is None and not quiet:
         print(f"without the initial poses: {data.source_path} has other views")
-    return Canvas(drawing, views, RecordedPictures(as_learned(scene, model, iteration), config, network)), initial
+    sensor = load_learned_sensor(model, iteration)
+    return Canvas(drawing, views, RecordedPictures(scene, config, network, sensor)), initial
 
 
 def main() -> int:

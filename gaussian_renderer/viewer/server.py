@@ -6,7 +6,6 @@ Needs viser, which is imported only when a ``Viewer`` is made: training and rend
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import io
 import math
@@ -28,6 +27,7 @@ from gaussian_renderer.viewer.sources import RecordedPictures
 from recon_net import AnyReconNet
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.trajectory import Trajectory
+from spike import SensorModel
 from utils import se3
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ class Viewer:
         iteration: int,
         losses: Mapping[str, float],
         network: AnyReconNet | None = None,
+        sensor: SensorModel | None = None,
     ) -> State:
         """Show where the training is; to be called after every step, from the thread that trains.
 
@@ -194,7 +195,7 @@ class Viewer:
 
         Args:
             losses: the terms of the step; ``psnr`` and ``gaussians`` among them are shown as numbers.
-            network: Recon-Net as it is now.
+            network, sensor: Recon-Net and the sensor as they are now.
 
         Returns:
             ``running``; ``paused``: the caller waits and asks again, with the same step; ``stopped``: the caller
@@ -212,7 +213,9 @@ class Viewer:
         # In a pause the last step is shown at once, and then nothing more: asking again costs nothing.
         if self._looked != iteration and (now >= self._look_at or paused):
             self._looked, self._look_at = iteration, now + _LOOK_EVERY
-            self._take(gaussians, network)
+            if isinstance(self.canvas.pictures, RecordedPictures):
+                self.canvas.pictures.learn(network, sensor)
+            self._take(gaussians)
         if self._charted != iteration and (now >= self._chart_at or paused):
             self._charted, self._chart_at = iteration, now + _CURVES_EVERY
             self._show_progress(iteration, len(gaussians))
@@ -220,13 +223,11 @@ class Viewer:
                 self._follow(self._trajectory)
         return self._state
 
-    def _take(self, gaussians: GaussianModel, network: AnyReconNet | None = None) -> None:
-        """Show copies: the Gaussians and the network themselves change while they are drawn."""
+    def _take(self, gaussians: GaussianModel) -> None:
+        """Show a copy: the Gaussians themselves change while they are drawn."""
         raw = {name: gaussians.raw[name].detach().clone() for name in PARAMETERS}
         still = GaussianModel(raw, gaussians.sh_degree)
         self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=still)
-        if network is not None and isinstance(self.canvas.pictures, RecordedPictures):
-            self.canvas.pictures.network = copy.deepcopy(network)
         for session in list(self._sessions.values()):
             session.refresh()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from functools import lru_cache
@@ -20,7 +21,7 @@ from scene.dataset import SceneData
 from scene.exposure import Crop, Exposure, instant_frames, usable_margin
 from scene.model_folder import NOVEL
 from scene.views import load_exposures, window_spec
-from spike import Targets
+from spike import SensorModel, Targets
 from spike.targets import Mode
 from utils.io import load_image
 
@@ -82,18 +83,29 @@ class RecordedPictures:
 
     Args:
         scene, config: what was trained on.
-        network: Recon-Net; may be replaced while it is trained.
+        network: Recon-Net.
+        sensor: the sensor as training found it, where it did: Recon-Net's input and the long exposure are read
+            with it.  Pictures from the spikes alone keep the scene's own.
     """
 
-    def __init__(self, scene: SceneData, config: Config, network: AnyReconNet | None):
+    def __init__(
+        self, scene: SceneData, config: Config, network: AnyReconNet | None, sensor: SensorModel | None = None
+    ):
         self._scene, self._config, self._spec = scene, config, window_spec(config.data)
         self._fine = dataclasses.replace(self._spec, subframes=self._spec.exposure)  # a sub-frame each spike frame
         self._views = {view.camera.name: view for view in [*scene.train, *scene.test]}
         self._views |= {NOVEL + view.camera.name: view for view in scene.novel}
-        self.network = network
+        self._network, self._sensor = network, sensor or scene.sensor
         # Of one or two views: the one looked at, and the one before; an exposure's frames fill many megabytes.
         self._exposure = lru_cache(maxsize=2)(self._load_exposure)
         self._frames = lru_cache(maxsize=2)(self._make_frames)
+
+    def learn(self, network: AnyReconNet | None, sensor: SensorModel | None) -> None:
+        """Take what training has reached; it changes the network in place, so a copy is kept."""
+        self._network = copy.deepcopy(network)
+        if sensor is not None and sensor is not self._sensor:
+            self._sensor = sensor
+            self._exposure.cache_clear()
 
     def kinds(self, view: SavedView) -> list[str]:
         """What there is of a view."""
@@ -102,7 +114,7 @@ class RecordedPictures:
             return []
         spikes = known.spike_path is not None and self._config.data.spike
         exposed = spikes or not view.name.startswith(NOVEL)
-        there = {TRUTH: bool(self._truth(known)), RECON: spikes and self.network is not None}
+        there = {TRUTH: bool(self._truth(known)), RECON: spikes and self._network is not None}
         there |= {TIMING: spikes, TFP: spikes, LONG: exposed}
         return [kind for kind in FOLDERS if there[kind]]
 
@@ -134,7 +146,8 @@ class RecordedPictures:
         return rgb(raw if mosaic is None or not self._config.data.spike else mosaic.colors(raw))
 
     def _load_exposure(self, name: str) -> Exposure:
-        return load_exposures([self._views[name]], self._scene, self._config, torch.device("cpu"))[0]
+        learned = dataclasses.replace(self._scene, sensor=self._sensor)
+        return load_exposures([self._views[name]], learned, self._config, torch.device("cpu"))[0]
 
     def _make_frames(self, name: str, mode: Mode) -> Tensor:
         """Intensities [T, H, W] about every frame of the exposure, float16: enough to look at."""
@@ -145,9 +158,10 @@ class RecordedPictures:
 
     @torch.no_grad()
     def _recon(self, exposure: Exposure, m: int) -> Tensor:
-        assert self.network is not None
+        network = self._network
+        assert network is not None
         whole = Crop(0, exposure.camera.height, 0, exposure.camera.width)
-        device = next(self.network.parameters()).device
+        device = next(network.parameters()).device
         u = torch.tensor(self._spec.times, device=device)
         grouping = self._config.data.long_grouping
-        return instant_frames(self.network, [exposure], torch.tensor([m]), u, [whole], grouping)[0][0]
+        return instant_frames(network, [exposure], torch.tensor([m]), u, [whole], grouping)[0][0]
