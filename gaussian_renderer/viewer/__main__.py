@@ -110,8 +110,8 @@ def main() -> int:
         canvas, initial = open_model(model, iteration, drawing, args.quiet)
         path_file = model / "camera_path.json"
     viewer = Viewer(canvas, initial=initial, host=args.host, port=args.port, path_file=path_file)
-    print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, end with Ctrl-C", flush=True)
     try:
+        print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, end with Ctrl-C", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print()
