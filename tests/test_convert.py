@@ -23,7 +23,7 @@ from scene.dataset import read_scene
 from scene.structure_from_motion import Solution, all_poses, disagreement, normalised
 from spike import SensorModel, Simulator, SpikeStream, WindowSpec, save_sensor, write_dat
 from spike.__main__ import main as spike_main
-from spike.selection import Window, choose_windows, image_motion, measured
+from spike.selection import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from utils.export import write_tum
 from utils.io import load_image, save_image
 from utils.trajectory_metrics import centres, umeyama
@@ -234,18 +234,24 @@ HUGE = 12_000_000 * 250 * 400 // 8  # bytes: ten minutes at 20 kHz of a sensor w
 
 @pytest.fixture(scope="module")
 def huge(recording, tmp_path_factory):
-    """A sparse file of 150 GB with the recording somewhere in it, and where that begins."""
+    """A sparse file of 150 GB with the recording somewhere in it: where that begins, and where else there is light."""
     path = tmp_path_factory.mktemp("huge") / "rec.dat"
     frame = WIDTH * HEIGHT // 8
-    start = HUGE // frame * 2 // 3
+    count = HUGE // frame
+    start = count * 2 // 3 + 1000
+    content = recording.read_bytes()
+    lit = np.linspace(0, count - 177, CANDIDATES).round().astype(int)[::30]
     with open(path, "wb") as file:
         try:
-            file.truncate(HUGE // frame * frame)
+            file.truncate(count * frame)
         except OSError:
             pytest.skip("no room for a sparse file of 150 GB")
+        for i, first in enumerate(lit):  # where it is looked at, some light
+            file.seek(int(first) * frame)
+            file.write(content[180 * i * frame :][: 177 * frame])
         file.seek(start * frame)
-        file.write(recording.read_bytes())
-    yield path, start
+        file.write(content)
+    yield path, start, lit
     path.unlink()
 
 
@@ -265,7 +271,7 @@ def limited(*words, megabytes):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 def test_ten_minutes_of_recording_need_no_more_memory(huge, converted, tmp_path):
-    path, start = huge
+    path, start, _ = huge
     size = ("--height", HEIGHT, "--width", WIDTH, "--quiet")
     part = ("--start", start, "--stop", start + FRAMES + 1)
     for words in (
@@ -282,12 +288,11 @@ def test_ten_minutes_of_recording_need_no_more_memory(huge, converted, tmp_path)
 
 
 def test_places_all_along_a_long_recording_are_looked_at(huge):
-    path, start = huge
+    path, _, lit = huge
     stream = SpikeStream.open(path, HEIGHT, WIDTH)
-    windows = [Window("", stream, start + f, 177, "recording", 88.0 + f) for f in (0, 700)]
-    assert not any(measured(w, 50.0).refused for w in windows)
-    with pytest.raises(ValueError, match=r"no features to follow anywhere|usable"):
-        choose_windows(stream, 0, len(stream), None, "motion", 50.0, True)  # dark but for 0.02 % of it
+    windows, found, helpers = choose_windows(stream, 0, len(stream), None, "motion", 50.0, True)
+    assert len(found) == CANDIDATES and sum(w.refused == "too dark" for w in found) == CANDIDATES - len(lit)
+    assert [w.first for w in windows] == lit.tolist() and len(helpers) <= HELPERS
 
 
 # ---- clips -----------------------------------------------------------------------------------------------
