@@ -178,6 +178,11 @@ def plot(path: str, seconds: float) -> None:
         axis.loglog(values, times, "o-")
         axis.set(xlabel=title, ylabel="forward + backward, ms", xticks=values, xticklabels=map(str, values))
         axis.minorticks_off()
+        axis.set_yticks([])
+        axis.margins(0.15, 0.2)
+        for value, time_taken in zip(values, times, strict=True):
+            label = f"{time_taken:.3g}"
+            axis.annotate(label, (value, time_taken), (0, 6), textcoords="offset points", ha="right")
 
     def sized(factor: int) -> Workload:
         # the same Gaussians in the world: more pixels, larger on the screen
