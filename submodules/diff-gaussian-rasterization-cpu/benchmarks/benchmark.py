@@ -165,7 +165,10 @@ def opensplat_rows(checkout: str, loads: tuple[Workload, ...], seconds: float) -
 
 def plot(path: str, seconds: float) -> None:
     """Time of a step over Gaussians, pixels, views and threads."""
-    import matplotlib
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit("--plot draws with matplotlib: pip install matplotlib") from None
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
