@@ -102,7 +102,7 @@ class Training:
         self.u = torch.tensor(self.spec.times, device=self.device)
         data = config.data
         frames, weights = window_quadrature(data.subframe_width, data.targets, data.window_points)
-        self.window = torch.tensor(frames / (data.exposure - 1)).float(), torch.tensor(weights).float()
+        self.window = torch.tensor(frames / max(data.exposure - 1, 1)).float(), torch.tensor(weights).float()
         self.trajectory = self._make_trajectory().to(self.device)
         self.gaussians = self._make_gaussians().to(self.device)
         self.network: AnyReconNet | None = None
