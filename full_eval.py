@@ -65,6 +65,7 @@ METHODS = {
     "ours-fixed": Method("ours, poses fixed", ("--preset", "cpu", "--no-optimise_poses")),
     "ours-middle": Method("ours, windows' middles alone", ("--preset", "cpu", "--window_points", "1")),
     "ours-no-pattern": Method("ours, no fixed pattern", ("--preset", "cpu", "--fixed_pattern_every", "0")),
+    "ours-no-fuse": Method("ours, Recon-Net taught by plain renders", ("--preset", "cpu", "--no-fuse")),
     "ours-default": Method("ours, 3DGS densification", ("--preset", "cpu", "--strategy", "default")),
     "ours-paper-net": Method("ours, the paper's network", ("--preset", "cpu", "--recon_net", "paper")),
     "paper": Method("paper (S)", _PAPER),
@@ -90,7 +91,7 @@ GROUPS = {
     "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed"],
     "ablations": [
         "ours-gaussians", "ours-counting", "ours-middle", "ours-no-pattern", "ours-linear", "ours-spline", "ours-rest",
-        "ours-fixed",
+        "ours-fixed", "ours-no-fuse",
     ],
 }
 
@@ -194,14 +195,14 @@ _DIGITS = dict(zip(COLUMNS, (2, 4, 3, 2, 2, 4, 1, 1), strict=True))
 
 
 def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
-    """Numbers by output (Gaussians, Recon-Net, image) of one finished run, under the names of ``COLUMNS``."""
+    """Numbers by output (Gaussians, Fused, Recon-Net, image) of one finished run, under the names of ``COLUMNS``."""
     folder = job.folder(out)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     run = folder / "run.json"
     seconds = json.loads(run.read_text(encoding="utf-8"))["seconds"] if run.exists() else None
     rows: dict[str, dict[str, float]] = {}
     shared = {"ATE": "ATE", "motion %": "motion_error"}
-    for output in ("Gaussians", "Recon-Net", "image"):
+    for output in ("Gaussians", "Fused", "Recon-Net", "image"):
         measured = results.get("deblurring", {}).get(output)
         if measured is None:
             continue
@@ -300,7 +301,7 @@ def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
 _BETTER = dict(zip(COLUMNS, (1, 1, -1, 1, 1, -1, -1, 0), strict=True))
 # Views of a scene that are shown.
 _SHOWN = 3
-_OUTPUTS = {"renders": "Gaussians", "recon": "Recon-Net", "image": ""}
+_OUTPUTS = {"renders": "Gaussians", "fused": "Fused", "recon": "Recon-Net", "image": ""}
 
 
 def _pictures_of(jobs: Sequence[Job], out: Path, scene: Path) -> tuple[dict[str, str], list[Card]]:

@@ -200,7 +200,9 @@ def comparison(folder: Path, pictures: list[Picture], table: dict[str, Rows]) ->
     names = [p.name for p in pictures if p.subframe is None]
     if not names:
         return None
-    columns = {"long": "long exposure", "tfp": "TFP", "recon": "Recon-Net", "renders": "Gaussians", "gt": "truth"}
+    columns = {"long": "long exposure", "tfp": "TFP", "recon": "Recon-Net", "renders": "Gaussians"}
+    columns |= {"fused": "Fused", "gt": "truth"}
+    columns = {kind: title for kind, title in columns.items() if (folder / kind).is_dir()}
     rows, notes = [], []
     for i in sorted({0, len(names) // 2, len(names) - 1}):
         row: dict[str, Any] = {}
@@ -213,7 +215,8 @@ def comparison(folder: Path, pictures: list[Picture], table: dict[str, Rows]) ->
                 note[title] = f"{table[kind][names[i]]['PSNR']:.1f} dB"
         rows.append(row)
         notes.append(note)
-    return compose(rows, "truth", ["TFP", "Recon-Net", "Gaussians"], notes)
+    erring = [title for title in columns.values() if title not in ("long exposure", "truth")]
+    return compose(rows, "truth", erring, notes)
 
 
 def _cell(row: dict[str, float], key: str, width: int, digits: int) -> str:

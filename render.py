@@ -10,7 +10,9 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,14 @@ from scene.model_folder import (
     write_cameras,
 )
 from scene.trajectory import Timing, Trajectory
-from scene.views import load_exposures, window_spec
+from scene.views import load_exposures, window_spec, window_times
 from utils.device import pick_device
+from utils.fusion import fuse
 from utils.io import load_image, save_image
 from utils.trajectory_metrics import umeyama
+
+# World-to-camera poses [T, 4, 4] of a view at times u [T] of its exposure.
+PosesAt = Callable[[Tensor], Tensor]
 
 
 class Renderer:
@@ -106,13 +112,35 @@ class Renderer:
         whole = Crop(0, exposure.camera.height, 0, exposure.camera.width)
         return recon_frames(self.network, exposure, self.u, whole, self.config.data.long_grouping)
 
-    def exposure_views(self, split: str, views: list[View], exposures: list[Exposure], paths: list[Tensor]) -> None:
+    @torch.no_grad()
+    def fused(self, exposure: Exposure, view: View, renders: Tensor, poses_at: PosesAt) -> Tensor | None:
+        """The renders [M, C, H, W] corrected by what their spikes say against them, or None without such spikes.
+
+        It takes Gaussians that were fitted to narrow windows (L_sub): only those know the direction of time.
+        """
+        if exposure.subframes is None or not self.config.losses.lambda_sub:
+            return None
+        offsets, weights = (values.to(self.device) for values in window_times(self.config.data))
+        window = torch.stack([self.images(view, poses_at(self.u + offset)) for offset in offsets])
+        seen, middle = torch.einsum("p,pmchw->mchw", weights, window), renders
+        if self.mosaic is not None:
+            seen, middle = self.mosaic.of(seen), self.mosaic.of(renders)
+        corrected = fuse(middle, exposure.subframes - seen, exposure.noise[None])
+        return renders + self.colors(corrected - middle)
+
+    @torch.no_grad()
+    def exposure_views(
+        self, split: str, views: list[View], exposures: list[Exposure], paths: Sequence[PosesAt]
+    ) -> None:
         """Views with an exposure of their own: middle and, where truth exists, other sub-frames."""
         folder, middle = self.folder(split), self.spec.subframes // 2
         rows = zip(views, exposures, paths, strict=True)
-        for view, exposure, poses in tqdm(rows, total=len(views), desc=f"Rendering {split}", disable=self.quiet):
+        for view, exposure, poses_at in tqdm(rows, total=len(views), desc=f"Rendering {split}", disable=self.quiet):
             name = view.camera.name
-            pictures = {"renders": self.images(view, poses)}
+            pictures = {"renders": self.images(view, poses_at(self.u))}
+            fused = self.fused(exposure, view, pictures["renders"], poses_at)
+            if fused is not None:
+                pictures["fused"] = fused
             frames = self.frames(exposure)
             if frames is not None:
                 pictures["recon"] = self.colors(frames)
@@ -142,7 +170,6 @@ class Renderer:
         timing = Timing.of([*self.scene.train, *self.scene.test], spacing, self.spec.exposure)
         poses = torch.stack([*self.middle_poses(), *moved])
         trajectory = Trajectory(poses, curve, timing if motion.motion_init else None).to(self.device)
-        paths = []
         for i, exposure in enumerate(tqdm(exposures, desc="Fitting held-out poses", disable=self.quiet)):
             targets = exposure.subframes if exposure.subframes is not None else exposure.long[None]
             times = self.u if exposure.subframes is not None else self.u[len(self.u) // 2 :][:1]
@@ -158,10 +185,10 @@ class Renderer:
                 mosaic=self.mosaic,
                 steps=self.fit_steps,
             )
-            with torch.no_grad():
-                paths.append(trajectory.view(trained + i, self.u))
+        paths = [partial(trajectory.view, trained + i) for i in range(len(exposures))]
         self.exposure_views("test", self.scene.test, exposures, paths)
-        return paths
+        with torch.no_grad():
+            return [path(self.u) for path in paths]
 
     def novel_views(self, to_recovered: dict[str, Any]) -> list[Tensor]:
         """Held-out sharp images: their pose fitted to the image, the scene frozen."""
@@ -244,8 +271,7 @@ def main() -> int:
         return 0
     entries = [entry for entry in read_cameras(args.model_path) if entry["split"] == "train"]
     if not args.skip_train:
-        with torch.no_grad():
-            paths = [renderer.trajectory.view(i, renderer.u) for i in range(len(renderer.scene.train))]
+        paths = [partial(renderer.trajectory.view, i) for i in range(len(renderer.scene.train))]
         renderer.exposure_views("train", renderer.scene.train, renderer.exposures, paths)
     if not args.skip_test:
         frame = renderer.recovered_frame()

@@ -26,6 +26,7 @@ from utils.trajectory_metrics import align, centres
 # Methods by the folder of their pictures; COLUMNS in the order of the report's selectors.
 METHODS = {
     "renders": "Gaussians",
+    "fused": "Fused",
     "recon": "Recon-Net",
     "timing": "spike timing",
     "tfp": "TFP (short)",

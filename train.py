@@ -39,17 +39,18 @@ from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.initialization import Picture, fill_points
 from scene.model_folder import save_cameras, save_input_points, save_iteration, set_aside
 from scene.trajectory import Timing, Trajectory
-from scene.views import load_exposures, window_spec
-from spike import FixedPattern, SensorModel, window_quadrature
+from scene.views import load_exposures, window_spec, window_times
+from spike import FixedPattern, SensorModel
 from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from utils.device import pick_device, use_threads
+from utils.fusion import fuse
 from utils.image_metrics import psnr
 from utils.io import LUMA
 from utils.losses import (
     exposure_loss,
     half_widths,
+    instant_joint_loss,
     joint_loss,
-    l1,
     reblur_loss,
     scale_ratio_penalty,
     subframe_loss,
@@ -101,8 +102,7 @@ class Training:
         self.rasterizer = get_rasterizer(config.run.rasterizer, self.device)
         self.u = torch.tensor(self.spec.times, device=self.device)
         data = config.data
-        frames, weights = window_quadrature(data.subframe_width, data.targets, data.window_points)
-        self.window = torch.tensor(frames / max(data.exposure - 1, 1)).float(), torch.tensor(weights).float()
+        self.window = window_times(data)
         self.trajectory = self._make_trajectory().to(self.device)
         self.gaussians = self._make_gaussians().to(self.device)
         self.network: AnyReconNet | None = None
@@ -281,9 +281,11 @@ class Training:
             exposures = [self.exposures[view] for view in sample.views.tolist()]
             frames, inner = instant_frames(self.network, exposures, sample.subframes, self.u, crops, grouping)
             middles = sample.middle(out.images)
-            renders = torch.stack([crop.of(image) for crop, image in zip(crops, middles, strict=True)])
-            # Every instant has a time of its own here: there is nothing to flip.
-            terms["joint"] = (w.lambda_joint, l1(renders, frames, inner / inner.mean()))
+            renders, lessons = (
+                torch.stack([crop.of(image) for crop, image in zip(crops, images, strict=True)])
+                for images in (middles, self._lessons(sample, out, middles))
+            )
+            terms["joint"] = (w.lambda_joint, instant_joint_loss(renders, frames, lessons, inner / inner.mean()))
             return terms
         crop = self._crop(random)
         frames = recon_frames(self.network, exposure, self.u, crop, grouping)
@@ -296,6 +298,14 @@ class Training:
         if w.lambda_joint:
             terms["joint"] = (w.lambda_joint, joint_loss(crop.of(out.images), frames, w.flip))
         return terms
+
+    @torch.no_grad()
+    def _lessons(self, sample: Sample, out: RenderOutput, middles: Tensor) -> Tensor:
+        """What Recon-Net is to learn at the sampled instants [B, C, H, W]: the renders, corrected by the spikes."""
+        if not self.config.recon.fuse:
+            return middles
+        residual = self._subframe_targets(sample) - sample.window(out.images)
+        return fuse(middles, residual, torch.stack([self.exposures[view].noise for view in sample.views.tolist()]))
 
     def _crop(self, random: torch.Generator) -> Crop:
         camera, side = self.exposures[0].camera, self.config.recon.crop

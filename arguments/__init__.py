@@ -119,6 +119,8 @@ class Recon:
     """iterations before the network joins"""
     recon_every: int = 1
     """iterations between the network's steps"""
+    fuse: bool = False
+    """Recon-Net learns from renders that the spikes' residuals have corrected (single instants)"""
     crop: int = 0
     """side of the random crop on which L_rec and L_joint are computed (0: the full frame)"""
 
@@ -257,6 +259,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "recon_from": 2400,
         "recon_lr": 1e-3,
         "recon_lr_final": 1e-4,
+        "fuse": True,
         "crop": 96,
         "sh_every": 1000,
     },
@@ -270,6 +273,7 @@ WITHOUT_SPIKES: dict[str, Any] = {
     "lambda_joint": 0.0,
     "instants": 0,
     "window_points": 1,
+    "fuse": False,
 }
 
 
@@ -435,6 +439,8 @@ def check(config: Config) -> None:
         raise ValueError("--window_points spreads single instants: give --instants, or --window_points 1")
     if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_rec):
         raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
+    if config.recon.fuse and (losses.lambda_rec or not config.optimisation.instants):
+        raise ValueError("--fuse corrects single instants: give --instants and --no-rec, or --no-fuse")
     if data.subframe_width % 2 == 0:
         raise ValueError(f"--subframe_width must be odd (centred on a frame), not {data.subframe_width}")
     if data.window_points % 2 == 0:

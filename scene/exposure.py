@@ -70,7 +70,7 @@ class Exposure:
     """Targets of one view, from its spikes or (without them) its long-exposure image.
 
     ``long`` [C, H, W] is E(T), ``subframes`` [M, C, H, W] the narrow windows and ``wide`` [M, C, H, W] the
-    half-width ones (spikes only), intensities.
+    half-width ones (spikes only), intensities; ``variance`` [C, H, W] is expected of ``subframes``, the mean over M.
     """
 
     index: int
@@ -78,6 +78,7 @@ class Exposure:
     long: Tensor
     subframes: Tensor | None = None
     wide: Tensor | None = None
+    variance: Tensor | None = None
     spec: WindowSpec | None = None
     _stream: SpikeStream | None = None
     _intervals: dict[tuple[int, int], Tensor] = field(default_factory=dict)
@@ -97,12 +98,14 @@ class Exposure:
         """Turn the central context of ``stream`` into targets once; the spikes stay packed."""
         margin = usable_margin(stream, spec)
         targets = Targets(stream.central(spec, margin), spec, sensor, mode=mode, margin=margin)
+        narrow = targets.subframes(subframe_width)
         exposure = cls(
             index,
             camera,
             targets.long_exposure()[None],
-            targets.subframes(subframe_width)[:, None],
+            narrow[:, None],
             targets.subframes(spec.half + 1 - spec.half % 2)[:, None],
+            targets.variance(narrow, subframe_width).mean(0, keepdim=True),
             spec,
             stream,
         )
@@ -114,6 +117,7 @@ class Exposure:
         self.long = self.long.to(device)
         self.subframes = None if self.subframes is None else self.subframes.to(device)
         self.wide = None if self.wide is None else self.wide.to(device)
+        self.variance = None if self.variance is None else self.variance.to(device)
         self._intervals = {key: value.to(device) for key, value in self._intervals.items()}
         return self
 
@@ -121,6 +125,12 @@ class Exposure:
         """Intensity [C, H, W] of the narrow window about sub-frame ``m``."""
         assert self.subframes is not None, "an exposure read from an image has no sub-frames"
         return self.subframes[m]
+
+    @property
+    def noise(self) -> Tensor:
+        """Expected variance [C, H, W] of the narrow windows' intensity."""
+        assert self.variance is not None, "an exposure read from an image has no sub-frames"
+        return self.variance
 
     def interval(self, a: int, b: int) -> Tensor:
         """Mean intensity [C, H, W] over the sub-frames a..b."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from arguments import Config, Data
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
-from spike import WindowSpec
+from spike import WindowSpec, window_quadrature
 from utils.io import load_image
 from utils.losses import half_widths
 
@@ -18,6 +19,12 @@ from utils.losses import half_widths
 def window_spec(data: Data) -> WindowSpec:
     """The window of a configuration."""
     return WindowSpec(exposure=data.exposure, short=data.short, subframes=data.subframes)
+
+
+def window_times(data: Data) -> tuple[Tensor, Tensor]:
+    """Times from a sub-frame's instant [P], in exposures, and weights [P]: renders there, averaged, meet its spikes."""
+    frames, weights = window_quadrature(data.subframe_width, data.targets, data.window_points)
+    return torch.tensor(frames / max(data.exposure - 1, 1)).float(), torch.tensor(weights).float()
 
 
 def load_exposures(

@@ -188,14 +188,14 @@ class Targets:
         windows = [self.spec.window(m, width) for m in range(self.spec.subframes)]
         return self._means(windows, smoothing)
 
-    def variance(self, width: int, smoothing: int = SMOOTHING) -> Tensor:
-        """Expected variance [M, H, W] of ``subframes(width, smoothing)`` around the window's mean intensity.
+    def variance(self, means: Tensor, width: int, smoothing: int = SMOOTHING) -> Tensor:
+        """Expected variance [M, H, W] of ``means = subframes(width, smoothing)`` around the true mean intensity.
 
         Of regular spikes with random phase.  Counting n = rate * width of them is off by a fraction f of a
         spike, f(1 - f), 1/6 on average.  By timing each spike's charge is off by its readout time, variance
         rate^2 / 12, which the window's ends weigh.  Spurious spikes add their own, as far as they stay in.
         """
-        rate = self.subframes(width, smoothing) * self._gain() + self.sensor.dark()
+        rate = means * self._gain() + self.sensor.dark()
         rate = rate.clamp(0.5 / (self.spec.context + 2 * self.margin), 1)
         if self.mode == "counting":
             variance = torch.full_like(rate, 1 / (6 * width**2)) + self.spurious_rate / width

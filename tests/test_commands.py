@@ -13,6 +13,7 @@ import metrics
 import render
 import train
 from arguments.command import guarded
+from report import METHODS
 from scene.model_folder import load_gaussians
 from spike import Mosaic, load_sensor, save_sensor
 from utils.io import load_image
@@ -65,11 +66,13 @@ def test_pictures_lie_where_3dgs_users_look(model):
     shown = trained | {f"{name}_{m:02d}" for name in trained for m in range(13)}
     folder = model / "train/ours_8"
     assert names(folder / "renders") == names(folder / "recon") == names(folder / "gt") == shown
+    assert names(folder / "fused") == shown
     assert names(folder / "long") == names(folder / "tfp") == trained
     held = model / "test/ours_8"
     assert {"000", "004", "novel_000", "novel_001"} <= names(held / "renders")
-    assert {"000", "004"} <= names(held / "recon") and "novel_000" not in names(held / "recon")
-    for kind in ("renders", "recon", "gt"):
+    for kind in ("recon", "fused"):  # both are made of a view's own spikes
+        assert {"000", "004"} <= names(held / kind) and "novel_000" not in names(held / kind)
+    for kind in ("renders", "recon", "fused", "gt"):
         middle_image, same = load_image(folder / kind / "002.png"), load_image(folder / kind / f"002_{middle}.png")
         assert torch.equal(middle_image, same)
     first, last = (load_image(folder / "renders" / f"002_{m}.png") for m in ("00", "12"))
@@ -87,7 +90,7 @@ def test_cameras_hold_training_and_fitted_views(model):
 def test_results_keep_protocols_and_methods_apart(model):
     results = json.loads((model / "results.json").read_text())
     assert results["iteration"] == 8
-    assert results["deblurring"].keys() == {"Gaussians", "Recon-Net", "spike timing", "TFP (short)", "long exposure"}
+    assert list(results["deblurring"]) == list(METHODS.values())
     assert results["held out"]["Gaussians"]["views"] == 4 and results["held out"]["Recon-Net"]["views"] == 2
     row = results["deblurring"]["Gaussians"]
     assert row["views"] == 3 and {"PSNR", "SSIM", "PSNR_gain", "PSNR_all_subframes"} <= row.keys()
@@ -142,8 +145,8 @@ def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, t
     assert names(folder / "train/ours_8/renders") == {"000", "001", "002", "003", "004"}
     assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
     assert "no sharp images" in capsys.readouterr().out
-    # Recon-Net, Gaussians, spike timing, TFP and long exposure of five views are there to look at.
-    assert (folder / "report.html").read_text().count("data:image/jpeg") == 25
+    # Gaussians, fused, Recon-Net, spike timing, TFP and long exposure of five views are there to look at.
+    assert (folder / "report.html").read_text().count("data:image/jpeg") == 30
 
 
 def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
@@ -155,7 +158,7 @@ def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
     assert call(monkeypatch, render, "-m", folder, "--quiet", "--fit_steps", 2) == 0
     assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
     assert load_gaussians(folder, 30, channels=3).channels == 3
-    for kind in ("renders", "recon", "tfp", "gt"):
+    for kind in ("renders", "recon", "fused", "tfp", "gt"):
         image = load_image(folder / f"train/ours_30/{kind}/002.png", channels=None)
         balance = image.mean((1, 2)) / image[1].mean()
         assert image.shape[0] == 3 and torch.allclose(balance, torch.tensor(LEVELS), atol=0.12), kind

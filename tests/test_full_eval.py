@@ -110,8 +110,8 @@ def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatc
     assert psnr[("timing", "image")] > psnr[("tfp", "image")]
     assert rows[("ours", "Gaussians")]["ATE"] and ("ours", "Recon-Net") in psnr
     page = (tmp_path / "report.html").read_text()
-    # Three views, each as the truth, TFP, timing, the Gaussians and Recon-Net.
-    assert page.count("<img") == 3 * 5 and "src=\"http" not in page and (tmp_path / "table.tex").exists()
+    # Three views, each as the truth, TFP, timing, the Gaussians, fused and Recon-Net.
+    assert page.count("<img") == 3 * 6 and "src=\"http" not in page and (tmp_path / "table.tex").exists()
     assert page.count('<option value="ours-renders"') == 2 and "minutes" in page
     best = max(psnr.values())
     assert f"<b>{best:.2f}</b>" in page and f"<b>{min(psnr.values()):.2f}</b>" not in page

@@ -25,9 +25,9 @@ from spike import SensorModel, Targets
 from spike.targets import Mode
 from utils.io import load_image
 
-TRUTH, RECON, TIMING, TFP, LONG = "truth", "Recon-Net", "spike timing", "TFP", "long exposure"
+TRUTH, FUSED, RECON, TIMING, TFP, LONG = "truth", "fused", "Recon-Net", "spike timing", "TFP", "long exposure"
 # In the order of the viewer's list, with the folders that render.py writes them to.
-FOLDERS = {TRUTH: "gt", RECON: "recon", TIMING: "timing", TFP: "tfp", LONG: "long"}
+FOLDERS = {TRUTH: "gt", FUSED: "fused", RECON: "recon", TIMING: "timing", TFP: "tfp", LONG: "long"}
 
 
 class Pictures(Protocol):
@@ -115,7 +115,7 @@ class RecordedPictures:
         spikes = known.spike_path is not None and self._config.data.spike
         exposed = spikes or not view.name.startswith(NOVEL)
         there = {TRUTH: bool(self._truth(known)), RECON: spikes and self._network is not None}
-        there |= {TIMING: spikes, TFP: spikes, LONG: exposed}
+        there |= {FUSED: False, TIMING: spikes, TFP: spikes, LONG: exposed}
         return [kind for kind in FOLDERS if there[kind]]
 
     def nearest(self, kind: str, view: SavedView, u: float) -> tuple[Image, float] | None:
