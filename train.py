@@ -36,7 +36,7 @@ from scene.dataset import read_scene
 from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
 from scene.exposure import Crop, Exposure, instant_frames, recon_frames
 from scene.gaussian_model import PARAMETERS, GaussianModel
-from scene.initialization import Picture, fill_points
+from scene.initialization import Picture, fill_points, median_depth
 from scene.model_folder import save_cameras, save_input_points, save_iteration, set_aside
 from scene.trajectory import Timing, Trajectory
 from scene.views import load_exposures, window_spec, window_times
@@ -134,6 +134,8 @@ class Training:
             rgb = rgb @ rgb.new_tensor(LUMA)[:, None]
         points, colors = fill_points(self.scene.points, rgb, pictures, options.init_points, self.config.run.seed)
         self.first_points = points, colors
+        by_depth = self.config.optimisation.means_unit == "depth"
+        self.means_unit = median_depth(points, pictures) if by_depth else self.scene.extent
         return GaussianModel.from_points(points, colors, options.sh_degree, options.init_opacity)
 
     def colors(self, raw: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ class Training:
 
     def _make_optimisers(self) -> None:
         o, raw = self.config.optimisation, self.gaussians.raw
-        rates = [o.means_lr * self.scene.extent, o.rotation_lr, o.scale_lr, o.opacity_lr, o.sh0_lr, o.shN_lr]
+        rates = [o.means_lr * self.means_unit, o.rotation_lr, o.scale_lr, o.opacity_lr, o.sh0_lr, o.shN_lr]
         groups = [
             {"params": [raw[name]], "lr": rate, "name": name} for name, rate in zip(PARAMETERS, rates, strict=True)
         ]
@@ -318,7 +320,7 @@ class Training:
         """Optimiser steps, learning rates, densification."""
         o = self.config.optimisation
         progress = self.iteration / o.iterations
-        self.gaussian_optimiser.param_groups[0]["lr"] = self.scene.extent * decayed(
+        self.gaussian_optimiser.param_groups[0]["lr"] = self.means_unit * decayed(
             o.means_lr, o.means_lr_final, progress
         )
         self.gaussian_optimiser.step()

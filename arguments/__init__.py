@@ -160,9 +160,11 @@ class Optimisation:
     instants: int = 0
     """cameras of a step without Recon-Net, drawn over all views and sub-frames (0: one view's exposure)"""
     means_lr: float = 1.6e-4
-    """centres, at the start (times the scene extent)"""
+    """centres, at the start (times means_unit)"""
     means_lr_final: float = 1.6e-6
     """centres, at the end"""
+    means_unit: Literal["extent", "depth"] = "extent"
+    """what the centres' rates are times: the extent of the cameras (3DGS), or the first points' median depth"""
     sh0_lr: float = 2.5e-3
     """colour"""
     shN_lr: float = 1.25e-4
@@ -234,18 +236,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         "targets": "timing",
         "window_points": 3,
-        "window_from": 2000,
-        "fixed_pattern_every": 1200,
+        "window_from": 1800,
+        "fixed_pattern_every": 1100,
         "trajectory": "bezier",
-        "iterations": 4000,
+        "iterations": 3600,
         "strategy": "mcmc",
-        "cap": 30000,
+        "cap": 45000,
         "init_points": 20000,
         "densify_from": 100,
-        "densify_until": 3200,
-        "means_lr": 4e-4,
-        "means_lr_final": 4e-6,
-        "scale_lr": 1e-2,
+        "densify_until": 2900,
+        "means_lr": 2e-3,
+        "means_lr_final": 6e-5,
+        "means_unit": "depth",
+        "scale_lr": 2e-2,
         "rotation_lr": 3e-3,
         "lambda_sub": 1.0,
         "lambda_gs": 0.0,
@@ -256,12 +259,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "recon_net": "slim",
         "lambda_rec": 0.0,
         "lambda_joint": 0.2,
-        "recon_from": 2400,
+        "recon_from": 2200,
         "recon_lr": 1e-3,
         "recon_lr_final": 1e-4,
         "fuse": True,
         "crop": 96,
-        "sh_every": 1000,
+        "sh_every": 900,
     },
 }
 

@@ -35,7 +35,7 @@ from spike.preview import colored, grey, picture, three_channels
 from utils.device import pick_device
 from utils.image_metrics import gain_match, psnr
 from utils.io import atomic_write, load_image, save_image
-from utils.losses import half_widths, reblur_loss
+from utils.losses import half_widths, l1, reblur_loss
 
 SPEC = WindowSpec()
 WEIGHTS = "recon_net.pt"
@@ -44,6 +44,12 @@ WINDOWS = 6
 MARGIN = 20
 NARROW = 9
 RATES = (1e-3, 1e-5)
+# Looks at the kept-back intervals in a run, and the side of the square that is looked at.
+CHECKS = 20
+CHECKED = 128
+# Parts of the exposure that L_rec, whose intervals lie about the middle, never compares: they tell when it only
+# fits noise any more.
+KEPT_BACK = [(0, 4), (4, 8), (8, 12)]
 # The counted baseline: the paper's short window.
 TFP = SPEC.short
 
@@ -62,7 +68,7 @@ class Clip:
         spikes = self.stream.unpack(first - margin, first + SPEC.context + margin)
         middle = (SPEC.subframes - 1) // 2
         camera = Camera("", self.stream.width, self.stream.height, torch.eye(3), torch.eye(4))
-        intervals = [(middle - k, middle + k) for k in half_widths(SPEC.subframes)]
+        intervals = [(middle - k, middle + k) for k in half_widths(SPEC.subframes)] + KEPT_BACK
         stream = SpikeStream.from_array(spikes, self.stream.name)
         return Exposure.from_spikes(0, camera, stream, SPEC, self.sensor, self.targets, NARROW, intervals)
 
@@ -123,10 +129,40 @@ def load_weights(path: Path) -> AnyReconNet:
 # ---- learning and applying -------------------------------------------------------------------------------
 
 
+class Guard:
+    """Keeps the weights that meet the kept-back intervals best: trained alone, the network decays after a peak."""
+
+    def __init__(self, network: AnyReconNet, exposures: list[Exposure], u: Tensor):
+        self.network, self.exposures, self.u = network, exposures, u
+        camera = exposures[0].camera
+        top, left = (max(size - CHECKED, 0) // 2 for size in (camera.height, camera.width))
+        self.part = Crop(top, min(top + CHECKED, camera.height), left, min(left + CHECKED, camera.width))
+        self.best, self.at = math.inf, 0
+        self.kept: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def look(self, iteration: int) -> None:
+        """Measure the network as it is after ``iteration`` steps, and keep it where it is the best so far."""
+        errors = []
+        for exposure in self.exposures:
+            frames = recon_frames(self.network, exposure, self.u, self.part, "adjacent")
+            errors += [
+                float(l1(frames[a : b + 1].mean(0), self.part.of(exposure.interval(a, b)))) for a, b in KEPT_BACK
+            ]
+        error = float(np.mean(errors))
+        if error < self.best:
+            self.best, self.at = error, iteration
+            self.kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+
 def learn(
     network: AnyReconNet, clip: Clip, iterations: int, crop: int, seed: int, device: torch.device, quiet: bool
-) -> list[float]:
-    """L_rec alone: the frames, blurred again over sub-intervals, against the spikes' means.  Returns the losses."""
+) -> tuple[list[float], int]:
+    """L_rec alone: the frames, blurred again over sub-intervals, against the spikes' means.
+
+    Returns the losses of all steps, and after how many of them the network was at its best, which is what it is
+    left at (``Guard``).
+    """
     count = min(WINDOWS, max((len(clip.stream) - SPEC.context) // SPEC.stride, 0) + 1)
     firsts = np.linspace(0, len(clip.stream) - SPEC.context, count).round().astype(int)
     exposures = [clip.exposure(int(first)).to(device) for first in firsts]
@@ -137,7 +173,9 @@ def learn(
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, decay)
     height, width = clip.stream.height, clip.stream.width
     losses = []
-    for _ in tqdm(range(iterations), desc="Learning", disable=quiet):
+    guard, every = Guard(network, exposures, u), max(iterations // CHECKS, 1)
+    guard.look(0)
+    for iteration in tqdm(range(1, iterations + 1), desc="Learning", disable=quiet):
         exposure = exposures[int(torch.randint(len(exposures), (1,), generator=random))]
         h, w = (min(crop or size, size) for size in (height, width))
         top = int(torch.randint(height - h + 1, (1,), generator=random))
@@ -154,7 +192,10 @@ def learn(
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))
-    return losses
+        if iteration % every == 0 or iteration == iterations:
+            guard.look(iteration)
+    network.load_state_dict(guard.kept)
+    return losses, guard.at
 
 
 @torch.no_grad()
@@ -259,9 +300,12 @@ def main() -> int:
     else:
         network = make_network(args.recon_net, SPEC.short, SPEC.long_channels)
     network = network.to(device)
-    losses = learn(network, clip, args.iterations, args.crop, args.seed, device, args.quiet)
+    losses, best = learn(network, clip, args.iterations, args.crop, args.seed, device, args.quiet)
     save_weights(args.out / WEIGHTS, network)
     record: dict[str, Any] = {"sensor": clip.sensor.to_dict(), "variant": network.variant, "loss": losses[-50:]}
+    record["best_iteration"] = best
+    if args.iterations:
+        print(f"The network is that of step {best} of {args.iterations}, which met intervals not learned from best")
     if truth:
         record["PSNR"] = compare(network, clip, truth, device)
         for name, row in record["PSNR"].items():

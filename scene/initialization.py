@@ -39,6 +39,13 @@ def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, 
     return 0.5 * spread, 10.0 * spread
 
 
+def median_depth(points: Tensor, pictures: list[Picture]) -> float:
+    """Median depth of points [N, 3] in front of the views, over all views; 1 where none is."""
+    depths = torch.cat([points @ p.w2c[2, :3] + p.w2c[2, 3] for p in pictures])
+    depths = depths[depths > 0]
+    return float(depths.median()) if len(depths) else 1.0
+
+
 def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Depth at ``pixels`` [n, 2]: of the nearest projected points, or nan where none is in view."""
     height, width = picture.image.shape[1:]

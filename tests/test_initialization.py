@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scene.initialization import RANDOM_POINTS, Picture, depth_range, fill_points
+from scene.initialization import RANDOM_POINTS, Picture, depth_range, fill_points, median_depth
 
 K = torch.tensor([[40.0, 0, 16], [0, 40.0, 12], [0, 0, 1]])
 
@@ -31,6 +31,14 @@ def test_given_points_stay_and_come_first():
     xyz, colors = fill_points(points, rgb, pictures(), 500)
     assert len(xyz) == len(colors) == 500
     assert torch.equal(xyz[:200], points) and torch.equal(colors[:200], rgb)
+
+
+def test_the_median_depth_is_what_the_views_have_before_them():
+    behind = torch.tensor([[0.0, 0, -50]]).repeat(1000, 1)
+    assert median_depth(torch.cat([plane(4.0, 60), plane(7.0, 40), behind]), pictures()) == pytest.approx(4.0)
+    turned = [Picture(p.image, p.K, p.w2c @ torch.diag(torch.tensor([1.0, 1, 2, 1]))) for p in pictures()]
+    assert median_depth(plane(4.0), turned) == pytest.approx(8.0)
+    assert median_depth(behind, pictures()) == 1
 
 
 def test_filled_points_take_the_depth_around_them_but_for_the_explorers():

@@ -15,6 +15,7 @@ from recon_net.__main__ import SPEC, Clip, learn, load_weights, main, save_weigh
 from spike import Mosaic, SensorModel, SpikeStream, simulate, write_array
 from utils.image_metrics import psnr
 from utils.io import load_image, save_image
+from utils.losses import reblur_loss
 
 WIDTH, HEIGHT, FRAMES, GAIN = 48, 32, 190, 0.45
 CPU = torch.device("cpu")
@@ -89,18 +90,29 @@ def test_learning_lowers_the_loss_and_needs_no_truth(clip):
     network = make_network("paper", SPEC.short, SPEC.long_channels)
     truth = torch.from_numpy(scene(95)).float()[None, None]
     before = float(psnr(sharp(network, clip, 95, CPU)[None, None], truth))
-    losses = learn(network, clip, 15, 16, 0, CPU, True)
+    losses, best = learn(network, clip, 15, 16, 0, CPU, True)
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
     assert float(psnr(sharp(network, clip, 95, CPU)[None, None], truth)) > before + 2
+    assert best > 5
+
+
+def test_a_network_that_gets_worse_is_left_at_its_best(clip, monkeypatch):
+    """The loss is turned against it from the start: nothing of that stays."""
+    torch.manual_seed(0)
+    network = make_network("slim", SPEC.short, SPEC.long_channels)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    monkeypatch.setattr("recon_net.__main__.reblur_loss", lambda *given: -reblur_loss(*given))
+    _, best = learn(network, clip, 4, 16, 0, CPU, True)
+    assert best == 0 and all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_same_seed_same_network(clip):
     made = []
     for seed in (0, 0, 1):
         torch.manual_seed(0)
-        network = make_network("slim", SPEC.short, SPEC.long_channels)
+        network = make_network("paper", SPEC.short, SPEC.long_channels)
         learn(network, clip, 2, 16, seed, CPU, True)
-        made.append(network.layers[-1].weight.detach())
+        made.append(network.body[-1].weight.detach())
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
