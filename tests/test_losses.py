@@ -4,7 +4,6 @@ import torch
 from utils.losses import (
     exposure_loss,
     half_widths,
-    instant_joint_loss,
     joint_loss,
     l1,
     reblur_loss,
@@ -57,17 +56,6 @@ def test_joint_loss_reaches_both_sides():
     renders, frames = images().requires_grad_(), images(seed=1).requires_grad_()
     joint_loss(renders, frames).backward()
     assert renders.grad.abs().sum() > 0 and frames.grad.abs().sum() > 0
-
-
-def test_instants_teach_each_other_and_the_frames_have_lessons_of_their_own():
-    renders, frames, lessons = (images(seed=s).requires_grad_() for s in (0, 1, 2))
-    weight = torch.ones(1, 1, 1, 1)
-    instant_joint_loss(renders, frames, lessons, weight).backward()
-    assert lessons.grad is None
-    torch.testing.assert_close(renders.grad, (renders - frames).detach().sign() / renders.numel())
-    torch.testing.assert_close(frames.grad, (frames - lessons).detach().sign() / frames.numel())
-    half = torch.tensor([0.0, 2.0]).repeat_interleave(4)  # pixels of weight zero are left out
-    assert float(instant_joint_loss(torch.zeros(8), half, half, 2 - half)) == 0
 
 
 def test_subframe_loss_pairs_instants_and_is_calm_within_the_noise():

@@ -169,6 +169,21 @@ def test_a_window_is_the_mean_of_its_renders(scene_folder, tmp_path):
     torch.testing.assert_close(sample.window(images), expected)
 
 
+def test_fused_lessons_reach_the_network_alone(scene_folder, tmp_path):
+    """With plain renders the Gaussians learn from the network as well."""
+    for flag, reached in (("--fuse", False), ("--no-fuse", True)):
+        t = training(scene_folder, tmp_path, *CPU, "--window_points", "3", "--window_from", "0", flag)
+        t.iteration = 2
+        random = torch.Generator().manual_seed(0)
+        sample = t._sample(random)
+        out = t._render(sample)
+        _, joint = t._network_terms(sample, out, random)["joint"]
+        scene, network = t.gaussians.raw["means"], t.network.layers[-1].bias
+        of_scene, of_network = torch.autograd.grad(joint, [scene, network], allow_unused=True)
+        assert (of_scene is not None) == reached and of_network.abs().sum() > 0
+        assert torch.equal(t._lessons(sample, out), sample.middle(out.images)) == reached
+
+
 def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *PAPER, "--iterations", "20")
     with torch.no_grad():

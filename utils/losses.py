@@ -67,19 +67,6 @@ def joint_loss(renders: Tensor, frames: Tensor, flip: bool = True) -> Tensor:
     return torch.minimum(forward, l1(renders, frames.flip(0)))
 
 
-def instant_joint_loss(renders: Tensor, frames: Tensor, lessons: Tensor, weight: Tensor) -> Tensor:
-    """L_joint at single instants, whose time is known, so that there is nothing to flip.
-
-    The renders learn from Recon-Net's frames, the frames from ``lessons``: the renders themselves (then it is
-    L1 between both, as in the paper), or better pictures made of them (``utils.fusion``).
-
-    Args:
-        renders, frames, lessons: [B, C, H, W].
-        weight: of the pixels, with mean 1, broadcastable to them.
-    """
-    return l1(renders, frames.detach(), weight) + l1(lessons.detach(), frames, weight)
-
-
 # Noise of a narrow window's intensity (spike timing, 9 frames: benchmarks/targets.md).
 WINDOW_NOISE = 0.03
 
