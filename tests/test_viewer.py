@@ -134,7 +134,7 @@ def test_two_pictures_together(tmp_path):
     assert canvas.of_view(view, 0.5, Choice(), ASPECT, least=3 * HEIGHT).shape[0] == 3 * HEIGHT
 
 
-def recorded(scene_folder: Path, network=None) -> tuple[RecordedPictures, SavedView, SceneData]:
+def recorded(scene_folder: Path, network=None, saved=None) -> tuple[RecordedPictures, SavedView, SceneData]:
     """The pictures of the small scene's recording, and its middle view."""
     config, scene = Config(), read_scene(scene_folder)
     config.data.targets = "timing"
@@ -142,13 +142,18 @@ def recorded(scene_folder: Path, network=None) -> tuple[RecordedPictures, SavedV
     view = scene.train[2]
     times = torch.linspace(0, 1, 13)
     entry = camera_entry(2, view, "train", scene.truth[view.camera.name], times)
-    return RecordedPictures(scene, config, network), SavedView.of(entry, "scene"), scene
+    return RecordedPictures(scene, config, network, saved=saved), SavedView.of(entry, "scene"), scene
 
 
-def test_pictures_of_a_recording_at_any_instant(scene_folder):
+def test_pictures_of_a_recording_at_any_instant(scene_folder, tmp_path):
     network = make_network("slim", 41, 34)
     pictures, view, scene = recorded(scene_folder, network)
     assert pictures.kinds(view) == [kind for kind in FOLDERS if kind != "fused"]
+    fused = np.full((HEIGHT, WIDTH), 0.4, np.float32)
+    save_image(tmp_path / "train" / f"ours_{ITERATION}" / "fused" / f"{view.name}.png", fused)
+    more, _, _ = recorded(scene_folder, network, SavedPictures(tmp_path, ITERATION))
+    assert more.kinds(view) == list(FOLDERS) and more.nearest("fused", view, 0.4)[1] == 0.5
+    assert pictures.nearest("fused", view, 0.4) is None
     assert pictures.kinds(dataclasses.replace(view, name="novel_000")) == ["truth"]
     assert pictures.kinds(dataclasses.replace(view, name="none")) == [] and pictures.nearest("TFP", view, 0.3)
     # Truth in the first sub-frame, the middle and the last; the spikes are near it, timing nearer than counting.

@@ -64,19 +64,19 @@ def open_model(
     # Views in training come first: initial poses are theirs.
     views = sorted(read_views(model), key=lambda view: view.split != "train")
     config = Config.load(model)
-    data, spec = config.data, window_spec(config.data)
+    data, spec, saved = config.data, window_spec(config.data), SavedPictures(model, iteration)
     try:
         scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
     except ValueError as error:
         if not quiet:
             print(f"without the recording and the initial poses ({error}): showing the pictures that render.py left")
-        return Canvas(drawing, views, SavedPictures(model, iteration)), None
+        return Canvas(drawing, views, saved), None
     network = load_network(model, iteration, spec.short, spec.long_channels)
     initial = initial_poses(scene, views)
     if initial is None and not quiet:
         print(f"without the initial poses: {data.source_path} has other views")
     sensor = load_learned_sensor(model, iteration)
-    return Canvas(drawing, views, RecordedPictures(scene, config, network, sensor)), initial
+    return Canvas(drawing, views, RecordedPictures(scene, config, network, sensor, saved)), initial
 
 
 def main() -> int:

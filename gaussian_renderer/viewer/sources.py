@@ -86,16 +86,22 @@ class RecordedPictures:
         network: Recon-Net.
         sensor: the sensor as training found it, where it did: Recon-Net's input and the long exposure are read
             with it.  Pictures from the spikes alone keep the scene's own.
+        saved: what render.py left: the fused pictures, which take the Gaussians, are its.
     """
 
     def __init__(
-        self, scene: SceneData, config: Config, network: AnyReconNet | None, sensor: SensorModel | None = None
+        self,
+        scene: SceneData,
+        config: Config,
+        network: AnyReconNet | None,
+        sensor: SensorModel | None = None,
+        saved: SavedPictures | None = None,
     ):
         self._scene, self._config, self._spec = scene, config, window_spec(config.data)
         self._fine = dataclasses.replace(self._spec, subframes=self._spec.exposure)  # a sub-frame each spike frame
         self._views = {view.camera.name: view for view in [*scene.train, *scene.test]}
         self._views |= {NOVEL + view.camera.name: view for view in scene.novel}
-        self._network, self._sensor = network, sensor or scene.sensor
+        self._network, self._sensor, self._saved = network, sensor or scene.sensor, saved
         # Of one or two views: the one looked at, and the one before; an exposure's frames fill many megabytes.
         self._exposure = lru_cache(maxsize=2)(self._load_exposure)
         self._frames = lru_cache(maxsize=2)(self._make_frames)
@@ -115,7 +121,8 @@ class RecordedPictures:
         spikes = known.spike_path is not None and self._config.data.spike
         exposed = spikes or not view.name.startswith(NOVEL)
         there = {TRUTH: bool(self._truth(known)), RECON: spikes and self._network is not None}
-        there |= {FUSED: False, TIMING: spikes, TFP: spikes, LONG: exposed}
+        there |= {TIMING: spikes, TFP: spikes, LONG: exposed}
+        there[FUSED] = self._saved is not None and bool(self._saved.moments(FUSED, view))
         return [kind for kind in FOLDERS if there[kind]]
 
     def nearest(self, kind: str, view: SavedView, u: float) -> tuple[Image, float] | None:
@@ -125,6 +132,8 @@ class RecordedPictures:
         known = self._views[view.name]
         if kind == TRUTH:
             return _nearest(self._truth(known), u)
+        if kind == FUSED:
+            return self._saved.nearest(kind, view, u) if self._saved is not None else None
         if kind == LONG:
             return self._shown(self._exposure(view.name).long), 0.5
         if kind == RECON:
