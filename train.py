@@ -57,6 +57,11 @@ from utils.losses import (
 )
 from utils.run_log import Board, RunLog
 
+# Weight of a step in the memory of a view's direction, and where that memory turns the view round: about twenty
+# steps of the view that nearly all say so.
+VOTE = 0.1
+REVERSED = -0.8
+
 
 def decayed(start: float, end: float, progress: float) -> float:
     """Learning rate between ``start`` and ``end``, exponential in ``progress`` 0..1."""
@@ -109,6 +114,8 @@ class Training:
         if config.data.spike and (config.losses.lambda_rec or config.losses.lambda_joint):
             network = make_network(config.recon.recon_net, self.spec.short, self.spec.long_channels)
             self.network = network.to(self.device)
+        # By view, how the pairings of L_joint went: from 1, always in order, to -1, always in reverse.
+        self.direction = torch.zeros(len(self.exposures))
         self.strategy = self._make_strategy()
         self._make_optimisers()
         self.iteration = 0
@@ -199,6 +206,7 @@ class Training:
         loss.backward()
 
         self._update(out)
+        self._turn_round()
         self._calibrate()
         return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": float(loss.detach())}
 
@@ -296,8 +304,27 @@ class Training:
                 reblur_loss(frames, lambda a, b: crop.of(exposure.interval(a, b)), widths),
             )
         if w.lambda_joint:
-            terms["joint"] = (w.lambda_joint, joint_loss(crop.of(out.images), frames, w.flip))
+            renders = crop.of(out.images)
+            terms["joint"] = (w.lambda_joint, joint_loss(renders, frames, w.flip))
+            if w.flip and not w.lambda_sub and self.config.motion.trajectory != "spline":
+                self._vote(exposure.index, renders.detach(), frames.detach())
         return terms
+
+    def _vote(self, view: int, renders: Tensor, frames: Tensor) -> None:
+        """Remember which pairing L_joint took.  (L_sub and a spline over the recording know the direction anyway.)"""
+        forward = bool(l1(renders, frames) <= l1(renders, frames.flip(0)))
+        self.direction[view] += VOTE * ((1.0 if forward else -1.0) - self.direction[view])
+
+    def _turn_round(self) -> None:
+        """Reverse for good the views whose reverse kept winning: Recon-Net's frames have the spikes' own time."""
+        for view in torch.nonzero(self.direction < REVERSED).flatten().tolist():
+            self.direction[view] = 0.0
+            rows = self.trajectory.reverse(view)
+            # What the optimiser has gathered turns with the knots.
+            state = self.pose_optimiser.state.get(self.trajectory.increments, {})
+            for values in (state.get("exp_avg"), state.get("exp_avg_sq"), self.trajectory.increments.grad):
+                if values is not None:
+                    values[rows] = values[rows].flip(0)
 
     def _lessons(self, sample: Sample, out: RenderOutput) -> Tensor:
         """What Recon-Net is compared with at the sampled instants [B, C, H, W].
@@ -407,6 +434,7 @@ class Training:
         path = Path(self.config.data.model_path) / f"chkpnt{self.iteration}.pth"
         state: dict[str, Any] = {name: learner.state_dict() for name, learner in self._learners().items()}
         state["iteration"] = self.iteration
+        state["direction"] = self.direction
         state["gaussians"] = {name: value.detach() for name, value in self.gaussians.raw.items()}
         if self.learned_sensor is not None and self.learned_sensor.gain_map is not None:
             state["gain_map"] = self.learned_sensor.gain_map
@@ -434,6 +462,7 @@ class Training:
                 self.trajectory.increments.grad = state["pose_gradient"]
             if "gain_map" in state:
                 self._use_sensor(dataclasses.replace(self.scene.sensor, gain_map=state["gain_map"].cpu()))
+            self.direction = state["direction"].cpu()
             self.iteration = int(state["iteration"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: does not fit this scene and configuration ({error})") from None

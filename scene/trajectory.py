@@ -192,6 +192,20 @@ class Trajectory(nn.Module):
             pose = moves[:, k] @ pose
         return pose
 
+    @torch.no_grad()
+    def reverse(self, view: int) -> slice:
+        """Let one view's exposure run the other way; returns its rows of ``increments``, now in reverse order.
+
+        Raises:
+            ValueError: a spline's knots belong to several views.
+        """
+        if self.curve == "spline":
+            raise ValueError("a view of a spline over the whole recording cannot be reversed alone")
+        first, count = int(self.first[view]), _basis(self.curve, torch.zeros(1)).shape[-1]
+        rows = slice(first, first + count)  # all on the same anchor
+        self.increments[rows] = self.increments[rows].flip(0)
+        return rows
+
     def checkpoint(self) -> dict[str, object]:
         """Plain tensors and values from which ``from_checkpoint`` makes the same curves."""
         return {"curve": self.curve, "knot_spacing": self.knot_spacing, "state": self.state_dict()}

@@ -156,6 +156,41 @@ def test_flip_lets_reversed_frames_pass(scene_folder, tmp_path, monkeypatch):
     assert terms["--flip"] < 1e-7 < terms["--no-flip"]
 
 
+@pytest.mark.parametrize(("flags", "turned"), [((), True), (("--lambda_sub", "1"), False), (("--no-flip",), False)])
+def test_a_view_whose_reverse_keeps_winning_is_turned_round(flags, turned, scene_folder, tmp_path, monkeypatch):
+    """For good, with what the optimiser gathered, and no other view; not where L_sub knows the direction."""
+    t = training(scene_folder, tmp_path, *PAPER, "--iterations", "60", "--crop", "0", "--no-rec", *flags)
+    monkeypatch.setattr(t, "_view_of", lambda iteration: 2)
+    monkeypatch.setattr(t, "_update", lambda out: None)  # the knots stay where they are
+    render, drawn = t._render, []
+
+    def noted(sample):
+        drawn.append(render(sample))
+        return drawn[-1]
+
+    monkeypatch.setattr(t, "_render", noted)
+    # Recon-Net's frames are the renders in reverse.
+    monkeypatch.setattr(train, "recon_frames", lambda *_: drawn[-1].images.detach().flip(0))
+    before, beside = (t.trajectory.view(view, t.u).detach() for view in (2, 1))
+    for _ in range(16):  # the memory is at -0.79 after 15 steps, at -0.81 after 16
+        assert torch.equal(t.trajectory.view(2, t.u), before)
+        t.step()
+    if turned:
+        torch.testing.assert_close(t.trajectory.view(2, t.u), before.flip(0), atol=1e-5, rtol=0)
+        assert float(t.direction[2]) == 0
+    else:
+        assert torch.equal(t.trajectory.view(2, t.u), before)
+    assert torch.equal(t.trajectory.view(1, t.u), beside)
+
+
+def test_turning_a_view_turns_its_gradients(scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *PAPER)
+    t.trajectory.increments.grad = torch.arange(60.0).reshape(10, 6)
+    t.direction[1] = -0.9
+    t._turn_round()
+    assert t.trajectory.increments.grad[:, 0].tolist() == [0, 6, 18, 12, 24, 30, 36, 42, 48, 54]
+
+
 def test_a_window_is_the_mean_of_its_renders(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *CPU, "--instants", "6", "--window_points", "3", "--window_from", "0")
     t.iteration = 1

@@ -141,3 +141,27 @@ def test_the_order_of_the_views_does_not_matter_to_the_first_guess():
     turned = np.array([3, 0, 5, 1, 4, 2])
     shuffled = Timing(TIMING.middle[turned], TIMING.recording)
     assert np.allclose(first_guess(POSES[turned], shuffled, u), first_guess(POSES, TIMING, u)[turned])
+
+
+@pytest.mark.parametrize("curve", ["linear", "cubic", "bezier"])
+def test_a_reversed_view_runs_backwards_and_alone(curve):
+    random = torch.Generator().manual_seed(3)
+    trajectory = Trajectory(torch.eye(4).repeat(3, 1, 1), curve)
+    with torch.no_grad():
+        trajectory.increments.add_(0.05 * torch.randn(trajectory.increments.shape, generator=random))
+    u = torch.linspace(0, 1, 7)
+    before = [trajectory.view(v, u).detach() for v in range(3)]
+    rows = trajectory.reverse(1)
+    assert rows == (slice(2, 4) if curve == "linear" else slice(4, 8))
+    # Steps on SE(3) do not commute, so all but the straight line are a little different in reverse.
+    near = 1e-6 if curve == "linear" else 3e-3
+    torch.testing.assert_close(trajectory.view(1, u), before[1].flip(0), atol=near, rtol=0)
+    assert (trajectory.view(1, u) - before[1]).abs().max() > 0.03
+    assert torch.equal(trajectory.view(0, u), before[0]) and torch.equal(trajectory.view(2, u), before[2])
+
+
+def test_a_spline_s_views_cannot_be_reversed():
+    timing = Timing(np.arange(3.0), np.zeros(3, int))
+    trajectory = Trajectory(torch.eye(4).repeat(3, 1, 1), "spline", timing)
+    with pytest.raises(ValueError, match="cannot be reversed alone"):
+        trajectory.reverse(1)
