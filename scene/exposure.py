@@ -70,7 +70,7 @@ class Exposure:
     """Targets of one view, from its spikes or (without them) its long-exposure image.
 
     ``long`` [C, H, W] is E(T), ``subframes`` [M, C, H, W] the narrow windows and ``wide`` [M, C, H, W] the
-    half-width ones (spikes only), intensities; ``variance`` [C, H, W] is expected of ``subframes``, the mean over M.
+    half-width ones (spikes only), intensities; ``variance`` [] is expected of ``subframes``, the mean of all.
     """
 
     index: int
@@ -105,7 +105,7 @@ class Exposure:
             targets.long_exposure()[None],
             narrow[:, None],
             targets.subframes(spec.half + 1 - spec.half % 2)[:, None],
-            targets.variance(narrow, subframe_width).mean(0, keepdim=True),
+            targets.variance(narrow, subframe_width).mean(),
             spec,
             stream,
         )
@@ -128,7 +128,7 @@ class Exposure:
 
     @property
     def noise(self) -> Tensor:
-        """Expected variance [C, H, W] of the narrow windows' intensity."""
+        """Expected variance [] of the narrow windows' intensity."""
         assert self.variance is not None, "an exposure read from an image has no sub-frames"
         return self.variance
 

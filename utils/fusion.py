@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-# Pixels either way over which a render's error is taken as alike, and the spikes' noise that it is held
-# against: 4 to 16 pixels and 1 to 4 are within 0.3 dB on rendered scenes (benchmarks/recipe.md).
-REACH = 8
-CAUTION = 2.0
+# The noise that a residual is held against, in its expected standard deviations: 1.5 and 2 are within 0.3 dB
+# on rendered scenes (benchmarks/recipe.md).
+CAUTION = 1.5
 
 
 def fuse(render: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
-    """Renders [B, C, H, W] moved towards the spikes by a gain of e / (e + 2 v), as a Kalman filter's update.
+    """Renders [B, C, H, W] moved towards the spikes by a gain of e^2 / (e^2 + (1.5 v)^2), one for each picture.
 
-    e is the residual's energy in the neighbourhood and v the spikes' own noise there.  Where the residual is
-    what noise alone makes (e = v), a third of it is real: the scene, which was fitted to those spikes, has
-    taken up some of their noise.  Where it is much more, the scene is wrong and the spikes are right.
-    The residual is of the spikes' window; adding it to the render at the window's middle leaves that sharp.
+    A Kalman filter's gain is p / (p + v), p the error of the render and v of the spikes.  Of the residual's
+    energy e the share that is the render's error grows with e: while e is what noise alone makes, the scene,
+    which was fitted to those very spikes, has taken up some of their noise, and little should be given back
+    to it; where e is much more, the scene is wrong and the spikes are right.  The residual is of the spikes'
+    window; adding it to the render at the window's middle leaves that sharp.
 
     Args:
         render: at the instants, [B, C, H, W].
         residual: the spikes' intensity less the renders' mean over the same window, [B, C, H, W].
-        variance: expected variance of the spikes' intensity (``Targets.variance``), [B or 1, C, H, W].
+        variance: expected variance of the spikes' intensity (``Targets.variance``), [B or 1].
     """
-    energy = _around(residual.square())
-    noise = CAUTION * _around(variance)
-    return render + energy / (energy + noise).clamp_min(1e-12) * residual
-
-
-def _around(x: Tensor) -> Tensor:
-    """Means over squares of ``REACH`` pixels either way, cut at the edges of [B, C, H, W]."""
-    side = 2 * REACH + 1
-    return F.avg_pool2d(x, side, 1, REACH, count_include_pad=False)
+    energy = residual.square().mean((1, 2, 3)).square()
+    noise = (CAUTION * variance).square()
+    gain = energy / (energy + noise).clamp_min(1e-24)
+    return render + gain[:, None, None, None] * residual
