@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from arguments import PRESETS
 from arguments.command import guarded
 from metrics import measure
 from report import Card, Comparison, compose_comparisons, read_log
@@ -45,6 +46,12 @@ _PAPER = (
     "--preset paper --crop 48 --iterations 3000 --init_points 20000 --cap 60000 --densify_from 200 --pose_every 5 "
     "--densify_until 2000 --opacity_reset_every 0 --sh_every 500"
 ).split()
+
+_RATES = [
+    word
+    for name in ("means_lr", "means_lr_final", "means_unit", "scale_lr", "rotation_lr", "pose_lr_final", "pose_every")
+    for word in (f"--{name}", str(PRESETS["cpu"][name]))
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +77,10 @@ METHODS = {
     "ours-paper-net": Method("ours, the paper's network", ("--preset", "cpu", "--recon_net", "paper")),
     "paper": Method("paper (S)", _PAPER),
     "paper-short": Method("paper (S), 900 steps", [*_PAPER, "--iterations", "900", "--densify_until", "700"]),
+    # The same with the CPU preset's rates: how much of the difference is the optimiser's.
+    "paper-rates": Method(
+        "paper (S), 900 steps, our rates", [*_PAPER, "--iterations", "900", "--densify_until", "700", *_RATES]
+    ),
     "parity": Method("paper (R parity)", [*_PAPER, "--preset", "parity"]),
     "paper-long": Method("paper (S), twice the steps", [*_PAPER, "--iterations", "6000", "--densify_until", "4000"]),
     "gs": Method("L_gs alone", [*_PAPER, "--no-rec", "--no-joint"]),
