@@ -257,7 +257,8 @@ class Training:
         if w.lambda_gs and exposure is not None:
             terms["gs"] = (w.lambda_gs, exposure_loss(out.images, exposure.long, w.lambda_dssim))
         if w.lambda_sub:
-            terms["sub"] = (w.lambda_sub, subframe_loss(sample.window(out.images), self._subframe_targets(sample)))
+            seen, targets = sample.window(out.images), self._subframe_targets(sample)
+            terms["sub"] = (w.lambda_sub, subframe_loss(seen, targets, self._subframe_noise(sample)))
         if w.lambda_scale_ratio and self.iteration % 10 == 0:
             terms["ratio"] = (w.lambda_scale_ratio, scale_ratio_penalty(self.gaussians.scales))
         if w.lambda_opacity:
@@ -270,6 +271,10 @@ class Training:
         """The spikes' own intensity at the sampled instants [B, C, H, W]."""
         pairs = zip(sample.views.tolist(), sample.subframes.tolist(), strict=True)
         return torch.stack([self.exposures[view].subframe(m) for view, m in pairs])
+
+    def _subframe_noise(self, sample: Sample) -> Tensor:
+        """The expected variance of those [B]."""
+        return torch.stack([self.exposures[view].noise for view in sample.views.tolist()])
 
     def _network_joins(self) -> bool:
         r = self.config.recon
@@ -335,8 +340,8 @@ class Training:
         if not self.config.recon.fuse:
             return sample.middle(out.images)
         images = out.images.detach()
-        noise = torch.stack([self.exposures[view].noise for view in sample.views.tolist()])
-        return fuse(sample.middle(images), self._subframe_targets(sample) - sample.window(images), noise)
+        residual = self._subframe_targets(sample) - sample.window(images)
+        return fuse(sample.middle(images), residual, self._subframe_noise(sample))
 
     def _crop(self, random: torch.Generator) -> Crop:
         camera, side = self.exposures[0].camera, self.config.recon.crop

@@ -17,7 +17,7 @@ from scene.gaussian_model import GaussianModel
 from scene.trajectory import Trajectory
 from spike import Mosaic
 from utils import se3
-from utils.losses import l1, subframe_loss
+from utils.losses import l1
 
 
 def _descend(parameter: Tensor, loss: Callable[[], Tensor], steps: int, rate: float) -> Tensor:
@@ -97,7 +97,7 @@ def fit_trajectory(
             rasterizer,
             antialiased=antialiased,
         )
-        return subframe_loss(out.images if mosaic is None else mosaic.of(out.images), targets)
+        return l1(out.images if mosaic is None else mosaic.of(out.images), targets)
 
     best = _descend(trajectory.increments, loss, steps, rate)
     with torch.no_grad():

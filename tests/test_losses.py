@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from utils.losses import (
+    BEYOND_NOISE,
     exposure_loss,
     half_widths,
     joint_loss,
@@ -59,13 +60,35 @@ def test_joint_loss_reaches_both_sides():
 
 
 def test_subframe_loss_pairs_instants_and_is_calm_within_the_noise():
-    renders = images()
-    assert float(subframe_loss(renders, renders)) == pytest.approx(0, abs=1e-12)
-    assert subframe_loss(renders.flip(0), renders) > 0.1
+    renders, quiet = images(), torch.full((13,), 1e-6)
+    assert float(subframe_loss(renders, renders, quiet)) == pytest.approx(0, abs=1e-9)
+    assert subframe_loss(renders.flip(0), renders, quiet) > 0.1
     zero, one = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    noise = 0.03
+    variance = torch.tensor([(noise / BEYOND_NOISE) ** 2])
     small, large = 0.003, 1.0  # quadratic, and absolute
-    assert float(subframe_loss(zero, small * one, noise=0.03)) == pytest.approx(small**2 / 0.06, rel=0.01)
-    assert float(subframe_loss(zero, large * one, noise=0.03)) == pytest.approx(large - 0.03, rel=0.01)
+    assert float(subframe_loss(zero, small * one, variance)) == pytest.approx(small**2 / (2 * noise), rel=0.01)
+    assert float(subframe_loss(zero, large * one, variance)) == pytest.approx(large - noise, rel=0.01)
+
+
+def test_each_target_has_its_own_noise():
+    zero, one = torch.zeros(2, 1, 4, 4), 0.1 * torch.ones(2, 1, 4, 4)
+    variances = torch.tensor([1e-4, 1.0])
+    alone = [float(subframe_loss(zero[:1], one[:1], v[None])) for v in variances]
+    assert alone[0] > 5 * alone[1]
+    assert float(subframe_loss(zero, one, variances)) == pytest.approx(sum(alone) / 2)
+
+
+def test_counts_are_met_by_their_mean():
+    """Counts of 9 frames are ninths: their median is another value than their mean."""
+    counts = torch.tensor([0.0] * 6 + [1 / 9] * 3 + [2 / 9]).view(1, 1, 1, -1)
+    guess = torch.tensor(0.0, requires_grad=True)
+    optimiser = torch.optim.Adam([guess], lr=1e-3)
+    for _ in range(300):
+        optimiser.zero_grad()
+        subframe_loss(guess.expand_as(counts), counts, counts.var().view(1)).backward()
+        optimiser.step()
+    assert float(guess.detach()) == pytest.approx(float(counts.mean()), abs=0.01)
 
 
 def test_scale_ratio_penalty_starts_at_ten():

@@ -67,17 +67,23 @@ def joint_loss(renders: Tensor, frames: Tensor, flip: bool = True) -> Tensor:
     return torch.minimum(forward, l1(renders, frames.flip(0)))
 
 
-# Noise of a narrow window's intensity (spike timing, 9 frames: benchmarks/targets.md).
-WINDOW_NOISE = 0.03
+# Where a difference stops being noise, in standard deviations of the targets (0.03 for 9 frames of spike timing).
+BEYOND_NOISE = 1.4
 
 
-def subframe_loss(renders: Tensor, targets: Tensor, noise: float = WINDOW_NOISE) -> Tensor:
+def subframe_loss(renders: Tensor, targets: Tensor, variance: Tensor) -> Tensor:
     """L_sub: every render against the spikes' own intensity in a narrow window about its instant.
 
-    Charbonnier's sqrt(d^2 + noise^2) - noise (1994): quadratic within the targets' noise, where a mean is
-    the best guess, and absolute beyond, where a difference is a spurious spike.
+    Charbonnier's sqrt(d^2 + n^2) - n (1994): quadratic within the targets' noise n, where a mean is the best
+    guess (and the only one for counts, whose median is another), and absolute beyond, where a difference is a
+    spurious spike.
+
+    Args:
+        renders, targets: [B, C, H, W].
+        variance: expected of the targets, [B].
     """
-    return ((renders - targets).square() + noise**2).sqrt().mean() - noise
+    noise = BEYOND_NOISE * variance.sqrt()[:, None, None, None]
+    return (((renders - targets).square() + noise.square()).sqrt() - noise).mean()
 
 
 def scale_ratio_penalty(scales: Tensor, largest: float = 10.0) -> Tensor:
