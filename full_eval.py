@@ -65,7 +65,7 @@ class Method:
 METHODS = {
     "ours": Method("ours", ("--preset", "cpu")),
     "ours-gaussians": Method("ours, no Recon-Net", ("--preset", "cpu", "--no-joint")),
-    "ours-counting": Method("ours, counted targets", ("--preset", "cpu", "--targets", "counting")),
+    "ours-counting": Method("ours, counted targets", ("--preset", "cpu", "--targets", "counting", "--no-fuse")),
     "ours-linear": Method("ours, linear motion", ("--preset", "cpu", "--trajectory", "linear")),
     "ours-spline": Method("ours, one spline a recording", ("--preset", "cpu", "--trajectory", "spline")),
     "ours-rest": Method("ours, motion starts at rest", ("--preset", "cpu", "--no-motion_init")),

@@ -116,9 +116,11 @@ class Renderer:
     def fused(self, exposure: Exposure, view: View, renders: Tensor, poses_at: PosesAt) -> Tensor | None:
         """The renders [M, C, H, W] corrected by what their spikes say against them, or None without such spikes.
 
-        It takes Gaussians that were fitted to narrow windows (L_sub): only those know the direction of time.
+        It takes Gaussians that were fitted to narrow windows (L_sub), since only those know the direction of time,
+        and spikes by their timing: counts of so few frames are too noisy to correct anything.
         """
-        if exposure.subframes is None or not self.config.losses.lambda_sub:
+        by_timing = self.config.data.targets == "timing" and bool(self.config.losses.lambda_sub)
+        if exposure.subframes is None or not by_timing:
             return None
         offsets, weights = (values.to(self.device) for values in window_times(self.config.data))
         window = torch.stack([self.images(view, poses_at(self.u + offset)) for offset in offsets])

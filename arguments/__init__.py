@@ -444,6 +444,8 @@ def check(config: Config) -> None:
         raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
     if config.recon.fuse and (losses.lambda_rec or not config.optimisation.instants):
         raise ValueError("--fuse corrects single instants: give --instants and --no-rec, or --no-fuse")
+    if config.recon.fuse and data.targets != "timing":
+        raise ValueError("--fuse takes spikes by their timing, counts are too noisy: --targets timing or --no-fuse")
     if data.subframe_width % 2 == 0:
         raise ValueError(f"--subframe_width must be odd (centred on a frame), not {data.subframe_width}")
     if data.window_points % 2 == 0:

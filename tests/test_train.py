@@ -54,7 +54,7 @@ def base(scene_folder, tmp_path_factory):
 
 # Every flag that changes what is learned, with another value, in the preset where it matters.
 CHANGES = {
-    "targets": ("cpu", "--targets counting"),
+    "targets": ("cpu", "--targets counting --no-fuse"),
     "exposure": ("cpu", "--exposure 73"),
     "short": ("paper", "--short 33"),
     "subframes": ("cpu", "--subframes 9"),
@@ -416,6 +416,7 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
         ("--subframe_width 8", "must be odd"),
         ("--window_points 4", "must be odd"),
         ("--lambda_rec 1", "--fuse corrects single instants"),
+        ("--targets counting", "--fuse takes spikes by their timing"),
         ("--instants 0", "--window_points spreads single instants"),
         ("--window_points 31", "is worth 1 to"),
         ("--log_every 0", "--log_every must be at least 1"),
