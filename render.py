@@ -97,7 +97,6 @@ class Renderer:
             camera.width,
             camera.height,
             self.rasterizer,
-            antialiased=self.config.scene.antialiased,
         ).images
 
     def colors(self, raw: Tensor) -> Tensor:
@@ -183,8 +182,7 @@ class Renderer:
                 times,
                 targets,
                 self.rasterizer,
-                antialiased=self.config.scene.antialiased,
-                mosaic=self.mosaic,
+                    mosaic=self.mosaic,
                 steps=self.fit_steps,
             )
         paths = [partial(trajectory.view, trained + i) for i in range(len(exposures))]
@@ -206,8 +204,7 @@ class Renderer:
                 start.to(self.device),
                 image,
                 self.rasterizer,
-                antialiased=self.config.scene.antialiased,
-                steps=self.fit_steps,
+                    steps=self.fit_steps,
             )
             name = f"{NOVEL}{view.camera.name}.png"
             save_image(folder / "renders" / name, self.images(view, pose[None])[0], bits=16)
@@ -246,7 +243,7 @@ class Renderer:
             assert frames is not None
             return frames
 
-        drawing = Drawing(self.gaussians, self.rasterizer, self.config.scene.antialiased)
+        drawing = Drawing(self.gaussians, self.rasterizer)
         return record(video, read_views(self.model), drawing, None if self.network is None else recon, self.quiet)
 
 

@@ -55,6 +55,7 @@ from utils.losses import (
     scale_ratio_penalty,
     subframe_loss,
 )
+from utils.ply import LowPass
 from utils.run_log import Board, RunLog
 
 # Weight of a step in the memory of a view's direction, and where that memory turns the view round: about twenty
@@ -143,7 +144,8 @@ class Training:
         self.first_points = points, colors
         by_depth = self.config.optimisation.means_unit == "depth"
         self.means_unit = median_depth(points, pictures) if by_depth else self.scene.extent
-        return GaussianModel.from_points(points, colors, options.sh_degree, options.init_opacity)
+        low_pass = LowPass(options.low_pass, options.antialiased)
+        return GaussianModel.from_points(points, colors, options.sh_degree, options.init_opacity, low_pass=low_pass)
 
     def colors(self, raw: Tensor) -> Tensor:
         """Channels of the Gaussians for a target [1 or C, H, W]: three where the sensor has colour filters."""
@@ -243,7 +245,6 @@ class Training:
             cameras[0].height,
             self.rasterizer,
             sh_degree=self.iteration // self.config.scene.sh_every,
-            antialiased=self.config.scene.antialiased,
             screen_gradients=self.config.scene.strategy == "default",
         )
         if self.scene.mosaic is not None and self.config.data.spike:
@@ -419,7 +420,6 @@ class Training:
             self.trajectory,
             self.network,
             self.learned_sensor,
-            antialiased=self.config.scene.antialiased,
         )
         save_cameras(self.config.data.model_path, self.scene.train, self.trajectory, self.u)
         return folder
@@ -457,7 +457,9 @@ class Training:
         """Continue where ``save_checkpoint`` stopped."""
         state = load_checkpoint(path, self.device)
         try:
-            self.gaussians = GaussianModel(state["gaussians"], self.config.scene.sh_degree).to(self.device)
+            self.gaussians = GaussianModel(
+                state["gaussians"], self.config.scene.sh_degree, self.gaussians.low_pass
+            ).to(self.device)
             self._make_optimisers()
             for name, learner in self._learners().items():
                 learner.load_state_dict(state[name])
@@ -476,7 +478,7 @@ class Training:
 def open_viewer(training: Training) -> Viewer:
     """The viewer in the browser, on the scene in training."""
     save_cameras(training.config.data.model_path, training.scene.train, training.trajectory, training.u)
-    drawing = Drawing(training.gaussians, training.rasterizer, training.config.scene.antialiased)
+    drawing = Drawing(training.gaussians, training.rasterizer)
     viewer = Viewer(
         Canvas(
             drawing,

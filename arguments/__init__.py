@@ -67,8 +67,10 @@ class Scene:
     """degree of the spherical harmonics"""
     sh_every: int = 1000
     """iterations between raising the active degree by one"""
+    low_pass: float = 0.3
+    """variance added to every Gaussian on the screen, square pixels (3DGS: 0.3, Mip-Splatting: 0.1)"""
     antialiased: bool = True
-    """compensate the opacity of Gaussians smaller than a pixel (Mip-Splatting's 2D filter)"""
+    """take from the opacity what that widening adds (Mip-Splatting's 2D filter)"""
     init_points: int = 0
     """fill the first points up to this number, by rays at depths of the given points (0: only the points)"""
     init_opacity: float = 0.1
@@ -242,6 +244,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "iterations": 3600,
         "strategy": "mcmc",
         "cap": 45000,
+        "low_pass": 0.1,
         "init_points": 20000,
         "densify_from": 100,
         "densify_until": 2900,

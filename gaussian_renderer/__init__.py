@@ -37,7 +37,6 @@ def render_trajectory(
     *,
     background: Tensor | None = None,
     sh_degree: int | None = None,
-    antialiased: bool = True,
     depth: bool = False,
     screen_gradients: bool = False,
     absgrad: bool = False,
@@ -68,7 +67,8 @@ def render_trajectory(
         sh_degree=gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree),
         backgrounds=None if background is None else background.expand(m, -1),
         render_mode="RGB+ED" if depth else "RGB",
-        rasterize_mode="antialiased" if antialiased else "classic",
+        eps2d=gaussians.low_pass.variance,
+        rasterize_mode="antialiased" if gaussians.low_pass.compensated else "classic",
         absgrad=absgrad,
         screen_gradients=screen_gradients,
     )

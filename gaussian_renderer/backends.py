@@ -19,6 +19,7 @@ from utils.sh import eval_sh, view_directions
 
 Rasterizer = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 NAMES = ("cpu", "gsplat", "inria", "auto")
+INRIA_LOW_PASS = 0.3  # square pixels, compiled into its kernels
 
 
 def get_rasterizer(name: str, device: torch.device) -> Rasterizer:
@@ -95,6 +96,7 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
         height: int,
         near_plane: float = 0.01,
         far_plane: float = 1e10,
+        eps2d: float = INRIA_LOW_PASS,
         sh_degree: int | None = None,
         backgrounds: Tensor | None = None,
         render_mode: str = "RGB",
@@ -104,6 +106,10 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         if absgrad:
             raise ValueError("--rasterizer inria has no absolute screen gradients")
+        if eps2d != INRIA_LOW_PASS:
+            raise ValueError(
+                f"--rasterizer inria has a low-pass of {INRIA_LOW_PASS} square pixels, these Gaussians need {eps2d:g}"
+            )
         renders, alphas, points, radii_all = [], [], [], []
         for m in range(len(viewmats)):
             shown = colors

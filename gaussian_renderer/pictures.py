@@ -32,7 +32,6 @@ class Drawing:
 
     gaussians: GaussianModel
     rasterizer: Rasterizer
-    antialiased: bool
     background: float = 0.0
 
     @torch.no_grad()
@@ -48,7 +47,6 @@ class Drawing:
             height,
             self.rasterizer,
             background=grey if self.background else None,
-            antialiased=self.antialiased,
             depth=depth,
         )
 

@@ -48,7 +48,6 @@ def fit_pose(
     image: Tensor,
     rasterizer: Rasterizer,
     *,
-    antialiased: bool,
     steps: int = 150,
     rate: float = 2e-3,
 ) -> Tensor:
@@ -58,9 +57,7 @@ def fit_pose(
 
     def loss() -> Tensor:
         pose = se3.exp(twist) @ w2c
-        out = render_trajectory(
-            gaussians, pose[None], camera.K.to(w2c), camera.width, camera.height, rasterizer, antialiased=antialiased
-        )
+        out = render_trajectory(gaussians, pose[None], camera.K.to(w2c), camera.width, camera.height, rasterizer)
         return l1(out.images[0], image)
 
     best = _descend(twist, loss, steps, rate)
@@ -76,7 +73,6 @@ def fit_trajectory(
     targets: Tensor,
     rasterizer: Rasterizer,
     *,
-    antialiased: bool,
     mosaic: Mosaic | None = None,
     steps: int = 150,
     rate: float = 2e-3,
@@ -95,7 +91,6 @@ def fit_trajectory(
             camera.width,
             camera.height,
             rasterizer,
-            antialiased=antialiased,
         )
         return l1(out.images if mosaic is None else mosaic.of(out.images), targets)
 

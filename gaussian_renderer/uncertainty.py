@@ -24,7 +24,7 @@ _PROBES, _PASSES = 3, 16
 def _constant(gaussians: GaussianModel, sh0: Tensor) -> GaussianModel:
     """The same Gaussians in the same colour from everywhere, ``sh0`` [N, 1, C]; without gradients."""
     raw = {name: value.detach() for name, value in gaussians.raw.items()}
-    return GaussianModel(raw | {"sh0": sh0, "shN": sh0.new_zeros(len(sh0), 0, sh0.shape[-1])}, sh_degree=0)
+    return GaussianModel(raw | {"sh0": sh0, "shN": sh0.new_zeros(len(sh0), 0, sh0.shape[-1])}, 0, gaussians.low_pass)
 
 
 def seen_weights(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
@@ -44,7 +44,7 @@ def seen_weights(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
                 model = _constant(g, total.new_zeros(len(g), 1, _PROBES))
                 model.requires_grad_(False).raw["sh0"].requires_grad_()
                 images = render_trajectory(
-                    model, w2c, k, view.width, view.height, drawing.rasterizer, antialiased=drawing.antialiased
+                    model, w2c, k, view.width, view.height, drawing.rasterizer
                 ).images
                 signs = torch.randint(0, 2, images.shape, generator=random).to(images) * 2 - 1
                 (gradient,) = torch.autograd.grad((images * signs).sum(), model.raw["sh0"])

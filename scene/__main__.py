@@ -66,8 +66,8 @@ def _one_pose_a_time(times: np.ndarray, poses: Tensor) -> tuple[np.ndarray, Tens
 
 def convert(source: Path, target: Path) -> int:
     """Copy Gaussians from one format to another; returns how many."""
-    gaussians, antialiased = read_gaussians(source)
-    write_gaussians(target, gaussians, antialiased)
+    gaussians = read_gaussians(source)
+    write_gaussians(target, gaussians)
     return len(gaussians.means)
 
 

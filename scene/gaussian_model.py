@@ -6,6 +6,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
+from utils.ply import CLASSIC, GaussianParams, LowPass
 from utils.sh import SH_C0
 
 # Learned tensors in the order of the PLY; each is one parameter group of the optimiser.
@@ -17,9 +18,10 @@ class GaussianModel(nn.Module):
 
     Raw: ``means`` [N, 3] (world units), ``quats`` [N, 4] (wxyz, any length), ``log_scales`` [N, 3],
     ``opacity_logits`` [N], ``sh0`` [N, 1, C] and ``shN`` [N, (D+1)^2 - 1, C] with C = 1 (mono) or 3.
+    ``low_pass`` is the filter on the screen that they are drawn with.
     """
 
-    def __init__(self, raw: dict[str, Tensor], sh_degree: int):
+    def __init__(self, raw: dict[str, Tensor], sh_degree: int, low_pass: LowPass = CLASSIC):
         super().__init__()
         coefficients = (sh_degree + 1) ** 2 - 1
         if raw["shN"].shape[1] != coefficients:
@@ -28,11 +30,29 @@ class GaussianModel(nn.Module):
                 f"not {raw['shN'].shape[1]}"
             )
         self.sh_degree = sh_degree
+        self.low_pass = low_pass
         self.raw = nn.ParameterDict({name: nn.Parameter(raw[name].float()) for name in PARAMETERS})
 
     @classmethod
+    def of(cls, params: GaussianParams) -> GaussianModel:
+        """Gaussians as a file has them."""
+        raw = {name: getattr(params, name) for name in PARAMETERS}
+        return cls(raw, round((params.shN.shape[1] + 1) ** 0.5) - 1, params.low_pass)
+
+    @property
+    def params(self) -> GaussianParams:
+        """The raw parameters, and how they are drawn."""
+        return GaussianParams(**self.raw, low_pass=self.low_pass)
+
+    @classmethod
     def from_points(
-        cls, xyz: Tensor, colors: Tensor, sh_degree: int = 3, opacity: float = 0.1, scale: float = 1.0
+        cls,
+        xyz: Tensor,
+        colors: Tensor,
+        sh_degree: int = 3,
+        opacity: float = 0.1,
+        scale: float = 1.0,
+        low_pass: LowPass = CLASSIC,
     ) -> GaussianModel:
         """Isotropic Gaussians on points, each as wide as the mean distance to its three neighbours.
 
@@ -59,7 +79,7 @@ class GaussianModel(nn.Module):
             "sh0": ((colors - 0.5) / SH_C0)[:, None, :],
             "shN": torch.zeros(n, (sh_degree + 1) ** 2 - 1, channels, device=xyz.device),
         }
-        return cls(raw, sh_degree)
+        return cls(raw, sh_degree, low_pass)
 
     def __len__(self) -> int:
         return len(self.raw["means"])

@@ -21,13 +21,13 @@ from arguments import CONFIG_NAME
 from recon_net import AnyReconNet, make_network
 from scene.cameras import View
 from scene.dataset import CALIBRATION
-from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.gaussian_model import GaussianModel
 from scene.trajectory import Trajectory
 from spike import SensorModel, load_sensor, save_sensor
 from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import atomic_write
-from utils.ply import GaussianParams, read_gaussian_ply, write_gaussian_ply, write_point_ply
+from utils.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
 
 # Held-out sharp images share a folder with held-out exposures; their names must not meet.
 NOVEL = "novel_"
@@ -80,26 +80,22 @@ def save_iteration(
     trajectory: Trajectory,
     network: AnyReconNet | None,
     sensor: SensorModel | None,
-    antialiased: bool,
 ) -> Path:
     """Write one iteration's Gaussians, trajectories, network and sensor (where it was learned); returns the folder."""
     folder = iteration_folder(model, iteration)
-    raw = {name: gaussians.raw[name].detach().cpu() for name in PARAMETERS}
     # The PLY goes last: a folder that has one is complete.
     save_checkpoint(folder / "trajectory.pth", trajectory.checkpoint())
     if network is not None:
         save_checkpoint(folder / "recon_net.pth", {"variant": network.variant, "weights": network.state_dict()})
     if sensor is not None:
         save_sensor(folder / CALIBRATION, sensor)
-    write_gaussian_ply(folder / "point_cloud.ply", GaussianParams(**raw), antialiased=antialiased)
+    write_gaussian_ply(folder / "point_cloud.ply", gaussians.params)
     return folder
 
 
 def load_gaussians(model: str | Path, iteration: int, channels: int) -> GaussianModel:
     """The saved Gaussians of an iteration, with ``channels`` colour channels."""
-    params = read_gaussian_ply(iteration_folder(model, iteration) / "point_cloud.ply", channels=channels)
-    raw = {name: getattr(params, name) for name in PARAMETERS}
-    return GaussianModel(raw, sh_degree=round((params.shN.shape[1] + 1) ** 0.5) - 1)
+    return GaussianModel.of(read_gaussian_ply(iteration_folder(model, iteration) / "point_cloud.ply", channels))
 
 
 def load_trajectory(model: str | Path, iteration: int) -> Trajectory:

@@ -137,6 +137,8 @@ def test_inria_draws_what_the_cpu_draws(channels, mode, render_mode):
 def test_inria_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="no absolute screen gradients"):
         inria_rasterizer(Settings, Rasterizer)(**arguments(), absgrad=True)
+    with pytest.raises(ValueError, match=r"low-pass of 0.3 square pixels, these Gaussians need 0.1"):
+        inria_rasterizer(Settings, Rasterizer)(**arguments(), eps2d=0.1)
 
 
 def test_rotations_compose_for_every_branch():

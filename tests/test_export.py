@@ -22,22 +22,22 @@ from recon_net import make_network
 from recon_net.onnx import export_onnx
 from scene.__main__ import convert, export_trajectories, main
 from scene.dataset import read_scene
-from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.gaussian_model import GaussianModel
 from scene.model_folder import camera_entry, iteration_folder, load_gaussians, write_cameras
 from utils.checkpoint import save_checkpoint
 from utils.export import read_gaussians, read_splat, read_spz, read_tum, write_splat, write_spz, write_tum
-from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
+from utils.ply import GaussianParams, LowPass, read_gaussian_ply, write_gaussian_ply
 
 
 def params(channels: int = 3) -> GaussianParams:
-    return GaussianParams(**{name: value.detach() for name, value in tiny_gaussians(channels=channels).raw.items()})
+    return tiny_gaussians(channels=channels).params.on_cpu()
 
 
-def render(p: GaussianParams, antialiased: bool = True, w2c: torch.Tensor | None = None) -> torch.Tensor:
-    degree = round(math.sqrt(p.shN.shape[1] + 1)) - 1
-    model = GaussianModel({name: getattr(p, name) for name in PARAMETERS}, degree)
+def render(p: GaussianParams, w2c: torch.Tensor | None = None, low_pass: LowPass | None = None) -> torch.Tensor:
+    """A picture, with the low-pass of ``tiny_gaussians`` where no other is given: not all formats keep it."""
+    model = GaussianModel.of(dataclasses.replace(p, low_pass=low_pass or params().low_pass))
     k = torch.tensor([[60.0, 0, WIDTH / 2], [0, 60, HEIGHT / 2], [0, 0, 1]])
-    drawing = Drawing(model, get_rasterizer("cpu", torch.device("cpu")), antialiased)
+    drawing = Drawing(model, get_rasterizer("cpu", torch.device("cpu")))
     return drawing((pose(0.2) if w2c is None else w2c)[None], k, WIDTH, HEIGHT).images[0]
 
 
@@ -167,10 +167,10 @@ def full_params(channels: int = 3, degree: int = 3) -> GaussianParams:
 
 @pytest.mark.parametrize(("channels", "degree", "antialiased"), [(1, 3, True), (3, 1, False), (3, 0, True)])
 def test_spz_comes_back(tmp_path, channels, degree, antialiased):
-    p = full_params(channels, degree)
-    write_spz(tmp_path / "g.spz", p, antialiased)
-    back, flag = read_spz(tmp_path / "g.spz")
-    assert flag == antialiased
+    p = dataclasses.replace(full_params(channels, degree), low_pass=LowPass(compensated=antialiased))
+    write_spz(tmp_path / "g.spz", p)
+    back = read_spz(tmp_path / "g.spz")
+    assert back.low_pass == p.low_pass
     torch.testing.assert_close(back.means, p.means, atol=1e-6, rtol=0)
     torch.testing.assert_close(back.log_scales, p.log_scales, atol=1 / 32 + 1e-6, rtol=0)
     torch.testing.assert_close(back.sh0, p.sh0.expand_as(back.sh0), atol=0.5 / 255 / 0.15 + 1e-6, rtol=0)
@@ -185,7 +185,7 @@ def test_spz_is_what_others_read(tmp_path):
     """gaussforge has the format's own C++ library inside; it leaves the axes as they are stored."""
     gaussforge = pytest.importorskip("gaussforge").GaussForge()
     p = full_params()
-    write_spz(tmp_path / "g.spz", p, antialiased=True)
+    write_spz(tmp_path / "g.spz", p)
     found = gaussforge.read((tmp_path / "g.spz").read_bytes(), "spz")["data"]
     arrays = {
         name: torch.from_numpy(np.frombuffer(found[name], np.float32).reshape(len(p.means), -1).copy())
@@ -199,17 +199,17 @@ def test_spz_is_what_others_read(tmp_path):
     turned = pose(0.2) @ torch.diag(torch.tensor([1.0, -1, -1, 1]))
     assert (render(theirs, w2c=turned) - render(p)).abs().mean() < 0.015
     # A file of theirs, with rotations of the older version.
-    write_gaussian_ply(tmp_path / "g.ply", p, antialiased=False)
+    write_gaussian_ply(tmp_path / "g.ply", p)
     for version in (2, 3):
         stored = gaussforge.convert((tmp_path / "g.ply").read_bytes(), "ply", "spz", spz_version=version)["data"]
         (tmp_path / "theirs.spz").write_bytes(stored)
-        back, antialiased = read_spz(tmp_path / "theirs.spz")
-        assert not antialiased and (render(back, w2c=turned) - render(p)).abs().mean() < 0.015
+        back = read_spz(tmp_path / "theirs.spz")
+        assert back.low_pass == LowPass() and (render(back, w2c=turned) - render(p)).abs().mean() < 0.015
 
 
 def test_broken_spz_files_are_named(tmp_path):
     path = tmp_path / "g.spz"
-    write_spz(path, params(), True)
+    write_spz(path, params())
     stored = path.read_bytes()
     raw = gzip.decompress(stored)
     for content, message in [
@@ -222,10 +222,10 @@ def test_broken_spz_files_are_named(tmp_path):
             read_spz(path)
     far = dataclasses.replace(params(), means=params().means * 1e8)
     with pytest.raises(ValueError, match=r"g\.spz: Gaussians .* from the origin"):
-        write_spz(path, far, True)
+        write_spz(path, far)
     # A scene of kilometres has fewer binary places.
-    write_spz(path, dataclasses.replace(params(), means=params().means * 5000), True)
-    torch.testing.assert_close(read_spz(path)[0].means, params().means * 5000, atol=1e-3, rtol=0)
+    write_spz(path, dataclasses.replace(params(), means=params().means * 5000))
+    torch.testing.assert_close(read_spz(path).means, params().means * 5000, atol=1e-3, rtol=0)
 
 
 # ---- ONNX --------------------------------------------------------------------------------------------------
@@ -262,14 +262,14 @@ def test_onnx_needs_its_package(tmp_path, monkeypatch):
 
 
 def test_a_mono_model_looks_the_same_from_its_colour_ply(tmp_path):
-    folder = make_model(tmp_path, channels=1, antialiased=True)
+    folder = make_model(tmp_path, channels=1)
     mono, color = (load_gaussians(folder, ITERATION, c) for c in (1, 3))
     assert (mono.channels, color.channels) == (1, 3)
-    one, three = (render(GaussianParams(**{k: v.detach() for k, v in m.raw.items()})) for m in (mono, color))
+    one, three = (render(m.params.on_cpu()) for m in (mono, color))
     torch.testing.assert_close(one.expand(3, -1, -1), three, atol=1e-5, rtol=0)
-    classic = render(GaussianParams(**{k: v.detach() for k, v in mono.raw.items()}), antialiased=False)
-    assert (one - classic).abs().max() > 0.003
-    assert is_antialiased(iteration_folder(folder, ITERATION) / "point_cloud.ply")
+    assert mono.low_pass == params().low_pass
+    for other in (LowPass(0.1, compensated=False), LowPass(0.3, compensated=True)):
+        assert (one - render(mono.params.on_cpu(), low_pass=other)).abs().max() > 0.003
 
 
 def foreign_ply(path: Path, p: GaussianParams) -> None:
@@ -288,16 +288,15 @@ def foreign_ply(path: Path, p: GaussianParams) -> None:
 def test_a_ply_of_others_is_read_and_converted(tmp_path):
     p = params()
     foreign_ply(tmp_path / "other.ply", p)
-    read, antialiased = read_gaussians(tmp_path / "other.ply")
-    assert not antialiased
+    read = read_gaussians(tmp_path / "other.ply")
+    assert read.low_pass == LowPass()
     torch.testing.assert_close(render(read), render(p))
     assert convert(tmp_path / "other.ply", tmp_path / "a.splat") == len(p.means)
     assert convert(tmp_path / "a.splat", tmp_path / "b.ply") == len(p.means)
     assert (render(read_gaussian_ply(tmp_path / "b.ply")) - render(p)).abs().mean() < 0.05
-    assert not is_antialiased(tmp_path / "b.ply")
-    write_gaussian_ply(tmp_path / "aa.ply", p, antialiased=True)
-    convert(tmp_path / "aa.ply", tmp_path / "copy.ply")
-    assert is_antialiased(tmp_path / "copy.ply")
+    write_gaussian_ply(tmp_path / "own.ply", p)
+    convert(tmp_path / "own.ply", tmp_path / "copy.ply")
+    assert read_gaussian_ply(tmp_path / "copy.ply").low_pass == p.low_pass
     with pytest.raises(ValueError, match=r"a\.obj: expected a name ending in"):
         convert(tmp_path / "a.obj", tmp_path / "b.ply")
 

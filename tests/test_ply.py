@@ -1,5 +1,7 @@
 """PLY files: what is written comes back, in the layout 3DGS viewers read; broken files are named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from plyfile import PlyData, PlyElement
 
 from utils.ply import (
     GaussianParams,
-    is_antialiased,
+    LowPass,
     read_gaussian_ply,
     read_point_ply,
     write_gaussian_ply,
@@ -27,7 +29,7 @@ def gaussians(n: int = 7, degree: int = 3, channels: int = 3) -> GaussianParams:
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_gaussians_round_trip(tmp_path, degree, channels):
     written = gaussians(degree=degree, channels=channels)
-    write_gaussian_ply(tmp_path / "deep/er/g.ply", written, antialiased=False)
+    write_gaussian_ply(tmp_path / "deep/er/g.ply", written)
     back = read_gaussian_ply(tmp_path / "deep/er/g.ply", channels=channels)
     for name in FIELDS:
         # The mean of three equal float32 may differ in the last bit.
@@ -36,7 +38,7 @@ def test_gaussians_round_trip(tmp_path, degree, channels):
 
 def test_the_file_is_laid_out_as_3dgs_expects(tmp_path):
     written = gaussians()
-    write_gaussian_ply(tmp_path / "g.ply", written, antialiased=False)
+    write_gaussian_ply(tmp_path / "g.ply", written)
     ply = PlyData.read(str(tmp_path / "g.ply"))
     assert not ply.text and ply.byte_order == "<"
     names = [p.name for p in ply["vertex"].properties]
@@ -57,21 +59,29 @@ def test_the_file_is_laid_out_as_3dgs_expects(tmp_path):
 
 
 def test_mono_is_stored_as_grey(tmp_path):
-    write_gaussian_ply(tmp_path / "g.ply", gaussians(channels=1), antialiased=False)
+    write_gaussian_ply(tmp_path / "g.ply", gaussians(channels=1))
     as_color = read_gaussian_ply(tmp_path / "g.ply")
     assert as_color.sh0.shape == (7, 1, 3) and as_color.shN.shape == (7, 15, 3)
     assert torch.equal(as_color.shN[..., 0], as_color.shN[..., 2])
 
 
-def test_antialiasing_is_marked(tmp_path):
-    for flag in (True, False):
-        write_gaussian_ply(tmp_path / "g.ply", gaussians(), antialiased=flag)
-        assert is_antialiased(tmp_path / "g.ply") is flag
+@pytest.mark.parametrize("low_pass", [LowPass(), LowPass(0.1, compensated=True), LowPass(0.05)])
+def test_the_low_pass_is_kept(tmp_path, low_pass):
+    write_gaussian_ply(tmp_path / "g.ply", replace(gaussians(), low_pass=low_pass))
+    assert read_gaussian_ply(tmp_path / "g.ply").low_pass == low_pass
+
+
+def test_a_ply_that_says_nothing_has_the_low_pass_of_3dgs(tmp_path):
+    write_gaussian_ply(tmp_path / "g.ply", replace(gaussians(), low_pass=LowPass(0.1)))
+    ply = PlyData.read(str(tmp_path / "g.ply"))
+    ply.comments = ["low-pass", "made by hand"]
+    ply.write(str(tmp_path / "h.ply"))
+    assert read_gaussian_ply(tmp_path / "h.ply").low_pass == LowPass(0.3, compensated=False)
 
 
 def test_text_files_of_others_are_read(tmp_path):
     written = gaussians(degree=1)
-    write_gaussian_ply(tmp_path / "g.ply", written, antialiased=False)
+    write_gaussian_ply(tmp_path / "g.ply", written)
     ply = PlyData.read(str(tmp_path / "g.ply"))
     ply.text = True
     ply.write(str(tmp_path / "text.ply"))
@@ -107,7 +117,7 @@ def test_colours_of_any_type(tmp_path, dtype, value, expected):
 def test_no_points_are_no_error(tmp_path):
     write_point_ply(tmp_path / "p.ply", torch.zeros(0, 3), torch.zeros(0, 3))
     assert read_point_ply(tmp_path / "p.ply")[0].shape == (0, 3)
-    write_gaussian_ply(tmp_path / "g.ply", gaussians(0), antialiased=True)
+    write_gaussian_ply(tmp_path / "g.ply", gaussians(0))
     assert read_gaussian_ply(tmp_path / "g.ply").shN.shape == (0, 15, 3)
 
 
@@ -126,7 +136,7 @@ def test_garbage_is_named(tmp_path, content):
 def test_missing_and_short_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.ply: no such PLY file"):
         read_gaussian_ply(tmp_path / "none.ply")
-    write_gaussian_ply(tmp_path / "g.ply", gaussians(), antialiased=False)
+    write_gaussian_ply(tmp_path / "g.ply", gaussians())
     whole = (tmp_path / "g.ply").read_bytes()
     (tmp_path / "g.ply").write_bytes(whole[:-40])
     with pytest.raises(ValueError, match=r"g\.ply: not a readable PLY"):
@@ -137,7 +147,7 @@ def test_missing_and_short_files_are_named(tmp_path):
 def test_values_that_are_not_finite_are_counted(tmp_path, value):
     bad = gaussians()
     bad.log_scales[[2, 4], 1] = value
-    write_gaussian_ply(tmp_path / "g.ply", bad, antialiased=False)
+    write_gaussian_ply(tmp_path / "g.ply", bad)
     with pytest.raises(ValueError, match=r"g\.ply: 2 of 7 vertices have NaN or infinite scale_0"):
         read_gaussian_ply(tmp_path / "g.ply")
 
@@ -151,7 +161,7 @@ def test_points_are_no_gaussians(tmp_path):
 def test_an_odd_number_of_coefficients_is_refused(tmp_path):
     odd = gaussians(degree=1)
     odd.shN = odd.shN[:, :2]
-    write_gaussian_ply(tmp_path / "g.ply", odd, antialiased=False)
+    write_gaussian_ply(tmp_path / "g.ply", odd)
     with pytest.raises(ValueError, match="6 f_rest properties are no degree"):
         read_gaussian_ply(tmp_path / "g.ply")
 

@@ -33,7 +33,7 @@ def test_a_pose_is_found_and_the_scene_stays(gaussians):
     true = se3.exp(torch.tensor([0.02, -0.03, 0.02, 0.01, -0.015, 0.01]))
     before = {name: value.detach().clone() for name, value in gaussians.raw.items()}
     image = drawn(gaussians, true[None])[0]
-    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, antialiased=True, steps=200, rate=4e-3)
+    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, steps=200, rate=4e-3)
     # Turning and moving sideways look alike in a small picture, so the picture is the sharper test.
     assert (found - true).abs().max() < 0.6 * (torch.eye(4) - true).abs().max()
     start, end = ((drawn(gaussians, pose[None])[0] - image).abs().mean() for pose in (torch.eye(4), found))
@@ -44,12 +44,12 @@ def test_a_pose_is_found_and_the_scene_stays(gaussians):
 def test_no_steps_leave_the_pose(gaussians):
     image = drawn(gaussians, torch.eye(4)[None])[0]
     start = se3.exp(torch.full((6,), 0.01))
-    assert torch.allclose(fit_pose(gaussians, CAMERA, start, image, RASTERIZER, antialiased=True, steps=0), start)
+    assert torch.allclose(fit_pose(gaussians, CAMERA, start, image, RASTERIZER, steps=0), start)
 
 
 def test_a_fit_that_diverges_keeps_the_best_it_saw(gaussians):
     image = drawn(gaussians, torch.eye(4)[None])[0]
-    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, antialiased=True, steps=20, rate=1.0)
+    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, steps=20, rate=1.0)
     assert torch.allclose(found, torch.eye(4), atol=1e-6)
 
 
@@ -61,7 +61,7 @@ def test_a_trajectory_is_found_for_its_view_alone(gaussians):
     other = trajectory.view(0, u).detach().clone()
     targets = drawn(gaussians, true)
     found = fit_trajectory(
-        gaussians, CAMERA, trajectory, 1, u, targets, RASTERIZER, antialiased=True, steps=200, rate=4e-3
+        gaussians, CAMERA, trajectory, 1, u, targets, RASTERIZER, steps=200, rate=4e-3
     )
     assert (found - true).abs().max() < 0.6 * (torch.eye(4) - true).abs().max()
     start, end = ((drawn(gaussians, poses) - targets).abs().mean() for poses in (other, found))

@@ -68,6 +68,7 @@ CHANGES = {
     "llffhold": ("cpu", "--eval --llffhold 2"),
     "sh_degree": ("cpu", "--sh_degree 1"),
     "sh_every": ("cpu", "--sh_every 3"),
+    "low_pass": ("cpu", "--low_pass 0.2"),
     "antialiased": ("cpu", "--no-antialiased"),
     "init_points": ("cpu", "--init_points 310"),
     "init_opacity": ("cpu", "--init_opacity 0.2"),

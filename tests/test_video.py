@@ -374,7 +374,7 @@ def test_render_py_makes_the_video(scene_folder, tmp_path, monkeypatch, capsys):
     gaussians = GaussianModel.from_points(scene.points, torch.full((len(scene.points), 1), 0.5), 0)
     trajectory = Trajectory(torch.stack([view.camera.w2c for view in scene.train]), "linear")
     torch.manual_seed(0)
-    save_iteration(tmp_path, 3, gaussians, trajectory, make_network("slim", 41, 34), None, antialiased=True)
+    save_iteration(tmp_path, 3, gaussians, trajectory, make_network("slim", 41, 34), None)
     save_cameras(tmp_path, scene.train, trajectory, times)
     flags = ["--video", "exposure", "--video_view", "002", "--video_frames", "3", "--video_of", "side"]
     out = tmp_path / "frames"

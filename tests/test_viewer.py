@@ -45,7 +45,7 @@ from scene.model_folder import camera_entry
 from scene.trajectory import Trajectory
 from spike import tfp
 from utils.io import load_image, save_image
-from utils.ply import GaussianParams, write_gaussian_ply
+from utils.ply import write_gaussian_ply
 from utils.sh import SH_C0
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,7 +198,7 @@ def blending_weights(drawing: Drawing, view: SavedView) -> torch.Tensor:
         raw = {name: value.detach() for name, value in drawing.gaussians.raw.items()}
         sh0 = torch.full((len(raw["means"]), 1, 1), -0.5 / SH_C0)
         sh0[i] = 0.5 / SH_C0
-        model = GaussianModel(raw | {"sh0": sh0, "shN": torch.zeros(len(sh0), 0, 1)}, sh_degree=0)
+        model = GaussianModel(raw | {"sh0": sh0, "shN": torch.zeros(len(sh0), 0, 1)}, 0, drawing.gaussians.low_pass)
         one = dataclasses.replace(drawing, gaussians=model)
         weights.append(one(view.at(torch.tensor([0.5])), view.K, view.width, view.height).images.flatten())
     return torch.stack(weights)
@@ -218,7 +218,7 @@ def test_what_no_view_has_seen_is_unknown(tmp_path):
     views, drawing = tiny_views(tmp_path), tiny_drawing()
     raw = {name: value.detach().clone() for name, value in drawing.gaussians.raw.items()}
     raw["means"][:5] += torch.tensor([0.0, 0.0, -30.0])  # behind every camera
-    drawing = dataclasses.replace(drawing, gaussians=GaussianModel(raw, sh_degree=1))
+    drawing = dataclasses.replace(drawing, gaussians=GaussianModel(raw, 1, drawing.gaussians.low_pass))
     deviation = intensity_deviation(drawing, views)
     assert (deviation[:5] == UNKNOWN).all() and deviation[5:].median() < 0.1 * UNKNOWN
     assert intensity_deviation(drawing, views[:1])[5:].median() > 1.3 * deviation[5:].median()
@@ -323,8 +323,7 @@ def test_bad_commands(argv, message, tmp_path, monkeypatch, capsys):
 
 def test_the_command_shows_a_ply_of_others(tmp_path):
     pytest.importorskip("viser")
-    raw = {name: value.detach() for name, value in tiny_gaussians(channels=3).raw.items()}
-    write_gaussian_ply(tmp_path / "x.ply", GaussianParams(**raw), antialiased=False)
+    write_gaussian_ply(tmp_path / "x.ply", tiny_gaussians(channels=3).params)
     port = free_port()
     command = [sys.executable, "-m", "gaussian_renderer.viewer", "--ply", str(tmp_path / "x.ply"), "--port", str(port)]
     # Where the tests run in a shell's background they, and what they start, would ignore Ctrl-C.

@@ -11,7 +11,7 @@ from gaussian_renderer.pictures import Drawing
 from scene.cameras import Camera, View
 from scene.gaussian_model import GaussianModel
 from scene.model_folder import camera_entry, iteration_folder, write_cameras
-from utils.ply import GaussianParams, write_gaussian_ply
+from utils.ply import LowPass, write_gaussian_ply
 
 WIDTH, HEIGHT, ITERATION, TIMES = 49, 36, 7, torch.linspace(0, 1, 5)
 
@@ -29,7 +29,7 @@ def tiny_gaussians(n: int = 60, channels: int = 1, seed: int = 0) -> GaussianMod
         "sh0": ((color - 0.5) / 0.28209479)[:, None],
         "shN": 0.05 * torch.randn(n, 3, channels, generator=g),
     }
-    return GaussianModel(raw, sh_degree=1)
+    return GaussianModel(raw, 1, LowPass(0.1, compensated=True))
 
 
 def pose(angle: float, shift: float = 0.0) -> torch.Tensor:
@@ -42,12 +42,10 @@ def pose(angle: float, shift: float = 0.0) -> torch.Tensor:
     return w2c
 
 
-def make_model(folder: Path, angles=(-0.3, 0.0, 0.3), channels: int = 1, antialiased: bool = True) -> Path:
+def make_model(folder: Path, angles=(-0.3, 0.0, 0.3), channels: int = 1) -> Path:
     """Write the folder of a model: Gaussians, and views that move by 0.4 units inside their exposures."""
-    raw = {name: value.detach() for name, value in tiny_gaussians(channels=channels).raw.items()}
-    write_gaussian_ply(
-        iteration_folder(folder, ITERATION) / "point_cloud.ply", GaussianParams(**raw), antialiased=antialiased
-    )
+    path = iteration_folder(folder, ITERATION) / "point_cloud.ply"
+    write_gaussian_ply(path, tiny_gaussians(channels=channels).params)
     k = torch.tensor([[60.0, 0, WIDTH / 2], [0, 60, HEIGHT / 2], [0, 0, 1]])
     entries = []
     for i, angle in enumerate(angles):
@@ -59,7 +57,7 @@ def make_model(folder: Path, angles=(-0.3, 0.0, 0.3), channels: int = 1, antiali
 
 
 def tiny_drawing(channels: int = 1) -> Drawing:
-    return Drawing(tiny_gaussians(channels=channels), get_rasterizer("cpu", torch.device("cpu")), True)
+    return Drawing(tiny_gaussians(channels=channels), get_rasterizer("cpu", torch.device("cpu")))
 
 
 def tiny_views(folder: Path):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from utils import se3
 from utils.io import atomic_write
-from utils.ply import GaussianParams, is_antialiased, read_gaussian_ply, write_gaussian_ply
+from utils.ply import GaussianParams, LowPass, read_gaussian_ply, write_gaussian_ply
 from utils.sh import SH_C0
 
 FORMATS = (".ply", ".splat", ".spz")
@@ -92,8 +92,8 @@ def _format(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
-def read_gaussians(path: str | os.PathLike[str]) -> tuple[GaussianParams, bool]:
-    """Gaussians of a file of any of ``FORMATS``, three channels, and whether they are to be drawn antialiased.
+def read_gaussians(path: str | os.PathLike[str]) -> GaussianParams:
+    """Gaussians of a file of any of ``FORMATS``, three channels.
 
     Raises:
         ValueError: another suffix, or not such a file (names it).
@@ -101,18 +101,18 @@ def read_gaussians(path: str | os.PathLike[str]) -> tuple[GaussianParams, bool]:
     suffix = _format(path)
     if suffix == ".spz":
         return read_spz(path)
-    return (read_splat(path), False) if suffix == ".splat" else (read_gaussian_ply(path), is_antialiased(path))
+    return read_splat(path) if suffix == ".splat" else read_gaussian_ply(path)
 
 
-def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams, antialiased: bool) -> None:
+def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
     """Write Gaussians in the format that the name ``path`` ends in."""
     suffix = _format(path)
     if suffix == ".spz":
-        write_spz(path, gaussians, antialiased)
+        write_spz(path, gaussians)
     elif suffix == ".splat":
         write_splat(path, gaussians)
     else:
-        write_gaussian_ply(path, gaussians, antialiased)
+        write_gaussian_ply(path, gaussians)
 
 
 # ---- .splat --------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams, ant
 
 def write_splat(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
     """Write Gaussians as ``.splat``: colour of degree 0 only, mono as grey, eight bits a value."""
-    g = GaussianParams(*(x.detach().cpu().float() for x in vars(gaussians).values()))
+    g = gaussians.on_cpu()
     opacity = g.opacity_logits.sigmoid()
     color = (0.5 + SH_C0 * g.sh0[:, 0].expand(-1, 3)).clamp(0, 1)
     # Viewers show the first lines while the rest arrives: large and opaque ones come first.
@@ -205,8 +205,8 @@ def _packed_quats(quats: Tensor) -> bytes:
     return code.numpy().astype("<u4").tobytes()
 
 
-def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams, antialiased: bool) -> None:
-    """Write Gaussians as ``.spz`` (version 3), mono as grey.
+def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
+    """Write Gaussians as ``.spz`` (version 3), mono as grey; of the low-pass it keeps whether it compensates.
 
     Positions keep as many binary places as the farthest Gaussian leaves of 24 bits, at most 20; opacities and
     colours 8 bits, spherical harmonics (clipped to [-1, 1]) 5 bits in degree 1 and 4 above.
@@ -214,7 +214,7 @@ def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams, antialias
     Raises:
         ValueError: Gaussians too far from the origin, or the file cannot be written.
     """
-    g = GaussianParams(*(x.detach().cpu().float() for x in vars(gaussians).values()))
+    g = gaussians.on_cpu()
     count, coefficients = g.shN.shape[:2]
     degree = round((coefficients + 1) ** 0.5) - 1
     reach = float(g.means.abs().max()) if count else 1.0
@@ -223,7 +223,7 @@ def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams, antialias
     fraction_bits = min(22 - math.ceil(math.log2(max(reach, 1e-9))), 20)
     rest = g.shN.expand(-1, -1, 3) * _SPZ_FLIP_SH[:coefficients, None]
     steps = torch.tensor([2.0 ** (8 - _SPZ_SH_BITS[d]) for d in range(degree) for _ in range(2 * d + 3)])[:, None]
-    flags = _SPZ_ANTIALIASED if antialiased else 0
+    flags = _SPZ_ANTIALIASED if g.low_pass.compensated else 0
     parts = [
         _SPZ_HEADER.pack(_SPZ_MAGIC, _SPZ_VERSION, count, degree, fraction_bits, flags, 0),
         _packed_positions(g.means * _SPZ_FLIP, fraction_bits),
@@ -252,8 +252,8 @@ def _unpacked_quats(stored: NDArray[np.uint8], version: int) -> Tensor:
     return xyzw.scatter(1, largest[:, None], rest)[:, [3, 0, 1, 2]].float()
 
 
-def read_spz(path: str | os.PathLike[str]) -> tuple[GaussianParams, bool]:
-    """Gaussians of a ``.spz`` file (version 2 or 3), three channels, and whether they are antialiased.
+def read_spz(path: str | os.PathLike[str]) -> GaussianParams:
+    """Gaussians of a ``.spz`` file (version 2 or 3), three channels.
 
     Raises:
         ValueError: not such a file (names it).
@@ -293,4 +293,5 @@ def read_spz(path: str | os.PathLike[str]) -> tuple[GaussianParams, bool]:
         (opacity[:, 0] / 255).clamp(0.5 / 255, 1 - 0.5 / 255).logit(),
         ((color / 255 - 0.5) / 0.15)[:, None],
         (harmonics.reshape(count, coefficients, 3) / 128 - 1) * _SPZ_FLIP_SH[:coefficients, None],
-    ), bool(flags & _SPZ_ANTIALIASED)
+        LowPass(compensated=bool(flags & _SPZ_ANTIALIASED)),
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,35 @@ from torch import Tensor
 
 from utils.io import atomic_write
 
-_ANTIALIASED = "antialiased (Mip-Splatting 2D filter)"
+
+@dataclass(frozen=True)
+class LowPass:
+    """The filter on the screen that Gaussians were learned with; they look right with no other.
+
+    ``variance`` (square pixels) is added to every projected covariance, so that nothing falls between pixels;
+    ``compensated`` takes from the opacity what the widening adds (Mip-Splatting's 2D filter, Yu et al., CVPR
+    2024, section 5.2).  As it stands: 3DGS's own.
+    """
+
+    variance: float = 0.3
+    compensated: bool = False
+
+    @property
+    def comment(self) -> str:
+        """The line of a PLY's header that says so."""
+        kind = "compensated" if self.compensated else "classic"
+        return f"low-pass {self.variance:g} square pixels, {kind}"
+
+    @classmethod
+    def from_comments(cls, comments: Sequence[str]) -> LowPass:
+        """What the comments of a PLY's header say, 3DGS's own if nothing."""
+        found = (re.fullmatch(r"low-pass (\S+) square pixels, (compensated|classic)", line) for line in comments)
+        for match in filter(None, found):
+            return cls(float(match[1]), match[2] == "compensated")
+        return cls()
+
+
+CLASSIC = LowPass()
 
 
 @dataclass
@@ -27,6 +56,17 @@ class GaussianParams:
     opacity_logits: Tensor  # [N]
     sh0: Tensor  # [N, 1, C]
     shN: Tensor  # [N, K - 1, C]
+    low_pass: LowPass = CLASSIC
+
+    def on_cpu(self) -> GaussianParams:
+        """The same without gradients, as float32 in main memory: what goes into files."""
+
+        def plain(x: Tensor) -> Tensor:
+            return x.detach().cpu().float()
+
+        means, quats, log_scales = plain(self.means), plain(self.quats), plain(self.log_scales)
+        logits, sh0, shn = plain(self.opacity_logits), plain(self.sh0), plain(self.shN)
+        return GaussianParams(means, quats, log_scales, logits, sh0, shn, self.low_pass)
 
 
 Columns = dict[str, NDArray[np.generic]]
@@ -93,9 +133,9 @@ def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     return xyz, _column(path, columns, ["red", "green", "blue"]) / white
 
 
-def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams, antialiased: bool) -> None:
+def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
     """Write Gaussians as 3DGS does; mono colour is replicated to the three channels viewers expect."""
-    g = gaussians
+    g = gaussians.on_cpu()
     n = len(g.means)
     sh0, shn = (x.expand(-1, -1, 3) if x.shape[-1] == 1 else x for x in (g.sh0, g.shN))
     blocks = [
@@ -110,9 +150,8 @@ def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams, 
     ]
     columns: Columns = {}
     for names, values in blocks:
-        array = values.detach().cpu().numpy().astype(np.float32)
-        columns |= {name: array[:, i] for i, name in enumerate(names)}
-    _write(path, columns, [_ANTIALIASED] if antialiased else [])
+        columns |= {name: values.numpy()[:, i] for i, name in enumerate(names)}
+    _write(path, columns, [g.low_pass.comment])
 
 
 def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> GaussianParams:
@@ -124,7 +163,7 @@ def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> Gaussi
     Raises:
         ValueError: no readable PLY, a property is missing, or a value is not finite (names the file).
     """
-    columns, _ = _read(path)
+    columns, comments = _read(path)
     rest = sum(name.startswith("f_rest_") for name in columns)
     if rest % 3 or rest // 3 not in (0, 3, 8, 15):
         raise ValueError(
@@ -146,9 +185,5 @@ def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> Gaussi
         _column(path, columns, ["opacity"])[:, 0],
         sh0.contiguous(),
         shn.contiguous(),
+        LowPass.from_comments(comments),
     )
-
-
-def is_antialiased(path: str | os.PathLike[str]) -> bool:
-    """Whether the PLY says that it was trained with the antialiasing filter."""
-    return _ANTIALIASED in _read(Path(path))[1]

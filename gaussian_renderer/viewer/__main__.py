@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,22 +22,19 @@ from gaussian_renderer.paths import SavedView, look_at, read_views
 from gaussian_renderer.pictures import Drawing
 from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
 from scene.dataset import SceneData, read_scene
-from scene.gaussian_model import PARAMETERS, GaussianModel
+from scene.gaussian_model import GaussianModel
 from scene.model_folder import find_iteration, iteration_folder, load_learned_sensor, load_network
 from scene.views import window_spec
 from utils.device import pick_device, use_threads
 from utils.export import read_gaussians
 
 
-def load_gaussians(path: Path) -> tuple[GaussianModel, bool]:
-    """Gaussians of a file, with one channel where all three are equal, and whether antialiased."""
-    params, antialiased = read_gaussians(path)
-    mono = all(bool((x == x[..., :1]).all()) for x in (params.sh0, params.shN))
-    raw = {name: getattr(params, name) for name in PARAMETERS}
-    if mono:
-        raw |= {name: raw[name][..., :1].contiguous() for name in ("sh0", "shN")}
-    model = GaussianModel(raw, sh_degree=round((params.shN.shape[1] + 1) ** 0.5) - 1)
-    return model, antialiased
+def load_gaussians(path: Path) -> GaussianModel:
+    """Gaussians of a file, with one channel where all three are equal."""
+    params = read_gaussians(path)
+    if all(bool((x == x[..., :1]).all()) for x in (params.sh0, params.shN)):
+        params = replace(params, sh0=params.sh0[..., :1].contiguous(), shN=params.shN[..., :1].contiguous())
+    return GaussianModel.of(params)
 
 
 def surrounding_view(gaussians: GaussianModel) -> SavedView:
@@ -98,15 +96,15 @@ def main() -> int:
     rasterizer = get_rasterizer(args.rasterizer, device)
     use_threads(heavy=False)
     if args.ply:
-        gaussians, antialiased = load_gaussians(args.ply)
-        drawing = Drawing(gaussians.to(device), rasterizer, antialiased)
+        gaussians = load_gaussians(args.ply)
+        drawing = Drawing(gaussians.to(device), rasterizer)
         canvas, initial = Canvas(drawing, [surrounding_view(gaussians)]), None
         path_file = args.ply.with_suffix(".path.json")
     else:
         model = Path(args.model_path)
         iteration = find_iteration(model, args.iteration)
-        gaussians, antialiased = load_gaussians(iteration_folder(model, iteration) / "point_cloud.ply")
-        drawing = Drawing(gaussians.to(device), rasterizer, antialiased)
+        gaussians = load_gaussians(iteration_folder(model, iteration) / "point_cloud.ply")
+        drawing = Drawing(gaussians.to(device), rasterizer)
         canvas, initial = open_model(model, iteration, drawing, args.quiet)
         path_file = model / "camera_path.json"
     viewer = Viewer(canvas, initial=initial, host=args.host, port=args.port, path_file=path_file)

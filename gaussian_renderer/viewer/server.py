@@ -226,7 +226,7 @@ class Viewer:
     def _take(self, gaussians: GaussianModel) -> None:
         """Show a copy: the Gaussians themselves change while they are drawn."""
         raw = {name: gaussians.raw[name].detach().clone() for name in PARAMETERS}
-        still = GaussianModel(raw, gaussians.sh_degree)
+        still = GaussianModel(raw, gaussians.sh_degree, gaussians.low_pass)
         self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=still)
         for session in list(self._sessions.values()):
             session.refresh()
