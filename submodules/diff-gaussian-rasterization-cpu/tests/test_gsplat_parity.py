@@ -4,9 +4,11 @@ import diff_gaussian_rasterization_cpu as dgr
 import pytest
 import torch
 from diff_gaussian_rasterization_cpu import reference
+from diff_gaussian_rasterization_cpu.rendering import IGNORED, NEUTRAL
 from scenes import as_float32, make
 
 gsplat = pytest.importorskip("gsplat.cuda._torch_impl")
+DefaultStrategy = pytest.importorskip("gsplat.strategy").DefaultStrategy
 
 
 def gsplat_projection(scene: dict, eps2d: float = 0.3):
@@ -85,8 +87,8 @@ def test_spherical_harmonics(degree):
     assert torch.allclose(ours, gsplat._spherical_harmonics(degree, directions, coefficients), atol=1e-9)
 
 
-def test_the_call_has_gsplats_parameters_in_gsplats_order():
-    """What both have comes under the same name, in the same order and with the same default."""
+def test_the_call_has_gsplats_parameters():
+    """What both name has the same order and default; all else passes by keyword, at gsplat's default but for packed."""
     import inspect
 
     from gsplat.rendering import rasterization as theirs
@@ -94,7 +96,36 @@ def test_the_call_has_gsplats_parameters_in_gsplats_order():
     their = inspect.signature(theirs).parameters
     our = inspect.signature(dgr.rasterization).parameters
     common = [name for name in our if name in their]
-    assert set(our) - set(their) == {"screen_gradients", "crop"}
+    assert set(our) - set(their) == {"screen_gradients", "crop", "gsplat"}
     assert common == [name for name in their if name in our]
     for name in common:
         assert our[name].default == their[name].default, name
+    others = {name: their[name].default for name in their if name not in our}
+    assert set(others) == set(NEUTRAL) | set(IGNORED)
+    assert others.pop("packed") is True
+    scene = as_float32(make(13))
+    plain, full = dgr.rasterization(**scene), dgr.rasterization(**scene, packed=False, **others)
+    assert torch.equal(plain[0], full[0])
+
+
+def test_gsplats_strategy_densifies():
+    """gsplat's own densification runs on our ``info``, before and after the Gaussians have become more."""
+    scene = as_float32(make(14, n=50))
+    names = ("means", "quats", "scales", "opacities", "colors")
+    raw = {name: scene.pop(name) for name in names}
+    raw["scales"], raw["opacities"] = raw["scales"].log(), raw["opacities"].logit()
+    params = torch.nn.ParameterDict({name: torch.nn.Parameter(value) for name, value in raw.items()})
+    optimizers = {name: torch.optim.Adam([value]) for name, value in params.items()}
+    strategy = DefaultStrategy(refine_start_iter=0, refine_every=1, grow_grad2d=1e-9)
+    strategy.check_sanity(params, optimizers)
+    state = strategy.initialize_state()
+    for step in (1, 2):
+        before = len(params["means"])
+        renders, _, info = dgr.rasterization(
+            params["means"], params["quats"], params["scales"].exp(), params["opacities"].sigmoid(),
+            params["colors"], **scene, packed=False,
+        )  # fmt: skip
+        strategy.step_pre_backward(params, optimizers, state, step, info)
+        renders.sum().backward()
+        strategy.step_post_backward(params, optimizers, state, step, info, packed=False)
+        assert len(params["means"]) > before

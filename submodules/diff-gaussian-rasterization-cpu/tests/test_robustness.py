@@ -74,6 +74,56 @@ def test_info_counts_what_is_seen():
     assert 0 < min(info["n_visible"]) < 24
 
 
+LAZY = {"radii", "means2d", "depths", "conics", "opacities"}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda info, key: info.get(key),
+        lambda info, key: dict(info)[key],
+        lambda info, key: {**info}[key],
+        lambda info, key: info.copy()[key],
+        lambda info, key: dict(info.items())[key],
+        lambda info, key: dict(zip(info, info.values(), strict=True))[key],
+        lambda info, key: info.setdefault(key, 0),
+        lambda info, key: info.pop(key),
+    ],
+)
+def test_info_is_a_dictionary_of_all_its_keys(read):
+    scene = as_float32(make(1))
+    for key in LAZY:
+        info = dgr.rasterization(**scene)[2]
+        assert LAZY < set(info) and LAZY < info.keys() and len(list(info)) == len(info)
+        assert key in info and "colors" not in info and info.get("colors") is None
+        assert torch.equal(read(info, key), dgr.rasterization(**scene)[2][key])
+    with pytest.raises(KeyError):
+        info["colors"]
+
+
+def test_what_was_set_in_info_stays():
+    info = dgr.rasterization(**as_float32(make(1)))[2]
+    info["means2d"] = "mine"
+    assert info["radii"].shape == (2, 24, 2) and info["means2d"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("packed", True), ("sparse_grad", True), ("radius_clip", 1.0), ("distributed", True),
+        ("camera_model", "fisheye"), ("covars", torch.zeros(24, 3, 3)), ("rolling_shutter", "ROLLING_TOP_TO_BOTTOM"),
+    ],
+)  # fmt: skip
+def test_what_only_gsplat_does_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name}: expected .*, the only value possible here, got "):
+        dgr.rasterization(**as_float32(make(1)), **{name: value})
+
+
+def test_a_parameter_that_nobody_has_is_a_type_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'antialised'"):
+        dgr.rasterization(**as_float32(make(1)), antialised=True)
+
+
 def test_several_python_threads():
     scenes = [as_float32(make(seed, n=500, m=1 + seed % 3)) for seed in range(4)]
     wanted = [step(s) for s in scenes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import torch
@@ -13,6 +14,26 @@ from diff_gaussian_rasterization_cpu.reference import arrange
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 RASTERIZE_MODES = ("classic", "antialiased")
+# gsplat's other parameters, and the one value of each that is possible here.
+NEUTRAL: dict[str, Any] = {
+    "radius_clip": 0.0,
+    "packed": False,
+    "sparse_grad": False,
+    "distributed": False,
+    "camera_model": "pinhole",
+    "segmented": False,
+    "covars": None,
+    "with_ut": False,
+    "with_eval3d": False,
+    "radial_coeffs": None,
+    "tangential_coeffs": None,
+    "thin_prism_coeffs": None,
+    "ftheta_coeffs": None,
+    "rolling_shutter": "GLOBAL",
+    "viewmats_rs": None,
+}
+# Those that change no picture in gsplat: any value will do.
+IGNORED = ("tile_size", "channel_chunk")
 
 
 class Info(dict[str, Any]):
@@ -22,17 +43,32 @@ class Info(dict[str, Any]):
     [M, N, 3], ``opacities`` [M, N] (antialias compensation included), ``width``, ``height``, ``n_cameras``,
     ``n_invalid`` (Gaussians left out for NaN or infinite parameters), ``n_visible`` (list of M counts),
     ``n_pairs`` (tile entries).  ``means2d.grad`` is filled by backward, ``means2d.absgrad`` where asked for.
+    ``batch_ids``, ``camera_ids`` and ``gaussian_ids`` are None, as in gsplat's layout that is not packed.
     """
 
     LAZY = ("radii", "means2d", "depths", "conics", "opacities")
 
     def __init__(self, state: Any, views: int, count: int, **known: Any):
         super().__init__(known)
+        self.update(dict.fromkeys(("batch_ids", "camera_ids", "gaussian_ids")))
+        self.update(dict.fromkeys(self.LAZY, ...))  # in place of what was not asked for yet
         self._state, self._shape = state, (views, count)
 
-    def __missing__(self, key: str) -> Tensor:
-        if key not in self.LAZY:
-            raise KeyError(key)
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if value is ...:
+            self._work_out()
+            value = super().__getitem__(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:  # of its own, so that dict(info) and {**info} ask for the values too
+        return super().__iter__()
+
+    # dict's own would hand out the placeholders.
+    get, items, values = MutableMapping.get, MutableMapping.items, MutableMapping.values  # type: ignore[assignment]
+    pop, setdefault = MutableMapping.pop, MutableMapping.setdefault  # type: ignore[assignment]
+
+    def _work_out(self) -> None:
         views, count = self._shape
         arrays = {
             "means2d": torch.empty(views, count, 2),
@@ -43,9 +79,8 @@ class Info(dict[str, Any]):
         }
         self._state.statistics(**{name: array.numpy() for name, array in arrays.items()})
         for name, array in arrays.items():
-            self.setdefault(name, array)
-        value: Tensor = self[key]
-        return value
+            if super().__getitem__(name) is ...:
+                self[name] = array
 
     def pair_counts(self, view: int) -> tuple[int, int, int]:
         """Pairs of a pixel and a Gaussian in a view: evaluated forward, gone over backward (in vectors of 16
@@ -146,6 +181,20 @@ def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
         raise ValueError(f"{name}: expected float32, got {str(x.dtype).removeprefix('torch.')}")
     if x.device.type != "cpu":
         raise ValueError(f"{name}: expected a tensor on the CPU, got one on {x.device}")
+
+
+def _refuse_unknown(options: dict[str, Any]) -> None:
+    """Let gsplat's other parameters pass at the values that mean what is done here."""
+    for name, value in options.items():
+        if name in IGNORED:
+            continue
+        if name not in NEUTRAL:
+            raise TypeError(f"rasterization() got an unexpected keyword argument {name!r}")
+        wanted = NEUTRAL[name]
+        given = getattr(value, "name", value) if name == "rolling_shutter" else value  # gsplat's is an enumeration
+        if isinstance(given, Tensor) or given != wanted:
+            shown = "a tensor" if isinstance(given, Tensor) else repr(given)
+            raise ValueError(f"{name}: expected {wanted!r}, the only value possible here, got {shown}")
 
 
 def validate(
@@ -309,8 +358,9 @@ def rasterization(
     *,
     screen_gradients: bool = True,
     crop: tuple[int, int, int, int] | None = None,
+    **gsplat: Any,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Render N Gaussians from M cameras (gsplat 1.5's call; all tensors float32 on the CPU).
+    """Render N Gaussians from M cameras (gsplat 1.5's call by keyword; all tensors float32 on the CPU).
 
     Args:
         means: centres [N, 3], world units.
@@ -331,6 +381,8 @@ def rasterization(
         screen_gradients: keep gradients of the projected centres, in ``info["means2d"].grad`` after
             backward; without them a step is a little faster.
         crop: (left, top, width, height) in pixels: render that rectangle alone.
+        gsplat: its other parameters at their neutral values (``NEUTRAL``); ``packed`` is False here.
+            ``tile_size`` and ``channel_chunk`` are ignored.
 
     Returns:
         renders [M, H, W, C (+ 1)], alphas [M, H, W, 1] and ``info`` (see ``Info``).
@@ -338,6 +390,7 @@ def rasterization(
     Raises:
         ValueError: a wrong shape, type, device or value; checked before any work.
     """
+    _refuse_unknown(gsplat)
     if render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode: expected one of {', '.join(RENDER_MODES)}, got {render_mode!r}")
     if rasterize_mode not in RASTERIZE_MODES:
