@@ -27,6 +27,7 @@ from arguments.command import guarded
 from report import METHODS, Run, write_report
 from scene.dataset import read_scene
 from scene.model_folder import find_iteration, read_cameras
+from scene.views import true_poses, window_spec
 from utils.comparison import compose
 from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import atomic_write, load_image, save_image
@@ -150,7 +151,7 @@ class Trajectories:
     why: str = ""
 
 
-def read_trajectories(config: Config, cameras: list[dict[str, Any]]) -> Trajectories:
+def read_trajectories(config: Config, cameras: list[dict[str, Any]], iteration: int) -> Trajectories:
     """Recovered poses of the training views, and the true ones where the scene has them."""
     data = config.data
     entries = [entry for entry in cameras if entry["split"] == "train"]
@@ -159,6 +160,10 @@ def read_trajectories(config: Config, cameras: list[dict[str, Any]]) -> Trajecto
     if len(shapes) != 1:
         return Trajectories(names, None, why="cameras.json has training views of different numbers of sub-frames")
     poses = np.array([entry["w2c"] for entry in entries])
+    others = {entry["iteration"] for entry in entries} - {iteration}
+    if others:
+        why = f"cameras.json has the poses of iteration {others.pop()}, not {iteration}; run render.py again"
+        return Trajectories(names, None, why=why)
     try:
         scene = read_scene(data.source_path, data.transforms, data.eval, data.llffhold)
     except ValueError as error:
@@ -170,11 +175,15 @@ def read_trajectories(config: Config, cameras: list[dict[str, Any]]) -> Trajecto
     if unknown:
         why = f"{file} lacks {len(unknown)} of {len(names)} training views ({', '.join(unknown[:3])})"
         return Trajectories(names, poses, why=why)
+    spec, found = window_spec(data), []
     for name in names:
-        if len(scene.truth[name]) != poses.shape[1]:
-            why = f"{file} has {len(scene.truth[name])} sub-frames of view {name}, the model {poses.shape[1]}"
+        true = true_poses(scene.truth[name], spec)
+        if true is None:
+            count = len(scene.truth[name])
+            why = f"{file} has view {name} at {count} instants, which are not the model's {spec.subframes}"
             return Trajectories(names, poses, why=why)
-    return Trajectories(names, poses, np.stack([scene.truth[name].numpy() for name in names]))
+        found.append(true.numpy())
+    return Trajectories(names, poses, np.stack(found))
 
 
 def measure_trajectories(found: Trajectories) -> tuple[dict[str, Any] | None, str]:
@@ -271,7 +280,7 @@ def main() -> int:
 
     results: dict[str, Any] = {"iteration": iteration, "LPIPS": reason}
     cameras = read_cameras(model)
-    trajectories = read_trajectories(config, cameras)
+    trajectories = read_trajectories(config, cameras, iteration)
     path, why = measure_trajectories(trajectories)
     results |= {"trajectory": path} if path is not None else {"trajectory_missing": why}
     reversed_views = dict.fromkeys(path["reversed_views"], path["subframes"]) if path is not None else {}

@@ -37,6 +37,7 @@ from scene.exposure import Crop, Exposure, recon_frames
 from scene.gaussian_model import GaussianModel
 from scene.model_folder import (
     NOVEL,
+    camera_entries,
     camera_entry,
     find_iteration,
     load_gaussians,
@@ -47,7 +48,7 @@ from scene.model_folder import (
     write_cameras,
 )
 from scene.trajectory import Timing, Trajectory
-from scene.views import load_exposures, window_spec, window_times
+from scene.views import load_exposures, true_images, window_spec, window_times
 from utils.device import pick_device
 from utils.fusion import fuse
 from utils.io import load_image, save_image
@@ -103,6 +104,18 @@ class Renderer:
         """A sensor's pixels [..., 1, H, W] as a picture: in colour where it has colour filters."""
         return raw if self.mosaic is None else self.mosaic.colors(raw)
 
+    def truth(self, view: View, path: Path) -> Tensor:
+        """A sharp image [C, H, W] of a view.
+
+        Raises:
+            ValueError: it has another size than the view's camera.
+        """
+        image = load_image(path, self.channels)
+        height, width = image.shape[1:]
+        if (width, height) != (view.camera.width, view.camera.height):
+            raise ValueError(f"{path}: {width}x{height} pixels, expected {view.camera.width}x{view.camera.height}")
+        return image
+
     @torch.no_grad()
     def frames(self, exposure: Exposure) -> Tensor | None:
         """Recon-Net's full frames [M, C, H, W], or None without a network."""
@@ -137,7 +150,7 @@ class Renderer:
         folder, middle = self.folder(split), self.spec.subframes // 2
         rows = zip(views, exposures, paths, strict=True)
         for view, exposure, poses_at in tqdm(rows, total=len(views), desc=f"Rendering {split}", disable=self.quiet):
-            name = view.camera.name
+            name, truths = view.camera.name, true_images(view, self.spec)
             pictures = {"renders": self.images(view, poses_at(self.u))}
             fused = self.fused(exposure, view, pictures["renders"], poses_at)
             if fused is not None:
@@ -147,7 +160,7 @@ class Renderer:
                 pictures["recon"] = self.colors(frames)
             for kind, images in pictures.items():
                 save_image(folder / kind / f"{name}.png", images[middle], bits=16)
-                for m in view.sequence_paths:
+                for m in truths:
                     save_image(folder / kind / f"{name}_{m:02d}.png", images[m], bits=16)
             save_image(folder / "long" / f"{name}.png", self.colors(exposure.long), bits=16)
             if self.config.data.spike:
@@ -156,14 +169,15 @@ class Renderer:
                     image = exposure.middle_image(self.scene.sensor, mode, width)
                     save_image(folder / kind / f"{name}.png", self.colors(image), bits=16)
             if view.image_path is not None and view.image_path.exists():
-                save_image(folder / "gt" / f"{name}.png", load_image(view.image_path, self.channels), bits=16)
-            for m, path in view.sequence_paths.items():
-                save_image(folder / "gt" / f"{name}_{m:02d}.png", load_image(path, self.channels), bits=16)
+                save_image(folder / "gt" / f"{name}.png", self.truth(view, view.image_path), bits=16)
+            for m, path in truths.items():
+                save_image(folder / "gt" / f"{name}_{m:02d}.png", self.truth(view, path), bits=16)
 
-    def held_out_exposures(self, to_recovered: dict[str, Any]) -> list[Tensor]:
+    def held_out_exposures(self) -> list[Tensor]:
         """Fitted poses of the views that ``--eval`` kept back, from their own spikes."""
         exposures = load_exposures(self.scene.test, self.learned, self.config, self.device)
         # The first guess of their motion comes from their neighbours, which are the training views.
+        to_recovered = self.recovered_frame([view.camera.w2c for view in self.scene.train])
         moved = similarity_of([v.camera.w2c for v in self.scene.test], **to_recovered)
         motion, trained = self.config.motion, len(self.scene.train)
         curve = "bezier" if motion.trajectory == "spline" else motion.trajectory
@@ -190,13 +204,18 @@ class Renderer:
         with torch.no_grad():
             return [path(self.u) for path in paths]
 
-    def novel_views(self, to_recovered: dict[str, Any]) -> list[Tensor]:
+    def novel_views(self) -> list[Tensor]:
         """Held-out sharp images: their pose fitted to the image, the scene frozen."""
-        folder = self.folder("test")
+        folder, truth = self.folder("test"), self.scene.truth or {}
+        # They belong to the world of the truth, which need not be that of the poses training started from.
+        views = self.scene.train
+        known = all(view.camera.name in truth for view in views)
+        true = [truth[v.camera.name][len(truth[v.camera.name]) // 2] for v in views] if known else None
+        to_recovered = self.recovered_frame(true or [view.camera.w2c for view in views])
         fitted = []
         for view in tqdm(self.scene.novel, desc="Rendering novel views", disable=self.quiet):
             assert view.image_path is not None
-            image = load_image(view.image_path, self.channels).to(self.device)
+            image = self.truth(view, view.image_path).to(self.device)
             [start] = similarity_of([view.camera.w2c], **to_recovered)
             pose = fit_pose(
                 self.gaussians,
@@ -218,13 +237,9 @@ class Renderer:
         half = torch.tensor([0.5], device=self.device)
         return [self.trajectory.view(i, half)[0].cpu() for i in range(len(self.scene.train))]
 
-    def recovered_frame(self) -> dict[str, Any]:
-        """The similarity from the data set's frame to the one training recovered (mid-exposure poses)."""
-        middle = self.spec.subframes // 2
-        known, recovered = [], self.middle_poses()
-        for view in self.scene.train:
-            true = None if self.scene.truth is None else self.scene.truth.get(view.camera.name)
-            known.append(view.camera.w2c if true is None else true[middle])
+    def recovered_frame(self, known: Sequence[Tensor]) -> dict[str, Any]:
+        """The similarity to the world that training recovered, from one with ``known`` mid-exposure training poses."""
+        recovered = self.middle_poses()
         centres = [
             np.stack([-(p[:3, :3].T @ p[:3, 3]).double().numpy() for p in poses]) for poses in (known, recovered)
         ]
@@ -233,6 +248,17 @@ class Renderer:
         return {"scale": float(scale)} | {
             key: torch.as_tensor(value, dtype=torch.float32) for key, value in as_tensor.items()
         }
+
+    @torch.no_grad()
+    def views(self) -> list[SavedView]:
+        """The views, the trained ones at the poses of this iteration (``cameras.json`` may have another's)."""
+        index = {view.camera.name: i for i, view in enumerate(self.scene.train)}
+        return [
+            replace(view, w2c=self.trajectory.view(index[view.name], self.u).cpu(), times=self.u.cpu())
+            if view.split == "train" and view.name in index
+            else view
+            for view in read_views(self.model)
+        ]
 
     def video(self, video: Video) -> Path:
         """Record a video of the Gaussians along a camera path; returns where it is."""
@@ -244,7 +270,7 @@ class Renderer:
             return frames
 
         drawing = Drawing(self.gaussians, self.rasterizer)
-        return record(video, read_views(self.model), drawing, None if self.network is None else recon, self.quiet)
+        return record(video, self.views(), drawing, None if self.network is None else recon, self.quiet)
 
 
 def main() -> int:
@@ -268,12 +294,11 @@ def main() -> int:
     if video.video:
         print(f"The video is in {renderer.video(video)}")
         return 0
-    entries = [entry for entry in read_cameras(args.model_path) if entry["split"] == "train"]
+    entries = camera_entries(renderer.scene.train, renderer.trajectory, renderer.u, renderer.iteration)
     if not args.skip_train:
         paths = [partial(renderer.trajectory.view, i) for i in range(len(renderer.scene.train))]
         renderer.exposure_views("train", renderer.scene.train, renderer.exposures, paths)
     if not args.skip_test:
-        frame = renderer.recovered_frame()
         held_out = [
             ("", renderer.scene.test, renderer.held_out_exposures, renderer.u.cpu()),
             (NOVEL, renderer.scene.novel, renderer.novel_views, torch.tensor([0.5])),
@@ -281,10 +306,12 @@ def main() -> int:
         for prefix, views, fit, times in held_out:
             if not views:
                 continue
-            for view, path in zip(views, fit(frame), strict=True):
-                entry = camera_entry(len(entries), view, "test", path.cpu(), times)
+            for view, path in zip(views, fit(), strict=True):
+                entry = camera_entry(len(entries), view, "test", path.cpu(), times, renderer.iteration)
                 entries.append(entry | {"name": prefix + entry["name"], "img_name": prefix + entry["name"]})
-        write_cameras(args.model_path, entries)
+    else:
+        entries += [entry for entry in read_cameras(args.model_path) if entry["split"] == "test"]
+    write_cameras(args.model_path, entries)
     print(f"Rendered iteration {renderer.iteration}; the pictures are in {args.model_path}")
     return 0
 

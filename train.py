@@ -37,7 +37,7 @@ from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
 from scene.exposure import Crop, Exposure, instant_frames, recon_frames
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.initialization import Picture, fill_points, median_depth
-from scene.model_folder import save_cameras, save_input_points, save_iteration, set_aside
+from scene.model_folder import camera_entries, save_input_points, save_iteration, set_aside, write_cameras
 from scene.trajectory import Timing, Trajectory
 from scene.views import load_exposures, window_spec, window_times
 from spike import FixedPattern, SensorModel
@@ -421,8 +421,13 @@ class Training:
             self.network,
             self.learned_sensor,
         )
-        save_cameras(self.config.data.model_path, self.scene.train, self.trajectory, self.u)
+        self.save_cameras()
         return folder
+
+    def save_cameras(self) -> None:
+        """``cameras.json`` as of this iteration."""
+        entries = camera_entries(self.scene.train, self.trajectory, self.u, self.iteration)
+        write_cameras(self.config.data.model_path, entries)
 
     def _learners(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
         learners: dict[str, torch.nn.Module | torch.optim.Optimizer] = {
@@ -477,7 +482,7 @@ class Training:
 
 def open_viewer(training: Training) -> Viewer:
     """The viewer in the browser, on the scene in training."""
-    save_cameras(training.config.data.model_path, training.scene.train, training.trajectory, training.u)
+    training.save_cameras()
     drawing = Drawing(training.gaussians, training.rasterizer)
     viewer = Viewer(
         Canvas(

@@ -243,7 +243,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "trajectory": "bezier",
         "iterations": 3600,
         "strategy": "mcmc",
-        "cap": 45000,
+        "cap": 60000,
         "low_pass": 0.1,
         "init_points": 20000,
         "densify_from": 100,

@@ -27,6 +27,7 @@ import torch
 from arguments import parse_training
 from gaussian_renderer import render_trajectory
 from scene.exposure import Crop, recon_frames
+from scene.views import true_images, true_poses
 from train import Training
 from utils.image_metrics import psnr
 from utils.io import load_image
@@ -40,7 +41,7 @@ def measure(training: Training) -> dict[str, float]:
     for i, (view, exposure) in enumerate(zip(training.scene.train, training.exposures, strict=True)):
         poses = training.trajectory.view(i, training.u)
         paths.append(poses)
-        camera, wanted = view.camera, {middle: view.image_path} | view.sequence_paths
+        camera, wanted = view.camera, {middle: view.image_path} | true_images(view, training.spec)
         out = render_trajectory(
             training.gaussians, poses, camera.K, camera.width, camera.height, training.rasterizer
         )
@@ -58,7 +59,8 @@ def measure(training: Training) -> dict[str, float]:
             scores["recon"].append(float(psnr(frames[middle : middle + 1], load_image(view.image_path)[None])))
     result = {f"psnr_{name}": float(np.mean(values)) for name, values in scores.items() if values}
     if training.scene.truth is not None:
-        truth = np.stack([training.scene.truth[v.camera.name].numpy() for v in training.scene.train])
+        known = training.scene.truth
+        truth = np.stack([true_poses(known[v.camera.name], training.spec).numpy() for v in training.scene.train])
         errors = trajectory_errors(torch.stack(paths).double().numpy(), truth)
         result |= {"ate": errors.ate, "motion_error": errors.motion}
     return result

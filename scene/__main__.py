@@ -22,11 +22,11 @@ from recon_net.onnx import export_onnx
 from scene.dataset import read_scene
 from scene.model_folder import find_iteration, iteration_folder, load_network, read_cameras
 from scene.trajectory import Timing
-from scene.views import window_spec
+from scene.views import true_poses, window_spec
 from utils.export import FORMATS, read_gaussians, write_gaussians, write_tum
 
 
-def export_trajectories(model: str) -> list[Path]:
+def export_trajectories(model: str, iteration: int) -> list[Path]:
     """Write the corrected trajectories, one file a recording, and the true ones beside them where known.
 
     Times are spike frames of the recording.
@@ -34,7 +34,14 @@ def export_trajectories(model: str) -> list[Path]:
     config = Config.load(model)
     data, spec = config.data, window_spec(config.data)
     scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
-    corrected = {e["name"]: torch.tensor(e["w2c"]) for e in read_cameras(model) if e["split"] == "train"}
+    entries = [entry for entry in read_cameras(model) if entry["split"] == "train"]
+    others = {entry["iteration"] for entry in entries} - {iteration}
+    if others:
+        raise ValueError(
+            f"{model}/cameras.json: poses of iteration {others.pop()}, not {iteration}; run render.py --iteration "
+            f"{iteration} first"
+        )
+    corrected = {entry["name"]: torch.tensor(entry["w2c"]) for entry in entries}
     views = [view for view in scene.train if view.camera.name in corrected]
     if not views:
         raise ValueError(f"{model}/cameras.json: none of its views are in {data.source_path}")
@@ -47,10 +54,13 @@ def export_trajectories(model: str) -> list[Path]:
         times = ((timing.middle[members][:, None] + u - 0.5) * (spec.exposure - 1)).reshape(-1)
         name = views[members[0]].recording
         suffix = f"_{name}" if name else ""
-        poses = {"trajectory": [corrected[views[i].camera.name] for i in members]}
+        names = [views[i].camera.name for i in members]
+        poses = {"trajectory": [corrected[known] for known in names]}
         truth = scene.truth or {}
-        if all(views[i].camera.name in truth for i in members):
-            poses["trajectory_true"] = [truth[views[i].camera.name] for i in members]
+        stored = [truth[known] for known in names if known in truth]
+        found = [true for at in stored if (true := true_poses(at, spec)) is not None]
+        if len(found) == len(names):
+            poses["trajectory_true"] = found
         for kind, paths in poses.items():
             path = Path(model) / f"{kind}{suffix}.tum"
             write_tum(path, *_one_pose_a_time(times, torch.cat(paths)))
@@ -110,8 +120,9 @@ def main() -> int:
         print(f"{count} Gaussians are in {args.target}")
         return 0
     model, iteration = args.model_path, find_iteration(args.model_path, args.iteration)
-    for path in [*export_gaussians(model, iteration), *export_network(model, iteration), *export_trajectories(model)]:
-        print(path)
+    for written in (export_gaussians, export_network, export_trajectories):
+        for path in written(model, iteration):
+            print(path)
     return 0
 
 

@@ -124,7 +124,9 @@ def load_network(model: str | Path, iteration: int, short: int, long: int) -> An
     return network.eval()
 
 
-def camera_entry(index: int, view: View, split: str, poses: Tensor, times: Tensor) -> dict[str, Any]:
+def camera_entry(
+    index: int, view: View, split: str, poses: Tensor, times: Tensor, iteration: int
+) -> dict[str, Any]:
     """One view of ``cameras.json``: 3DGS's fields for the middle of the exposure, and all sub-frames."""
     camera = view.camera
     to_world = se3.inverse(poses[len(poses) // 2]).tolist()
@@ -133,6 +135,7 @@ def camera_entry(index: int, view: View, split: str, poses: Tensor, times: Tenso
         "img_name": camera.name,
         "name": camera.name,
         "split": split,
+        "iteration": iteration,
         "width": camera.width,
         "height": camera.height,
         "position": [row[3] for row in to_world[:3]],
@@ -146,13 +149,16 @@ def camera_entry(index: int, view: View, split: str, poses: Tensor, times: Tenso
     }
 
 
-def save_cameras(model: str | Path, views: Sequence[View], trajectory: Trajectory, times: Tensor) -> None:
-    """Write the corrected poses of every training view's sub-frames to ``cameras.json``."""
-    with torch.no_grad():
-        entries = [
-            camera_entry(i, view, "train", trajectory.view(i, times).cpu(), times.cpu()) for i, view in enumerate(views)
-        ]
-    write_cameras(model, entries)
+@torch.no_grad()
+def camera_entries(
+    views: Sequence[View], trajectory: Trajectory, times: Tensor, iteration: int
+) -> list[dict[str, Any]]:
+    """The corrected poses of every training view's sub-frames, for ``cameras.json``."""
+    paths = [trajectory.view(i, times).cpu() for i in range(len(views))]
+    return [
+        camera_entry(i, view, "train", path, times.cpu(), iteration)
+        for i, (view, path) in enumerate(zip(views, paths, strict=True))
+    ]
 
 
 def write_cameras(model: str | Path, entries: list[dict[str, Any]]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +27,32 @@ def window_times(data: Data) -> tuple[Tensor, Tensor]:
     """Times from a sub-frame's instant [P], in exposures, and weights [P]: renders there, averaged, meet its spikes."""
     frames, weights = window_quadrature(data.subframe_width, data.targets, data.window_points)
     return torch.tensor(frames / max(data.exposure - 1, 1)).float(), torch.tensor(weights).float()
+
+
+# The truth of a scene, where it has one, is at the sub-frames of the usual exposure, whatever window a model has.
+_TRUTH = WindowSpec()
+
+
+def _true_subframes(spec: WindowSpec, stored: int) -> dict[int, int]:
+    """Sub-frames of ``spec`` by the one of ``stored`` in the usual exposure at the same spike frame."""
+    usual = np.linspace(-0.5, 0.5, stored) * (_TRUTH.exposure - 1) if stored > 1 else np.zeros(1)
+    own = (np.array(spec.times) - 0.5) * (spec.exposure - 1)
+    found = {i: int(np.abs(own - frame).argmin()) for i, frame in enumerate(usual)}
+    return {i: m for i, m in found.items() if abs(own[m] - usual[i]) < 1e-6}
+
+
+def true_images(view: View, spec: WindowSpec) -> dict[int, Path]:
+    """The view's sharp images by the sub-frame of ``spec`` that they show."""
+    subframes = _true_subframes(spec, _TRUTH.subframes)
+    return {subframes[i]: path for i, path in view.sequence_paths.items() if i in subframes}
+
+
+def true_poses(stored: Tensor, spec: WindowSpec) -> Tensor | None:
+    """True poses [M, 4, 4] at the sub-frames of ``spec`` from a scene's [K, 4, 4]; None if some have none."""
+    stored_at = {m: i for i, m in _true_subframes(spec, len(stored)).items()}
+    if len(stored_at) < spec.subframes:
+        return None
+    return stored[[stored_at[m] for m in range(spec.subframes)]]
 
 
 def load_exposures(

@@ -98,12 +98,12 @@ def model_of(scene_folder: Path, folder: Path, use_truth: bool) -> Path:
     times = torch.linspace(0, 1, config.data.subframes)
     paths = [scene.truth[v.camera.name] if use_truth else v.camera.w2c.expand(13, 4, 4) for v in scene.train]
     rows = enumerate(zip(scene.train, paths, strict=True))
-    write_cameras(folder, [camera_entry(i, view, "train", path, times) for i, (view, path) in rows])
+    write_cameras(folder, [camera_entry(i, view, "train", path, times, 7) for i, (view, path) in rows])
     return folder
 
 
 def test_exported_trajectories_lie_on_the_recording_s_time(scene_folder, tmp_path):
-    written = export_trajectories(str(model_of(scene_folder, tmp_path, use_truth=True)))
+    written = export_trajectories(str(model_of(scene_folder, tmp_path, use_truth=True)), 7)
     assert [p.suffix for p in written] == [".tum", ".tum"]
     (times, own), (true_times, true) = (read_tum(path) for path in written)
     np.testing.assert_array_equal(times, true_times)

@@ -24,7 +24,8 @@ def image(value):
 
 
 def entry(name, poses, split="train"):
-    return {"name": name, "split": split, "w2c": np.asarray(poses).tolist(), "time": np.linspace(0, 1, M).tolist()}
+    known = {"name": name, "split": split, "iteration": 7}
+    return known | {"w2c": np.asarray(poses).tolist(), "time": np.linspace(0, 1, M).tolist()}
 
 
 def write_scene(root, names, truth):
@@ -49,6 +50,7 @@ class Model:
         write_scene(self.scene, self.names, self.truth)
         config = Config()
         config.data.source_path, config.data.model_path = str(self.scene), str(self.root)
+        config.data.subframes = self.truth.shape[1]
         config.save(self.root)
         (self.root / "point_cloud" / "iteration_7").mkdir(parents=True)
         (self.root / "point_cloud" / "iteration_7" / "point_cloud.ply").touch()
@@ -238,7 +240,7 @@ def test_subframes_alone_leave_the_middle_missing(tmp_path, monkeypatch, capsys)
 
 
 def why(model):
-    found, reason = measure_trajectories(read_trajectories(model.config, model.cameras))
+    found, reason = measure_trajectories(read_trajectories(model.config, model.cameras, 7))
     assert found is None
     return reason
 
@@ -248,7 +250,7 @@ def test_why_there_are_no_trajectory_errors(tmp_path):
     truth = json.loads((model.scene / "trajectory.json").read_text())
     truth["w2c"] = {name: poses[:2] for name, poses in truth["w2c"].items()}
     (model.scene / "trajectory.json").write_text(json.dumps(truth))
-    assert "has 2 sub-frames of view 000, the model 3" in why(model)
+    assert "has view 000 at 2 instants, which are not the model's 3" in why(model)
     truth["w2c"].pop("001")
     (model.scene / "trajectory.json").write_text(json.dumps(truth))
     assert "trajectory.json lacks 1 of 3 training views (001)" in why(model)
@@ -260,6 +262,12 @@ def test_why_there_are_no_trajectory_errors(tmp_path):
     assert "different numbers of sub-frames" in why(model)
     model.cameras = []
     assert why(model)
+
+
+def test_poses_of_another_iteration_are_not_measured(tmp_path):
+    model = Model(tmp_path)
+    model.cameras[1]["iteration"] = 9
+    assert "cameras.json has the poses of iteration 9, not 7" in why(model)
 
 
 def test_the_reason_is_printed_and_stored(tmp_path, monkeypatch, capsys):
@@ -275,7 +283,7 @@ def test_the_reason_is_printed_and_stored(tmp_path, monkeypatch, capsys):
 
 def test_one_instant_has_an_ate_and_no_motion(tmp_path, capsys):
     model = Model(tmp_path, truth=path(3, 1))
-    found, _ = measure_trajectories(read_trajectories(model.config, model.cameras))
+    found, _ = measure_trajectories(read_trajectories(model.config, model.cameras, 7))
     assert found["RPE_translation"] is None and found["motion_error"] is None
     metrics.print_table({"LPIPS": "", "trajectory": found})
     printed = capsys.readouterr().out

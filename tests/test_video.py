@@ -40,7 +40,7 @@ from gaussian_renderer.video import choose_path, record, write_mp4, write_pngs
 from recon_net import make_network
 from scene.dataset import read_scene
 from scene.gaussian_model import GaussianModel
-from scene.model_folder import save_cameras, save_iteration
+from scene.model_folder import camera_entries, save_iteration, write_cameras
 from scene.trajectory import Trajectory
 from utils import se3
 from utils.io import load_image
@@ -375,7 +375,7 @@ def test_render_py_makes_the_video(scene_folder, tmp_path, monkeypatch, capsys):
     trajectory = Trajectory(torch.stack([view.camera.w2c for view in scene.train]), "linear")
     torch.manual_seed(0)
     save_iteration(tmp_path, 3, gaussians, trajectory, make_network("slim", 41, 34), None)
-    save_cameras(tmp_path, scene.train, trajectory, times)
+    write_cameras(tmp_path, camera_entries(scene.train, trajectory, times, 3))
     flags = ["--video", "exposure", "--video_view", "002", "--video_frames", "3", "--video_of", "side"]
     out = tmp_path / "frames"
     monkeypatch.setattr(sys, "argv", ["render.py", "-m", str(tmp_path), "--quiet", *flags, "--video_out", str(out)])

@@ -141,7 +141,7 @@ def recorded(scene_folder: Path, network=None, saved=None) -> tuple[RecordedPict
     config.data.source_path, config.data.spike = str(scene_folder), True
     view = scene.train[2]
     times = torch.linspace(0, 1, 13)
-    entry = camera_entry(2, view, "train", scene.truth[view.camera.name], times)
+    entry = camera_entry(2, view, "train", scene.truth[view.camera.name], times, 7)
     return RecordedPictures(scene, config, network, saved=saved), SavedView.of(entry, "scene"), scene
 
 

@@ -51,7 +51,7 @@ def make_model(folder: Path, angles=(-0.3, 0.0, 0.3), channels: int = 1) -> Path
     for i, angle in enumerate(angles):
         view = View(Camera(f"v{i}", WIDTH, HEIGHT, k, pose(angle)))
         poses = torch.stack([pose(angle, 0.4 * float(u) - 0.2) for u in TIMES])
-        entries.append(camera_entry(i, view, "train", poses, TIMES))
+        entries.append(camera_entry(i, view, "train", poses, TIMES, ITERATION))
     write_cameras(folder, entries)
     return folder
 

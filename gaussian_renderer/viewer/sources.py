@@ -20,7 +20,7 @@ from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Crop, Exposure, instant_frames, usable_margin
 from scene.model_folder import NOVEL
-from scene.views import load_exposures, window_spec
+from scene.views import load_exposures, true_images, window_spec
 from spike import SensorModel, Targets
 from spike.targets import Mode
 from utils.io import load_image
@@ -144,7 +144,7 @@ class RecordedPictures:
         return self._shown(frames[frame].float()[None]), frame / max(self._spec.exposure - 1, 1)
 
     def _truth(self, view: View) -> dict[float, Path]:
-        files = {self._spec.times[m]: path for m, path in view.sequence_paths.items() if m < self._spec.subframes}
+        files = {self._spec.times[m]: path for m, path in true_images(view, self._spec).items()}
         # Without spikes the view's own image is the long exposure.
         if view.image_path is not None and view.image_path.exists() and self._config.data.spike:
             files[0.5] = view.image_path
