@@ -16,7 +16,8 @@ from arguments.command import guarded
 from report import METHODS
 from scene.model_folder import load_gaussians
 from spike import Mosaic, load_sensor, save_sensor
-from utils.io import load_image
+from utils.io import load_image, save_image
+from utils.ply import read_point_ply, write_point_ply
 
 SMALL = (
     "--quiet --preset cpu --iterations 8 --densify_from 0 --densify_every 3 --densify_until 6 --crop 16 "
@@ -124,6 +125,71 @@ def test_held_out_exposures_start_from_their_neighbours_motion(model, scene_fold
         # a guess beyond the recording's ends, after 8 training steps: the direction, not the length
         assert torch.cosine_similarity(moved, wanted, dim=0) > 0.95 and moved.norm() < 3 * wanted.norm(), name
         assert (guess[6, :3, 3] - true[6, :3, 3]).norm() < 0.1, name
+
+
+def test_poses_and_truth_may_be_in_different_worlds(scene_folder, monkeypatch, tmp_path):
+    """Structure from motion has a world of its own: held-out exposures start there, novel images from the truth's."""
+    scene, folder = tmp_path / "scene", tmp_path / "model"
+    shutil.copytree(scene_folder, scene)
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    meta, before = json.loads((scene / "transforms.json").read_text()), {}
+    for frame in meta["frames"]:
+        to_world = torch.tensor(frame["transform_matrix"])
+        before[Path(frame["file_path"]).stem] = to_world[:3, 3].clone()
+        to_world[:3] = turn @ to_world[:3]
+        to_world[:3, 3] = 3 * to_world[:3, 3] + 1
+        frame["transform_matrix"] = to_world.tolist()
+    (scene / "transforms.json").write_text(json.dumps(meta))
+    points, colors = read_point_ply(scene / "sparse_pc.ply")
+    write_point_ply(scene / "sparse_pc.ply", 3 * points @ turn.T + 1, colors)
+    flags = ("--spike", "--eval", "--llffhold", 4, *SMALL)
+    assert call(monkeypatch, train, "-s", scene, "-m", folder, *flags) == 0
+    assert call(monkeypatch, render, "-m", folder, "--quiet", "--skip_train", "--fit_steps", 0) == 0
+    cameras = {c["name"]: torch.tensor(c["position"]) for c in json.loads((folder / "cameras.json").read_text())}
+    novel = json.loads((scene / "novel.json").read_text())["frames"][0]["transform_matrix"]
+    before["novel_000"] = torch.tensor(novel)[:3, 3]
+    for name in ("000", "004", "novel_000"):
+        assert torch.allclose(cameras[name], 3 * turn @ before[name] + 1, atol=0.3), name
+
+
+@pytest.mark.parametrize("subframes", [1, 7])
+def test_truth_of_other_subframes_is_left_out(subframes, scene_folder, monkeypatch, tmp_path):
+    flags = ("--spike", "--exposure", 97 if subframes > 1 else 41, "--subframes", subframes, *SMALL, "--no-fuse")
+    assert call(monkeypatch, train, "-s", scene_folder, "-m", tmp_path, *flags, "--no-joint") == 0
+    assert call(monkeypatch, render, "-m", tmp_path, "--quiet", "--fit_steps", 0) == 0
+    train_folder = tmp_path / "train/ours_8"
+    expected = {"002", *(f"002_{m:02d}" for m in range(subframes))}
+    assert {name for name in names(train_folder / "gt") if name.startswith("002")} == expected
+    last = load_image(scene_folder / f"sequence/002_{12 if subframes > 1 else 6:02d}.png")
+    assert torch.equal(load_image(train_folder / f"gt/002_{subframes - 1:02d}.png"), last)
+
+
+def test_each_iteration_is_rendered_and_measured_with_its_own_poses(scene_folder, monkeypatch, tmp_path, capsys):
+    flags = ("--spike", *SMALL, "--save_iterations", 2)
+    assert call(monkeypatch, train, "-s", scene_folder, "-m", tmp_path, *flags) == 0
+    ate = {}
+    for iteration in (8, 2):
+        assert call(monkeypatch, render, "-m", tmp_path, "--quiet", "--fit_steps", 0, "--iteration", iteration) == 0
+        assert call(monkeypatch, metrics, "-m", tmp_path, "--quiet", "--iteration", iteration) == 0
+        ate[iteration] = json.loads((tmp_path / "results.json").read_text())["trajectory"]["ATE"]
+    assert ate[2] != ate[8]
+    capsys.readouterr()
+    assert call(monkeypatch, metrics, "-m", tmp_path, "--quiet", "--iteration", 8) == 0
+    assert "cameras.json has the poses of iteration 2, not 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["sharp_data/002.png", "sequence/002_03.png", "novel/000.png"])
+def test_a_true_image_of_another_size_is_named(file, model, scene_folder, monkeypatch, tmp_path, capsys):
+    scene, copy = tmp_path / "scene", tmp_path / "copy"
+    shutil.copytree(scene_folder, scene)
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "cfg_args.json").read_text())
+    config["data"]["source_path"] = str(scene)
+    (copy / "cfg_args.json").write_text(json.dumps(config))
+    save_image(scene / file, torch.zeros(1, 20, 30))
+    assert call(monkeypatch, render, "-m", copy, "--quiet", "--fit_steps", 0) == 1
+    error = capsys.readouterr().err
+    assert f"{file}: 30x20 pixels, expected 48x32" in error and error.count("\n") == 1
 
 
 def test_holding_still_and_skipping(model, monkeypatch, tmp_path):
