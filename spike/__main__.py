@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from arguments.command import guarded
 from spike.bayer import BayerPattern, Mosaic
-from spike.calibration import calibrate, load_sensor, save_sensor
+from spike.calibration import calibrate, dead_pixels, load_sensor, save_sensor
 from spike.formats import open_recording, write_recording
 from spike.guess import Guess, sureness
 from spike.inspection import Inspection, inspect
@@ -211,9 +211,9 @@ def run_calibrate(args: argparse.Namespace) -> None:
     sensor = calibrate(dark, flat, args.level)
     save_sensor(args.out, sensor)
     print(", ".join(f"{name} {value:.5f}" for name, value in sensor.to_dict().items()) + " (spikes a frame)")
-    if sensor.gain_map is not None:
-        spread = float(sensor.gain_map.std())
-        print(f"gain varies by {spread:.1%} between pixels, {int((sensor.gain_map < 0.1).sum())} are all but dead")
+    if flat is not None and sensor.gain_map is not None:
+        spread, dead = float(sensor.gain_map.std()), dead_pixels(sensor, flat, args.level)
+        print(f"gain varies by {spread:.1%} between pixels, {dead} are all but dead")
     print(f"Written: {args.out} and its maps")
 
 

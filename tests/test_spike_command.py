@@ -352,10 +352,12 @@ def test_stuck_pixels_are_told_from_other_colours():
 
 def test_calibrate_command(tmp_path, monkeypatch, capsys):
     for name, level in (("dark", 0.0), ("flat", 0.8)):
-        write_array(tmp_path / f"{name}.npy", simulate([np.full((20, 20), level)] * 400, gain=0.4, dark_rate=0.01))
+        spikes = simulate([np.full((20, 20), level)] * 400, gain=0.4, dark_rate=0.01)
+        spikes[:, 3, 5:7] = 0
+        write_array(tmp_path / f"{name}.npy", spikes)
     files = ("--dark", tmp_path / "dark.npy", "--flat", tmp_path / "flat.npy", "--level", "0.8")
     status, out, _ = run(monkeypatch, capsys, "calibrate", *files, "--out", tmp_path / "sensor.json")
-    assert status == 0 and "gain 0.4" in out
+    assert status == 0 and "gain 0.4" in out and "2 are all but dead" in out
     sensor = load_sensor(tmp_path / "sensor.json")
     assert sensor.gain == pytest.approx(0.4, rel=0.02) and sensor.dark_rate == pytest.approx(0.01, abs=1e-3)
     status, _, err = run(monkeypatch, capsys, "calibrate", "--out", tmp_path / "other.json")
