@@ -34,9 +34,10 @@ from spike.__main__ import add_color_arguments, add_recording_arguments, recordi
 from spike.calibration import assumed_sensor
 from spike.selection import FEWEST, SPEC, Window, choose_windows, clip_windows
 
+PREVIEWS = "previews"
 # Everything that this command writes into the scene folder.
 OUTPUTS = (
-    "spike_data", "previews", "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
+    "spike_data", PREVIEWS, "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
     "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
 )  # fmt: skip
 SUFFIXES = (".dat", ".npy", ".npz")
@@ -44,13 +45,13 @@ SUFFIXES = (".dat", ".npy", ".npz")
 BLUR = 0.1
 
 
-def refuse_or_clear(root: Path, force: bool) -> list[Path]:
-    """What is in the way in the scene folder; an error unless it may be overwritten."""
+def in_the_way(root: Path, outputs: Sequence[str], force: bool) -> list[Path]:
+    """Which of ``outputs`` are in the scene folder already; an error unless they may be overwritten."""
     if root.exists() and not root.is_dir():
         raise ValueError(f"{root}: is a file, expected a folder for the scene")
-    there = [root / name for name in OUTPUTS if (root / name).exists()]
+    there = [root / name for name in outputs if (root / name).exists()]
     if there and not force:
-        raise ValueError(f"{there[0]}: is there already; give --force to overwrite the scene's files")
+        raise ValueError(f"{there[0]}: is there already; give --force to overwrite what an earlier run left")
     return there
 
 
@@ -107,7 +108,7 @@ def views_of(args: argparse.Namespace) -> tuple[list[Window], list[Window], list
 
 def convert(args: argparse.Namespace) -> None:
     root: Path = args.source_path
-    old = refuse_or_clear(root, args.force)
+    old = in_the_way(root, (PREVIEWS,) if args.previews_only else OUTPUTS, args.force)
     windows, candidates, helpers = views_of(args)
     names, stream = [w.name for w in windows], windows[0].stream
     sensor = scene_sensor(args.sensor, windows)
@@ -115,10 +116,10 @@ def convert(args: argparse.Namespace) -> None:
     staging = root.parent / f".{root.name}.{secrets.token_hex(6)}"
     try:
         scale = args.preview_scale or ATTEMPTS[0].scale(stream.width)
-        save_previews(windows, names, ATTEMPTS[0], scale, staging / "previews", sensor)
+        save_previews(windows, names, ATTEMPTS[0], scale, staging / PREVIEWS, sensor)
         if args.previews_only:
             move_in(staging, root, old)
-            print(f"Written: {root}/previews ({len(windows)} views)")
+            print(f"Written: {root / PREVIEWS} ({len(windows)} views)")
             return
         if args.from_colmap is not None:
             solution = read_colmap(args.from_colmap, names, stream.width, stream.height)

@@ -433,6 +433,19 @@ def test_previews_alone(recording, tmp_path, monkeypatch):
     assert image is not None and image.shape == (2 * HEIGHT, 2 * WIDTH)
 
 
+def test_new_previews_leave_the_rest_of_the_scene(recording, tmp_path, monkeypatch, capsys):
+    for name in ("transforms.json", "sensor.json", "spike_data/000.dat", "previews/old.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("kept")
+    words = ("-s", tmp_path, "--recording", recording, "--previews_only", "--quiet", "--views", 3)
+    assert run(monkeypatch, convert.main, *words) == 1
+    assert "previews: is there already; give --force" in capsys.readouterr().err
+    assert run(monkeypatch, convert.main, *words, "--force") == 0
+    assert sorted(p.name for p in (tmp_path / "previews").iterdir()) == ["000.png", "001.png", "002.png"]
+    for name in ("transforms.json", "sensor.json", "spike_data/000.dat"):
+        assert (tmp_path / name).read_text() == "kept"
+
+
 def some_windows(count=6):
     stream = SpikeStream.from_array(np.random.default_rng(0).integers(0, 2, (177, 32, 40)).astype(np.uint8))
     return [Window(f"{i:03d}", stream, 0, 177, f"{i}", 88.0) for i in range(count)]
