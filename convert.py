@@ -43,6 +43,9 @@ OUTPUTS = (
 SUFFIXES = (".dat", ".npy", ".npz")
 # Most motion within an exposure, in widths of the picture.
 BLUR = 0.1
+# Flags that say how to read one kind of source, and mean nothing for the other.
+OF_RECORDINGS = ("views", "start", "stop", "spacing", "max_blur", "truth")
+OF_CLIPS = ("consecutive", "clip_gap")
 
 
 def in_the_way(root: Path, outputs: Sequence[str], force: bool) -> list[Path]:
@@ -97,13 +100,13 @@ def given_intrinsics(args: argparse.Namespace, width: int, height: int) -> NDArr
 def views_of(args: argparse.Namespace) -> tuple[list[Window], list[Window], list[Window]]:
     """Windows, the candidates they were chosen from, and helpers between them (clips have neither)."""
     if args.clips is not None:
-        return clip_windows(*open_clips(args.clips, args), args.consecutive, args.clip_gap), [], []
+        return clip_windows(*open_clips(args.clips, args), bool(args.consecutive), args.clip_gap or 0), [], []
     stream, _ = recording_of(args.recording, args, insist=True)
-    stop = len(stream) if args.stop is None else args.stop
-    if not 0 <= args.start < stop <= len(stream):
-        raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {args.start} to {stop}")
+    start, stop = args.start or 0, len(stream) if args.stop is None else args.stop
+    if not 0 <= start < stop <= len(stream):
+        raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {start} to {stop}")
     limit = args.max_blur or BLUR * stream.width
-    return choose_windows(stream, args.start, stop, args.views, args.spacing, limit, args.quiet)
+    return choose_windows(stream, start, stop, args.views, args.spacing or "motion", limit, args.quiet)
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -130,7 +133,7 @@ def convert(args: argparse.Namespace) -> None:
         solution, similarity = normalised(solution)
         poses = all_poses(windows, solution)
         focal = "given" if args.fl_x else "as in the model" if args.from_colmap else "estimated"
-        along = "motion" if args.spacing == "motion" else "time"
+        along = "time" if args.spacing == "even" else "motion"
         write_scene(staging, windows, solution, poses, sensor, calibrated=args.sensor is not None)
         if args.truth is not None:
             write_truth(staging, [w for w in windows if w.name in poses], args.truth)
@@ -163,12 +166,14 @@ def parser() -> argparse.ArgumentParser:
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--recording", type=Path, help="one long recording (.dat, .npy, .npz, or SpikeCV folder)")
     source.add_argument("--clips", type=Path, help="folder of short recordings, one view each")
-    p.add_argument("--consecutive", action="store_true", help="the clips are pieces of one recording, in order")
-    p.add_argument("--clip_gap", type=int, default=0, help="spike frames between two consecutive clips (default: 0)")
+    p.add_argument(
+        "--consecutive", action="store_true", default=None, help="the clips are pieces of one recording, in order"
+    )
+    p.add_argument("--clip_gap", type=int, help="spike frames between two consecutive clips (default: 0)")
     p.add_argument("--views", type=int, help="views to take (default: by how far the picture moves)")
-    p.add_argument("--start", type=int, default=0, help="first frame of the recording to use")
+    p.add_argument("--start", type=int, help="first frame of the recording to use (default: 0)")
     p.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
-    p.add_argument("--spacing", choices=["motion", "even"], default="motion", help="how views are spread")
+    p.add_argument("--spacing", choices=["motion", "even"], help="how views are spread (default: motion)")
     p.add_argument("--max_blur", type=float, help="most pixels of motion in an exposure (default: width / 10)")
     p.add_argument("--sensor", type=Path, help="calibration (sensor.json of python -m spike calibrate)")
     for name, text in (("fl_x", "focal length"), ("fl_y", "vertical focal length"), ("cx", "centre"), ("cy", "centre")):
@@ -190,8 +195,12 @@ def main() -> int:
         value = getattr(args, name)
         if value is not None and value < (FEWEST if name == "views" else 1):
             raise ValueError(f"--{name} must be at least {FEWEST if name == 'views' else 1}, not {value}")
-    if args.truth is not None and args.clips is not None:
-        raise ValueError("--truth belongs to one simulated --recording, not to --clips")
+    given = [name for name in (OF_CLIPS if args.clips is None else OF_RECORDINGS) if getattr(args, name) is not None]
+    if given:
+        kind, other = ("--clips", "--recording") if args.clips is None else ("one --recording", "--clips")
+        raise ValueError(f"--{given[0]} belongs to {kind}, not to {other}")
+    if args.clip_gap is not None and not args.consecutive:
+        raise ValueError("--clip_gap lies between --consecutive clips")
     if args.max_blur is not None and not args.max_blur > 0:
         raise ValueError(f"--max_blur must be positive, not {args.max_blur:g}")
     convert(args)
