@@ -34,23 +34,27 @@ from spike.__main__ import add_color_arguments, add_recording_arguments, recordi
 from spike.calibration import assumed_sensor
 from spike.selection import FEWEST, SPEC, Window, choose_windows, clip_windows
 
+PREVIEWS = "previews"
 # Everything that this command writes into the scene folder.
 OUTPUTS = (
-    "spike_data", "previews", "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
+    "spike_data", PREVIEWS, "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
     "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
 )  # fmt: skip
 SUFFIXES = (".dat", ".npy", ".npz")
 # Most motion within an exposure, in widths of the picture.
 BLUR = 0.1
+# Flags that say how to read one kind of source, and mean nothing for the other.
+OF_RECORDINGS = ("views", "start", "stop", "spacing", "max_blur", "truth")
+OF_CLIPS = ("consecutive", "clip_gap")
 
 
-def refuse_or_clear(root: Path, force: bool) -> list[Path]:
-    """What is in the way in the scene folder; an error unless it may be overwritten."""
+def in_the_way(root: Path, outputs: Sequence[str], force: bool) -> list[Path]:
+    """Which of ``outputs`` are in the scene folder already; an error unless they may be overwritten."""
     if root.exists() and not root.is_dir():
         raise ValueError(f"{root}: is a file, expected a folder for the scene")
-    there = [root / name for name in OUTPUTS if (root / name).exists()]
+    there = [root / name for name in outputs if (root / name).exists()]
     if there and not force:
-        raise ValueError(f"{there[0]}: is there already; give --force to overwrite the scene's files")
+        raise ValueError(f"{there[0]}: is there already; give --force to overwrite what an earlier run left")
     return there
 
 
@@ -96,18 +100,18 @@ def given_intrinsics(args: argparse.Namespace, width: int, height: int) -> NDArr
 def views_of(args: argparse.Namespace) -> tuple[list[Window], list[Window], list[Window]]:
     """Windows, the candidates they were chosen from, and helpers between them (clips have neither)."""
     if args.clips is not None:
-        return clip_windows(*open_clips(args.clips, args), args.consecutive, args.clip_gap), [], []
+        return clip_windows(*open_clips(args.clips, args), bool(args.consecutive), args.clip_gap or 0), [], []
     stream, _ = recording_of(args.recording, args, insist=True)
-    stop = len(stream) if args.stop is None else args.stop
-    if not 0 <= args.start < stop <= len(stream):
-        raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {args.start} to {stop}")
+    start, stop = args.start or 0, len(stream) if args.stop is None else args.stop
+    if not 0 <= start < stop <= len(stream):
+        raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {start} to {stop}")
     limit = args.max_blur or BLUR * stream.width
-    return choose_windows(stream, args.start, stop, args.views, args.spacing, limit, args.quiet)
+    return choose_windows(stream, start, stop, args.views, args.spacing or "motion", limit, args.quiet)
 
 
 def convert(args: argparse.Namespace) -> None:
     root: Path = args.source_path
-    old = refuse_or_clear(root, args.force)
+    old = in_the_way(root, (PREVIEWS,) if args.previews_only else OUTPUTS, args.force)
     windows, candidates, helpers = views_of(args)
     names, stream = [w.name for w in windows], windows[0].stream
     sensor = scene_sensor(args.sensor, windows)
@@ -115,10 +119,10 @@ def convert(args: argparse.Namespace) -> None:
     staging = root.parent / f".{root.name}.{secrets.token_hex(6)}"
     try:
         scale = args.preview_scale or ATTEMPTS[0].scale(stream.width)
-        save_previews(windows, names, ATTEMPTS[0], scale, staging / "previews", sensor)
+        save_previews(windows, names, ATTEMPTS[0], scale, staging / PREVIEWS, sensor)
         if args.previews_only:
             move_in(staging, root, old)
-            print(f"Written: {root}/previews ({len(windows)} views)")
+            print(f"Written: {root / PREVIEWS} ({len(windows)} views)")
             return
         if args.from_colmap is not None:
             solution = read_colmap(args.from_colmap, names, stream.width, stream.height)
@@ -129,7 +133,7 @@ def convert(args: argparse.Namespace) -> None:
         solution, similarity = normalised(solution)
         poses = all_poses(windows, solution)
         focal = "given" if args.fl_x else "as in the model" if args.from_colmap else "estimated"
-        along = "motion" if args.spacing == "motion" else "time"
+        along = "time" if args.spacing == "even" else "motion"
         write_scene(staging, windows, solution, poses, sensor, calibrated=args.sensor is not None)
         if args.truth is not None:
             write_truth(staging, [w for w in windows if w.name in poses], args.truth)
@@ -162,12 +166,14 @@ def parser() -> argparse.ArgumentParser:
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--recording", type=Path, help="one long recording (.dat, .npy, .npz, or SpikeCV folder)")
     source.add_argument("--clips", type=Path, help="folder of short recordings, one view each")
-    p.add_argument("--consecutive", action="store_true", help="the clips are pieces of one recording, in order")
-    p.add_argument("--clip_gap", type=int, default=0, help="spike frames between two consecutive clips (default: 0)")
+    p.add_argument(
+        "--consecutive", action="store_true", default=None, help="the clips are pieces of one recording, in order"
+    )
+    p.add_argument("--clip_gap", type=int, help="spike frames between two consecutive clips (default: 0)")
     p.add_argument("--views", type=int, help="views to take (default: by how far the picture moves)")
-    p.add_argument("--start", type=int, default=0, help="first frame of the recording to use")
+    p.add_argument("--start", type=int, help="first frame of the recording to use (default: 0)")
     p.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
-    p.add_argument("--spacing", choices=["motion", "even"], default="motion", help="how views are spread")
+    p.add_argument("--spacing", choices=["motion", "even"], help="how views are spread (default: motion)")
     p.add_argument("--max_blur", type=float, help="most pixels of motion in an exposure (default: width / 10)")
     p.add_argument("--sensor", type=Path, help="calibration (sensor.json of python -m spike calibrate)")
     for name, text in (("fl_x", "focal length"), ("fl_y", "vertical focal length"), ("cx", "centre"), ("cy", "centre")):
@@ -189,8 +195,12 @@ def main() -> int:
         value = getattr(args, name)
         if value is not None and value < (FEWEST if name == "views" else 1):
             raise ValueError(f"--{name} must be at least {FEWEST if name == 'views' else 1}, not {value}")
-    if args.truth is not None and args.clips is not None:
-        raise ValueError("--truth belongs to one simulated --recording, not to --clips")
+    given = [name for name in (OF_CLIPS if args.clips is None else OF_RECORDINGS) if getattr(args, name) is not None]
+    if given:
+        kind, other = ("--clips", "--recording") if args.clips is None else ("one --recording", "--clips")
+        raise ValueError(f"--{given[0]} belongs to {kind}, not to {other}")
+    if args.clip_gap is not None and not args.consecutive:
+        raise ValueError("--clip_gap lies between --consecutive clips")
     if args.max_blur is not None and not args.max_blur > 0:
         raise ValueError(f"--max_blur must be positive, not {args.max_blur:g}")
     convert(args)

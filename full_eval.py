@@ -30,11 +30,11 @@ from tqdm import tqdm
 
 from arguments import PRESETS
 from arguments.command import guarded
-from metrics import measure
+from metrics import load_beside, measure
 from report import Card, Comparison, compose_comparisons, read_log
 from scene.dataset import read_scene
-from spike import Targets, WindowSpec, tfi
-from spike.targets import Mode
+from scene.exposure import Exposure, usable_margin
+from spike import WindowSpec, tfi
 from utils.io import atomic_write, load_image, save_image
 from utils.lpips_offline import load_lpips
 
@@ -126,8 +126,10 @@ class Job:
 def jobs_of(scenes: Sequence[Path], methods: Sequence[str], poses: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     """Every combination that makes sense: images made from spikes alone have neither poses nor seeds.
 
+    Kinds of poses that a scene does not have are left out of it, and said to be.
+
     Raises:
-        ValueError: a scene is no folder, or two have the same name.
+        ValueError: a scene is no folder, has none of the poses to train from, or two have the same name.
     """
     names = [scene.name for scene in scenes]
     for scene in scenes:
@@ -137,14 +139,23 @@ def jobs_of(scenes: Sequence[Path], methods: Sequence[str], poses: Sequence[str]
             raise ValueError(f"{scene}: two scenes are called {scene.name}; their results would share a folder")
     jobs = []
     for scene in scenes:
+        there = [kind for kind in poses if _has_poses(scene, kind)]
+        if len(there) < len(poses) and not BASELINES.keys() >= set(methods):
+            missing = ", ".join(POSES[kind] for kind in poses if kind not in there)
+            if not there:
+                raise ValueError(f"{scene}: there is no {missing}; without initial poses nothing can be trained")
+            print(f"{scene}: there is no {missing}; its rows are left out")
         for method in methods:
             if method in BASELINES:
                 jobs.append(Job(scene, method, "accurate", 0))
                 continue
-            jobs += [
-                Job(scene, method, kind, seed) for kind in poses if (scene / POSES[kind]).is_file() for seed in seeds
-            ]
+            jobs += [Job(scene, method, kind, seed) for kind in there for seed in seeds]
     return jobs
+
+
+def _has_poses(scene: Path, kind: str) -> bool:
+    """Whether train.py finds such poses; COLMAP's ``sparse`` stands for a missing transforms.json."""
+    return (scene / POSES[kind]).is_file() or (kind == "accurate" and (scene / "sparse").is_dir())
 
 
 def measure_baseline(root: Path, kind: str, folder: Path) -> dict[str, Any]:
@@ -152,23 +163,26 @@ def measure_baseline(root: Path, kind: str, folder: Path) -> dict[str, Any]:
     scene, spec = read_scene(root), WindowSpec()
     network, reason = load_lpips()
     rows = []
-    for view in scene.train:
+    for i, view in enumerate(scene.train):
         stream = scene.open_stream(view)
-        margin = (len(stream) - spec.context) // 2
-        spikes = stream.central(spec, margin)
         if kind == "tfi":
-            image = scene.sensor.intensity(tfi(spikes, margin + spec.context // 2), spurious_left=False)
+            margin = usable_margin(stream, spec)
+            rate = tfi(stream.central(spec, margin), margin + spec.context // 2)
+            pixels = scene.sensor.intensity(rate, spurious_left=False)[None]
         else:
-            mode: Mode = "timing" if kind == "timing" else "counting"
-            targets = Targets(spikes, spec, scene.sensor, mode=mode, margin=margin)
+            exposure = Exposure.from_spikes(i, view.camera, stream, spec, scene.sensor, "counting", 9, [])
             if kind == "tfp-long":
-                image = targets.long_exposure()
+                pixels = exposure.long
+            elif kind == "timing":
+                pixels = exposure.middle_image(scene.sensor, "timing", 9)
             else:
-                image = targets.subframes(9 if kind == "timing" else spec.short)[spec.subframes // 2]
+                pixels = exposure.middle_image(scene.sensor, "counting", spec.short)
+        image = pixels if scene.mosaic is None else scene.mosaic.colors(pixels)
         path = folder / "train" / "ours_0" / "image" / f"{view.camera.name}.png"
         save_image(path, image, bits=16)
         if view.image_path is not None:
-            rows.append(measure(load_image(path)[None], load_image(view.image_path)[None], network))
+            truth = load_image(view.image_path, len(image))[None]
+            rows.append(measure(load_beside(path, truth), truth, network))
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
     return {"deblurring": {"image": means | {"views": len(rows)}}, "LPIPS": reason}
 
@@ -177,7 +191,7 @@ def do(job: Job, out: Path) -> None:
     """Train, render and measure one job; its output goes to ``log.txt`` in its folder.
 
     Raises:
-        RuntimeError: one of the commands failed.
+        RuntimeError: one of the commands failed, or left no results.
     """
     folder = job.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,6 +209,8 @@ def do(job: Job, out: Path) -> None:
         for command in commands:
             if subprocess.run([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
                 raise RuntimeError(f"{command[0]} failed; see {folder / 'log.txt'}")
+    if not (folder / "results.json").exists():
+        raise RuntimeError(f"metrics.py left no {folder / 'results.json'}; see {folder / 'log.txt'}")
 
 
 # ---- tables ------------------------------------------------------------------------------------------------
@@ -216,7 +232,9 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
         if measured is None:
             continue
         row = {name: measured.get(name) for name in ("PSNR", "SSIM", "LPIPS")}
-        row["PSNR, all u"] = measured.get("PSNR_all_subframes")
+        # Which views run backwards only the truth says, so it must not turn them round here.
+        recovered = measured.get("PSNR_all_subframes_as_recovered")
+        row["PSNR, all u"] = measured.get("PSNR_all_subframes") if recovered is None else recovered
         row["PSNR, held out"] = results.get("held out", {}).get(output, {}).get("PSNR")
         if output == "Gaussians":
             row |= {name: (results.get("trajectory") or {}).get(key) for name, key in shared.items()}
@@ -404,7 +422,9 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to average over")
     args = parser.parse_args()
     methods = list(dict.fromkeys(m for name in args.methods for m in GROUPS.get(name, [name])))
-    jobs = jobs_of(args.scenes, methods, args.poses, args.seeds)
+    # The commands run in this program's own folder.
+    args.out = args.out.resolve()
+    jobs = jobs_of([scene.resolve() for scene in args.scenes], methods, args.poses, args.seeds)
     failed: dict[Job, str] = {}
     bar = tqdm(jobs, desc="Evaluating", dynamic_ncols=True)
     for job in bar:

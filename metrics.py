@@ -2,8 +2,9 @@
 
     python metrics.py -m output/tanabata
 
-Two protocols, never mixed.  *Deblurring*: training views at instants inside their own exposure.  *Held out*:
-views that training never saw, their pose fitted with the scene frozen.
+Protocols, never mixed.  *Deblurring*: training views at instants inside their own exposure.  *Held out*: views
+that training never saw, their pose fitted with the scene frozen, to their own spikes (``--eval``) or else to the
+sharp image they are compared with (``novel.json``).  Of a scene with both, the images are *novel views*.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from arguments import Config, add_model_arguments
 from arguments.command import guarded
 from report import METHODS, Run, write_report
 from scene.dataset import read_scene
-from scene.model_folder import find_iteration, read_cameras
+from scene.model_folder import NOVEL, find_iteration, read_cameras
 from scene.views import true_poses, window_spec
 from utils.comparison import compose
 from utils.image_metrics import gain_match, psnr, ssim_map
@@ -34,7 +35,7 @@ from utils.io import atomic_write, load_image, save_image
 from utils.lpips_offline import load_lpips, lpips_distances
 from utils.trajectory_metrics import trajectory_errors
 
-PROTOCOLS = {"train": "deblurring", "test": "held out"}
+PROTOCOLS = ("deblurring", "held out", "novel views")
 Rows = dict[str, dict[str, float]]  # measured values by picture name
 
 
@@ -62,6 +63,24 @@ def pictures_in(folder: Path, cameras: list[dict[str, Any]], kind: str = "gt") -
     return [Picture.of(name, views, known) for name in names]
 
 
+def by_protocol(split: str, pictures: list[Picture]) -> dict[str, list[Picture]]:
+    """The pictures of a split by how they are compared; what a pose was fitted to is never mixed."""
+    if split == "train":
+        return {"deblurring": pictures}
+    images = [p for p in pictures if p.view.startswith(NOVEL)]
+    exposures = [p for p in pictures if not p.view.startswith(NOVEL)]
+    return {"held out": exposures, "novel views": images} if images and exposures else {"held out": pictures}
+
+
+def load_beside(path: Path, truth: Tensor) -> Tensor:
+    """The picture [1, C, H, W] at ``path``, with the channels of the ``truth`` [1, C, H, W] it is compared with."""
+    image = load_image(path, channels=truth.shape[1])[None]
+    if image.shape != truth.shape:
+        (height, width), (h, w) = image.shape[2:], truth.shape[2:]
+        raise ValueError(f"{path}: {width}x{height} pixels, expected {w}x{h} as the true picture has")
+    return image
+
+
 def measure(image: Tensor, truth: Tensor, model: nn.Module | None) -> dict[str, float]:
     """PSNR, SSIM and LPIPS of one picture [1, C, H, W], raw and after the best single gain."""
     return measure_all([image], truth, model)[0]
@@ -69,10 +88,7 @@ def measure(image: Tensor, truth: Tensor, model: nn.Module | None) -> dict[str, 
 
 def measure_all(images: Sequence[Tensor], truth: Tensor, model: nn.Module | None) -> list[dict[str, float]]:
     """``measure`` of several pictures with the same truth, which is analysed once."""
-    for image in images:
-        if image.shape != truth.shape:
-            sizes = tuple(image.shape[2:]), tuple(truth.shape[2:])
-            raise ValueError(f"a picture of {sizes[0]} pixels beside a true one of {sizes[1]}")
+    assert all(image.shape == truth.shape for image in images)
     matched, gains = zip(*(gain_match(image, truth) for image in images), strict=True)
     # Each picture as it is, and with its gain.
     both = torch.cat([*images, *(image.clamp(0, 1) for image in matched)])
@@ -110,14 +126,14 @@ def measure_folder(
         for kind in table:
             file = folder / kind / f"{picture.name}.png"
             if file.exists():
-                images[kind] = load_image(file, channels=truth.shape[1])[None]
+                images[kind] = load_beside(file, truth)
         as_recovered = None
         if picture.subframe is not None and picture.view in reversed_views and "renders" in images:
             as_recovered = float(psnr(images.pop("renders"), truth))
             opposite = reversed_views[picture.view] - 1 - picture.subframe
             other = folder / "renders" / f"{picture.view}_{opposite:02d}.png"
             if other.exists():
-                images["renders"] = load_image(other, channels=truth.shape[1])[None]
+                images["renders"] = load_beside(other, truth)
         if not images:
             continue
         for kind, row in zip(images, measure_all(list(images.values()), truth, network), strict=True):
@@ -237,7 +253,7 @@ def print_table(results: dict[str, Any]) -> None:
     header = f"{'':<11} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7}"
     header += f" {'PSNR, gain':>11} {'all u':>7}"
     print(header + "\n" + "-" * len(header))
-    for protocol in PROTOCOLS.values():
+    for protocol in PROTOCOLS:
         for method, row in results.get(protocol, {}).items():
             everywhere = _cell(row, "PSNR_all_subframes", 7, 2) if "PSNR_all_subframes" in row else f"{'':>7}"
             print(
@@ -266,7 +282,7 @@ def print_table(results: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the pictures and trajectories of a trained model.")
-    add_model_arguments(parser)
+    add_model_arguments(parser, is_drawn=False)
     parser.add_argument("--iteration", type=int, help="saved iteration to measure (default: the newest)")
     parser.add_argument("--lpips", choices=["vgg", "alex"], default="vgg", help="LPIPS backbone (default: vgg)")
     args = parser.parse_args()
@@ -274,7 +290,6 @@ def main() -> int:
         raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
     model = Path(args.model_path)
     config = Config.load(model)
-    config.data.model_path = str(model)
     iteration = find_iteration(model, args.iteration)
     network, reason = load_lpips(args.lpips)
 
@@ -287,11 +302,17 @@ def main() -> int:
     per_view: dict[str, Any] = {}
     written = ["results.json", "per_view.json", "report.html"]
     shown: dict[str, tuple[str, list[str]]] = {}
-    for split, protocol in PROTOCOLS.items():
-        folder = model / split / f"ours_{iteration}"
-        pictures = pictures_in(folder, cameras)
+    folders = {split: model / split / f"ours_{iteration}" for split in ("train", "test")}
+    rendered = [
+        (split, protocol, pictures)
+        for split, folder in folders.items()
+        for protocol, pictures in by_protocol(split, pictures_in(folder, cameras, "renders")).items()
+    ]
+    for split, protocol, drawn in rendered:
+        folder = folders[split]
+        pictures = [p for p in drawn if (folder / "gt" / f"{p.name}.png").exists()]
         # Without the truth there is nothing to measure, but something to look at.
-        seen = [p.name for p in pictures or pictures_in(folder, cameras, "renders") if p.subframe is None]
+        seen = [p.name for p in pictures or drawn if p.subframe is None]
         if seen:
             shown[protocol] = split, seen
         if not pictures:
@@ -299,11 +320,11 @@ def main() -> int:
         table = measure_folder(folder, pictures, network, reversed_views if split == "train" else {}, args.quiet)
         results[protocol] = {METHODS[kind]: summarise(rows, pictures) for kind, rows in table.items()}
         per_view[protocol] = {METHODS[kind]: rows for kind, rows in table.items()}
-        drawn = comparison(folder, pictures, table) if split == "train" else None
-        if drawn is not None:
-            save_image(model / "comparison.png", drawn)
+        beside = comparison(folder, pictures, table) if split == "train" else None
+        if beside is not None:
+            save_image(model / "comparison.png", beside)
             written.append("comparison.png")
-    if not any((model / split / f"ours_{iteration}").is_dir() for split in PROTOCOLS):
+    if not any(folder.is_dir() for folder in folders.values()):
         raise ValueError(f"{model}: no rendered pictures of iteration {iteration}; run render.py -m {model} first")
     for name, content in (("results.json", results), ("per_view.json", per_view)):
         with atomic_write(model / name, "w") as file:

@@ -200,7 +200,8 @@ def _metrics(run: Run) -> str:
     head = ["protocol", "method", "views", *(label for _, label, _ in _MEASURES)]
     notes = [
         "Deblurring: training views at the middle of their exposure. Held out: views that training never saw, "
-        "their pose fitted with the scene frozen. Gain-matched: after the one factor that fits the truth best.",
+        "their pose fitted with the scene frozen. Novel views: those of them that are sharp images alone, their pose "
+        "fitted to the true picture itself. Gain-matched: after the one factor that fits the truth best.",
         f"LPIPS: {run.results.get('LPIPS', 'not measured')}.",
     ]
     for method, row in run.results.get("deblurring", {}).items():

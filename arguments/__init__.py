@@ -461,9 +461,10 @@ def check(config: Config) -> None:
             raise ValueError(f"--{name} must be at least 1, not 0")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags shared by the commands that read a trained model."""
+def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) -> None:
+    """Flags shared by the commands that read a trained model, those that draw it among them (``is_drawn``)."""
+    shared = ["rasterizer", "device", "quiet"] if is_drawn else ["quiet"]
     _add_group(parser, Data, only=["model_path"])
-    _add_group(parser, Run, only=["rasterizer", "device", "quiet"])
+    _add_group(parser, Run, only=shared)
     run = Run()
-    parser.set_defaults(model_path="", rasterizer=run.rasterizer, device=run.device, quiet=run.quiet)
+    parser.set_defaults(model_path="", **{name: getattr(run, name) for name in shared})

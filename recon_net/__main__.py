@@ -262,7 +262,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m recon_net", description="Recon-Net alone on one recording.")
     p.add_argument("recording", type=Path, help=".dat, .npy or .npz file, or SpikeCV folder")
     p.add_argument("--out", type=Path, required=True, help="folder of the results")
-    p.add_argument("--recon_net", choices=["slim", "paper"], default="slim", help="network (default: slim)")
+    p.add_argument("--recon_net", choices=["slim", "paper"], help="network (default: slim, or that of --weights)")
     p.add_argument("--targets", choices=["timing", "counting"], default="timing", help="default: timing")
     p.add_argument("--iterations", type=int, default=500, help="steps; 0 applies --weights as they are (default: 500)")
     p.add_argument("--crop", type=int, default=96, help="side of the random crops, 0: full frames (default: 96)")
@@ -297,8 +297,10 @@ def main() -> int:
     torch.manual_seed(args.seed)
     if args.weights is not None:
         network = load_weights(args.weights)
+        if args.recon_net not in (None, network.variant):
+            raise ValueError(f"{args.weights}: weights of the {network.variant} network, not of {args.recon_net}")
     else:
-        network = make_network(args.recon_net, SPEC.short, SPEC.long_channels)
+        network = make_network(args.recon_net or "slim", SPEC.short, SPEC.long_channels)
     network = network.to(device)
     losses, best = learn(network, clip, args.iterations, args.crop, args.seed, device, args.quiet)
     save_weights(args.out / WEIGHTS, network)

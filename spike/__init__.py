@@ -9,7 +9,7 @@ from spike.fixed_pattern import FixedPattern
 from spike.sensor import SensorModel, Simulator, simulate
 from spike.stream import SpikeStream, write_array, write_dat
 from spike.targets import Targets, long_input, short_windows, tfi, tfp, window_quadrature
-from spike.timing import estimate_spurious_rate, remove_spurious
+from spike.timing import estimate_spurious_rate
 from spike.window import WindowSpec
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "estimate_spurious_rate",
     "load_sensor",
     "long_input",
-    "remove_spurious",
     "save_sensor",
     "short_windows",
     "simulate",

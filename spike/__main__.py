@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from arguments.command import guarded
 from spike.bayer import BayerPattern, Mosaic
-from spike.calibration import calibrate, load_sensor, save_sensor
-from spike.formats import open_recording, write_recording
+from spike.calibration import calibrate, dead_pixels, load_sensor, save_sensor
+from spike.formats import check_output, open_recording, write_recording
 from spike.guess import Guess, sureness
 from spike.inspection import Inspection, inspect
 from spike.preview import colored, contact_sheet, grey, limits, picture, stretched, three_channels
@@ -169,6 +169,8 @@ def frames_of(text: str | None, stream: SpikeStream) -> list[int]:
 
 
 def run_preview(args: argparse.Namespace) -> None:
+    if not (math.isfinite(args.fps) and args.fps > 0):
+        raise ValueError(f"--fps must be positive, not {args.fps:g}")
     stream, _ = recording_of(args.recording, args)
     sensor = load_sensor(args.sensor) if args.sensor else SensorModel()
     sensor.check_size(stream.height, stream.width, stream.name)
@@ -211,9 +213,9 @@ def run_calibrate(args: argparse.Namespace) -> None:
     sensor = calibrate(dark, flat, args.level)
     save_sensor(args.out, sensor)
     print(", ".join(f"{name} {value:.5f}" for name, value in sensor.to_dict().items()) + " (spikes a frame)")
-    if sensor.gain_map is not None:
-        spread = float(sensor.gain_map.std())
-        print(f"gain varies by {spread:.1%} between pixels, {int((sensor.gain_map < 0.1).sum())} are all but dead")
+    if flat is not None and sensor.gain_map is not None:
+        spread, dead = float(sensor.gain_map.std()), dead_pixels(sensor, flat, args.level)
+        print(f"gain varies by {spread:.1%} between pixels, {dead} are all but dead")
     print(f"Written: {args.out} and its maps")
 
 
@@ -285,6 +287,7 @@ def run_simulate(args: argparse.Namespace) -> None:
     alone = [name for name in ("path", "width", "height", "fl_x") if getattr(args, name) is not None]
     if alone and not is_mesh:
         raise ValueError(f"--{alone[0]} is for meshes ({', '.join(_MESHES)}); {args.source} is none")
+    check_output(args.out)
     gap = None if args.spurious_gap is None else (args.spurious_gap[0], args.spurious_gap[1])
     simulator = Simulator(
         args.gain, args.gain_sigma, args.dark_rate, gap, args.shot_photons, args.reset, args.random_phase, args.seed
@@ -300,6 +303,8 @@ def run_simulate(args: argparse.Namespace) -> None:
             else between(source_pictures(args.source, channels), args.between)
         )  # fmt: skip
         for t, (image, is_kept) in enumerate(pictures):
+            if t == 0:  # before there is any truth, which would be in the way of another try
+                check_output(args.out, *image.shape[:2])
             if is_kept:
                 save_image(truth / f"{t:06d}.png", image)
             yield image if args.bayer is None else filtered(image, args.bayer)
@@ -322,8 +327,11 @@ def run_convert(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.out}: is the recording itself")
     if args.out.exists() and not args.force:
         raise ValueError(f"{args.out}: is there already; give --force to overwrite it")
+    packing = [n for n in ("to_bit_order", "to_flip", "to_stored_width") if getattr(args, n) is not None]
+    if packing and args.out.suffix != ".dat":
+        raise ValueError(f"{args.out}: --{packing[0]} says how a .dat is packed; give a name ending in .dat")
     flip = True if args.to_flip is None else args.to_flip
-    write_recording(args.out, stream, args.to_bit_order, flip, args.to_stored_width)
+    write_recording(args.out, stream, args.to_bit_order or "little", flip, args.to_stored_width)
     print(f"Written: {args.out} ({len(stream)} frames of {stream.width}x{stream.height})")
 
 
@@ -396,7 +404,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("convert", "another form of a recording, by the output's name")
     sub.add_argument("out", type=Path, help=".dat, .npy, .npz, or a folder with config.yaml (SpikeCV)")
     sub.add_argument("--force", action="store_true", help="overwrite")
-    sub.add_argument("--to_bit_order", choices=["little", "big"], default="little", help="of the .dat written")
+    sub.add_argument("--to_bit_order", choices=["little", "big"], help="of the .dat written (default: little)")
     sub.add_argument("--to_flip", action=argparse.BooleanOptionalAction, help="rows of the .dat bottom to top")
     sub.add_argument("--to_stored_width", type=int, help="columns a row of the .dat stores")
     add_recording_arguments(sub)

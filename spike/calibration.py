@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spike.inspection import refuse_stuck
-from spike.sensor import SensorModel
+from spike.sensor import LEAST_GAIN, SensorModel
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
 from utils.io import atomic_write
@@ -30,8 +30,9 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
     """Gain, dark rate and spurious rate of a sensor.
 
     The dark recording's rate of a pixel is its dark current and spurious spikes together; the flat field's,
-    less that, over ``level`` is its gain.  The spurious rate is what breaks the pixels' rhythm in the flat
-    field (in the dark the rhythm is too slow to be broken), never more than the whole dark rate.
+    less that, over ``level`` is its gain; a dead pixel gets the sensor's own and stays dark.  The spurious rate
+    is what breaks the pixels' rhythm in the flat field (in the dark the rhythm is too slow to be broken), never
+    more than the whole dark rate.
 
     Args:
         dark: a recording with the lens covered, or None (dark rate 0).
@@ -65,9 +66,14 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
     gain = float(np.median(light)) / level
     if gain <= 0:
         raise ValueError(f"{flat.name}: the flat field is no brighter than the dark")
-    # A dead pixel keeps a tiny gain: its intensity is noise, its expected variance says so.
-    relative = torch.from_numpy((light / (gain * level)).clip(1e-3).astype(np.float32))
-    return SensorModel(gain, dark_rate, spurious, relative, dark_map)
+    relative = torch.from_numpy((light / (gain * level)).astype(np.float32))
+    return SensorModel(gain, dark_rate, spurious, relative.where(relative >= LEAST_GAIN, 1.0), dark_map)
+
+
+def dead_pixels(sensor: SensorModel, flat: SpikeStream, level: float) -> int:
+    """How many pixels hardly saw the evenly lit field that ``sensor`` was calibrated with."""
+    seen = sensor.intensity(torch.from_numpy(flat.count() / len(flat)))
+    return int((seen < LEAST_GAIN * level).sum())
 
 
 def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorModel:

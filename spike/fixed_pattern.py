@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from spike.sensor import SensorModel
+from spike.sensor import LEAST_GAIN, SensorModel
 
 # Renders err by some hundredths; a pixel that only ever saw less light than this says nothing of its gain.
 _LEAST_LIGHT = 0.05
@@ -35,7 +35,8 @@ class FixedPattern:
         Every pixel's least-squares factor is drawn towards 1 by the share of its variance that is signal
         (Wiener).  The first and the second half of the views tell the two apart: their errors are independent
         (neighbouring views', which show the same things in the same pixels, are not), the pattern is the same.
-        No pattern, or fewer than four views: 1 everywhere and 0.
+        No pattern, fewer than four views, or no pixel with light in both halves: 1 everywhere and 0.  Dead
+        pixels have 1.
         """
         moments = torch.stack(self._moments)
         if len(moments) < 4:
@@ -43,6 +44,8 @@ class FixedPattern:
         middle = len(moments) // 2
         halves = torch.stack([self._factor(moments[:middle]), self._factor(moments[middle:])])
         clear = halves.isfinite().all(0)
+        if not clear.any():
+            return torch.ones_like(halves[0]), 0.0
         a, b = (half[clear] - half[clear].median() for half in halves)
         # A few pixels see an edge that the scene renders wrongly; they must not pass for the pattern of all.
         limit = 4 * 1.4826 * torch.cat([a, b]).abs().median()
@@ -52,7 +55,8 @@ class FixedPattern:
         if signal <= 0:
             return torch.ones_like(halves[0]), 0.0
         factor = self._factor(moments)
-        factor = torch.where(clear, factor / factor[clear].median(), torch.ones_like(factor))
+        factor = factor / factor[clear].median()
+        factor = torch.where(clear & (factor >= LEAST_GAIN), factor, torch.ones_like(factor))
         return 1 + (factor - 1) * signal / (signal + noise), signal**0.5
 
     @staticmethod
@@ -66,4 +70,4 @@ class FixedPattern:
         """``sensor`` with this pattern on top of its own gain map."""
         gain, _ = self.gain()
         own = torch.ones_like(gain) if sensor.gain_map is None else sensor.gain_map.to(gain)
-        return replace(sensor, gain_map=(own * gain).clamp_min(1e-3).cpu())
+        return replace(sensor, gain_map=(own * gain).cpu())

@@ -56,6 +56,18 @@ def open_recording(
     return stream.with_filters(bayer), guess
 
 
+def check_output(path: str | os.PathLike[str], height: int | None = None, width: int | None = None) -> None:
+    """Refuse a name, and a size where it is known, that ``write_recording`` could not write as it stands."""
+    path = Path(path)
+    if path.suffix not in ("", ".dat", ".npy", ".npz"):
+        raise ValueError(f"{path}: a recording is a .dat, .npy or .npz file, or a folder (no suffix)")
+    if height is not None and width is not None and path.suffix in ("", ".dat") and height * width % 8:
+        raise ValueError(
+            f"{path}: a .dat stores whole bytes a frame, and {width}x{height} pixels are no multiple of 8; "
+            "give a name ending in .npz"
+        )
+
+
 def write_recording(
     path: str | os.PathLike[str],
     stream: SpikeStream,
@@ -63,21 +75,23 @@ def write_recording(
     flip: bool = True,
     stored_width: int | None = None,
 ) -> None:
-    """Write a stream as its name asks: ``.dat``, ``.npy``, ``.npz``, or (no suffix) a SpikeCV folder."""
+    """Write a stream as its name asks: ``.dat``, ``.npy``, ``.npz``, or (no suffix) a SpikeCV folder.
+
+    Bit order, flip and stored width are those of a ``.dat``; the other forms have their own.
+    """
     path = Path(path)
+    check_output(path)
     if path.suffix == ".dat":
         write_dat(path, stream, bit_order, flip, stored_width)
     elif path.suffix in (".npy", ".npz"):
         write_array(path, stream)
-    elif not path.suffix:
+    else:
         write_dat(path / f"{_FOLDER_STREAM}.dat", stream)
         with atomic_write(path / CONFIG, "w") as file:
             file.write(
                 f"filename: {_FOLDER_STREAM}\nspike_w: {stream.width}\nspike_h: {stream.height}\n"
                 "is_labeled: false\nlabeled_data_type: [0]\nlabeled_data_suffix: None\n"
             )
-    else:
-        raise ValueError(f"{path}: a recording is a .dat, .npy or .npz file, or a folder (no suffix)")
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ def _intensities(
     spikes = stream.unpack(first, min(frame + reach + 1, len(stream)))
     middle = frame - first
     if method == "tfi":
-        return sensor.intensity(tfi(spikes, middle))
+        return sensor.intensity(tfi(spikes, middle), spurious_left=False)
     start, stop = max(middle - width // 2, 0), min(middle + width // 2 + 1, len(spikes))
     if method == "tfp":
         return sensor.intensity(tfp(spikes, start, stop))

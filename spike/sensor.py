@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+# A pixel with less than this share of the sensor's gain is dead: dividing by its gain would make light of noise.
+LEAST_GAIN = 0.1
+
 
 @dataclass(frozen=True)
 class SensorModel:

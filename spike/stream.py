@@ -210,11 +210,6 @@ class SpikeStream:
         start = (len(self) - needed) // 2
         return self.unpack(start, start + needed)
 
-    @property
-    def frames(self) -> int:
-        """Frames in the stream."""
-        return len(self)
-
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
         """The frames between two, as many [<= n, H, W] unpacked at a time as fit some megabytes."""
         last = len(self) if stop is None else stop

@@ -22,8 +22,8 @@ from spike.window import WindowSpec
 Mode = Literal["counting", "timing"]
 Grouping = Literal["adjacent", "strided"]
 
-# Frames of the triangle that softens a sub-frame's window: best on rendered scenes with moving cameras
-# (benchmarks/targets.py), where 6 to 14 stay within 0.7 dB.
+# Frames of the triangle that softens a sub-frame's window: best on rendered scenes with moving cameras, where 6
+# to 14 stayed within 0.7 dB.
 SMOOTHING = 10
 # Share of the spurious spikes that the pixels' rhythm does not give away (simulated, all intensities).
 _MISSED_SPURIOUS = 0.3
@@ -39,7 +39,8 @@ def tfp(spikes: NDArray[np.uint8] | Tensor, start: int, stop: int) -> Tensor:
 def tfi(spikes: NDArray[np.uint8] | Tensor, frame: int) -> Tensor:
     """Texture from interval: 1 / (interval between the spikes around ``frame``) [H, W] of [T, H, W].
 
-    A pixel without a spike on one side gets the reciprocal of the frames it is known to have waited.
+    A pixel without a spike on one side gets the reciprocal of the frames it is known to have waited.  Spurious
+    spikes shorten few intervals: with their mean rate subtracted, most pixels would come out too dark.
     """
     stream = np.asarray(spikes).astype(bool)
     if not 0 <= frame < len(stream):

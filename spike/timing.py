@@ -53,14 +53,6 @@ def frame_charge(spikes: NDArray[np.uint8], spurious_rate: float = 0.0) -> Float
     return charge
 
 
-def remove_spurious(spikes: NDArray[np.uint8], spurious_rate: float) -> NDArray[np.uint8]:
-    """The spikes [T, H, W] without those that break their pixel's rhythm."""
-    frames = len(spikes)
-    fired = np.ascontiguousarray(spikes.reshape(frames, -1).T)
-    fired.reshape(-1)[_spurious(fired, spurious_rate)] = 0
-    return np.ascontiguousarray(fired.T).reshape(spikes.shape)
-
-
 def estimate_spurious_rate(spikes: NDArray[np.uint8], pixels: int = 20000) -> float:
     """Spurious spikes a pixel and frame, from the share of spikes that break their pixel's rhythm.
 

@@ -414,6 +414,15 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         (["--recording", recording, *size, "--fl_y", 5], "give --fl_x too"),
         (["--recording", recording, *size, "--fl_x", -5], "must be positive"),
         (["--clips", tmp_path / "empty"], "no clips"),
+        (["--clips", tmp_path / "empty", "--truth", tmp_path], "--truth belongs to one --recording, not to --clips"),
+        (["--clips", tmp_path / "empty", "--views", 5], "--views belongs to one --recording"),
+        (["--clips", tmp_path / "empty", "--start", 0], "--start belongs to one --recording"),
+        (["--clips", tmp_path / "empty", "--stop", 9], "--stop belongs to one --recording"),
+        (["--clips", tmp_path / "empty", "--spacing", "motion"], "--spacing belongs to one --recording"),
+        (["--clips", tmp_path / "empty", "--max_blur", 3], "--max_blur belongs to one --recording"),
+        (["--clips", tmp_path / "empty", "--clip_gap", 3], "--clip_gap lies between --consecutive clips"),
+        (["--recording", recording, "--consecutive"], "--consecutive belongs to --clips, not to --recording"),
+        (["--recording", recording, "--clip_gap", 0], "--clip_gap belongs to --clips"),
         (["--clips", tmp_path / "short", "--height", 8, "--width", 8], "20 frames are fewer than one view needs"),
         (["--recording", recording, *size, "--sensor", tmp_path / "none.json"], "not a readable sensor file"),
     ):
@@ -431,6 +440,19 @@ def test_previews_alone(recording, tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "s").iterdir()] == ["previews"]
     image = cv2.imread(str(tmp_path / "s" / "previews" / "000.png"), cv2.IMREAD_UNCHANGED)
     assert image is not None and image.shape == (2 * HEIGHT, 2 * WIDTH)
+
+
+def test_new_previews_leave_the_rest_of_the_scene(recording, tmp_path, monkeypatch, capsys):
+    for name in ("transforms.json", "sensor.json", "spike_data/000.dat", "previews/old.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("kept")
+    words = ("-s", tmp_path, "--recording", recording, "--previews_only", "--quiet", "--views", 3)
+    assert run(monkeypatch, convert.main, *words) == 1
+    assert "previews: is there already; give --force" in capsys.readouterr().err
+    assert run(monkeypatch, convert.main, *words, "--force") == 0
+    assert sorted(p.name for p in (tmp_path / "previews").iterdir()) == ["000.png", "001.png", "002.png"]
+    for name in ("transforms.json", "sensor.json", "spike_data/000.dat"):
+        assert (tmp_path / name).read_text() == "kept"
 
 
 def some_windows(count=6):

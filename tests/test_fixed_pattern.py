@@ -60,6 +60,21 @@ def test_dark_pixels_and_few_views_say_nothing():
     assert deviation == 0 and bool((gain == 1).all())
 
 
+def test_a_scene_too_dark_to_tell_has_no_pattern():
+    pattern = gathered(true_pattern())
+    pattern._moments = [m * 1e-6 for m in pattern._moments]
+    gain, deviation = pattern.gain()
+    assert deviation == 0 and bool((gain == 1).all())
+    assert pattern.applied_to(SensorModel(0.4)).gain == 0.4
+
+
+def test_dead_pixels_keep_the_sensor_s_gain():
+    true = true_pattern()
+    true[5, 6] = 0
+    gain, deviation = gathered(true).gain()
+    assert float(gain[5, 6]) == 1 and deviation == pytest.approx(0.03, rel=0.2)
+
+
 def test_it_comes_on_top_of_the_calibration():
     own = true_pattern()
     sensor = gathered(true_pattern()).applied_to(SensorModel(0.4, gain_map=own))

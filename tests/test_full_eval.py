@@ -1,28 +1,47 @@
 """The evaluation: its jobs, its tables, resuming, and a run that fails."""
 
+import argparse
 import csv
 import json
 from pathlib import Path
 
 import pytest
+from small_scene import write_scene
 
 import full_eval
+import metrics
+import render
+import train
 from arguments import parse_training
 from arguments.command import guarded
 from full_eval import BASELINES, GROUPS, METHODS, Job, comma_separated, jobs_of, latex, markdown, rows_of, summary
+from spike import Mosaic
+from utils.io import load_image
 
 
-def test_jobs_are_every_combination_that_makes_sense(scene_folder):
+def test_jobs_are_every_combination_that_makes_sense(scene_folder, capsys):
     jobs = jobs_of([scene_folder], ["tfp", "ours"], ["accurate", "noisy", "colmap"], [0, 1])
     # the scene has no COLMAP poses; TFP knows neither poses nor seeds
     assert [(j.method, j.poses, j.seed) for j in jobs] == [
         ("tfp", "accurate", 0), ("ours", "accurate", 0), ("ours", "accurate", 1), ("ours", "noisy", 0),
         ("ours", "noisy", 1),
     ]  # fmt: skip
+    said = capsys.readouterr().out
+    assert "small: there is no transforms_colmap.json; its rows are left out" in said and said.count("\n") == 1
+    assert len(jobs_of([scene_folder], ["tfp"], ["colmap"], [0])) == 1
+    with pytest.raises(ValueError, match=r"small: there is no transforms_colmap\.json; without initial poses"):
+        jobs_of([scene_folder], ["tfp", "ours"], ["colmap"], [0])
     with pytest.raises(ValueError, match="no such folder"):
         jobs_of([Path("nowhere")], ["tfp"], ["accurate"], [0])
     with pytest.raises(ValueError, match="two scenes are called small"):
         jobs_of([scene_folder, scene_folder], ["tfp"], ["accurate"], [0])
+
+
+def test_a_scene_in_colmaps_layout_is_trained(tmp_path):
+    (tmp_path / "sparse").mkdir()
+    assert jobs_of([tmp_path], ["ours"], ["accurate"], [0]) == [Job(tmp_path, "ours", "accurate", 0)]
+    with pytest.raises(ValueError, match=r"there is no transforms_noisy\.json"):
+        jobs_of([tmp_path], ["ours"], ["noisy"], [0])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -75,6 +94,16 @@ def test_means_and_spread_over_seeds_by_output(tmp_path):
     assert float(read[0]["PSNR sd"]) == 1 and read[0]["LPIPS"] == "" and read[2]["failed"] == "train.py failed"
 
 
+def test_all_instants_are_compared_as_recovered(tmp_path):
+    job = Job(Path("room"), "ours", "accurate", 0)
+    finished(job, tmp_path, 30.0)
+    file = job.folder(tmp_path) / "results.json"
+    results = json.loads(file.read_text())
+    results["deblurring"]["Gaussians"]["PSNR_all_subframes_as_recovered"] = 22.0
+    file.write_text(json.dumps(results))
+    assert rows_of(job, tmp_path)["Gaussians"]["PSNR, all u"] == 22
+
+
 def test_one_seed_has_no_spread(tmp_path):
     job = Job(Path("room"), "ours", "accurate", 0)
     finished(job, tmp_path, 30.0)
@@ -89,6 +118,39 @@ def test_images_from_spikes_alone_rank_as_they_should(scene_folder, tmp_path, mo
         psnr[kind] = results["deblurring"]["image"]["PSNR"]
         assert len(list((tmp_path / kind / "train/ours_0/image").glob("*.png"))) == 5
     assert psnr["timing"] > psnr["tfp"] > psnr["tfi"] and psnr["tfp"] > psnr["tfp-long"]
+
+
+def test_images_of_a_colour_sensor_are_compared_in_colour(tmp_path, monkeypatch):
+    """As metrics.py compares render.py's pictures of the same spikes."""
+    monkeypatch.setattr(full_eval, "load_lpips", lambda: (None, "not asked for"))
+    root, model = tmp_path / "scene", tmp_path / "model"
+    write_scene(root, Mosaic("GBRG"))
+    psnr = {
+        kind: full_eval.measure_baseline(root, kind, tmp_path / kind)["deblurring"]["image"]["PSNR"]
+        for kind in BASELINES
+    }
+    assert all(load_image(file, None).shape[0] == 3 for file in tmp_path.glob("*/train/ours_0/image/*.png"))
+    assert psnr["timing"] > psnr["tfp"] > psnr["tfi"]
+    tiny = "--preset cpu --iterations 1 --init_points 300 --cap 330 --quiet".split()
+    for command, flags in ((train, ["-s", root, "--spike", *tiny]), (render, ["--quiet"]), (metrics, ["--quiet"])):
+        monkeypatch.setattr("sys.argv", ["command", "-m", str(model), *map(str, flags)])
+        assert guarded(command.main) == 0
+    rows = json.loads((model / "results.json").read_text())["deblurring"]
+    assert psnr["tfp"] == pytest.approx(rows["TFP (short)"]["PSNR"], abs=1e-3)
+
+
+def test_commands_that_leave_nothing_have_failed(scene_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(full_eval.subprocess, "run", lambda *args, **more: argparse.Namespace(returncode=0))
+    with pytest.raises(RuntimeError, match=r"metrics\.py left no .*results\.json"):
+        full_eval.do(Job(scene_folder, "ours", "accurate", 0), tmp_path)
+
+
+def test_relative_paths_mean_the_folder_one_is_in(scene_folder, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(full_eval, "do", lambda job, out: done.append((job.scene, out)))
+    monkeypatch.chdir(scene_folder.parent)
+    evaluate(monkeypatch, "-s", "small", "-o", "out", "--methods", "tfp")
+    assert done == [(scene_folder.resolve(), (scene_folder.parent / "out").resolve())]
 
 
 def evaluate(monkeypatch, *flags: object) -> int:

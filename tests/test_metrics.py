@@ -124,9 +124,13 @@ def test_raw_and_gain_matched():
     assert "LPIPS" not in values
 
 
-def test_pictures_of_different_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"\(8, 9\) pixels beside a true one of \(8, 8\)"):
-        measure(torch.zeros(1, 1, 8, 9), torch.zeros(1, 1, 8, 8), None)
+def test_pictures_of_different_sizes_are_refused(tmp_path):
+    model = Model(tmp_path)
+    model.put("train", "gt", "001", 0.5)
+    save_image(model.train / "recon" / "001.png", torch.zeros(1, H, 2 * W))
+    pictures = pictures_in(model.train, model.cameras)
+    with pytest.raises(ValueError, match=r"recon/001\.png: 48x16 pixels, expected 24x16 as the true picture has"):
+        measure_folder(model.train, pictures, None, {}, quiet=True)
 
 
 def test_several_pictures_measure_as_each_alone(monkeypatch):
@@ -214,15 +218,36 @@ def test_a_reversed_subframe_without_its_opposite_is_left_out(tmp_path):
 def test_held_out_subframes_are_no_views(tmp_path, monkeypatch):
     model = Model(tmp_path)
     put_subframes(model)
-    model.cameras += [entry("009", model.truth[0], "test"), entry("novel_00", model.truth[0][:1], "test")]
+    model.cameras += [entry("009", model.truth[0], "test")]
     model.save_cameras()
-    for name in ("009", "009_00", "009_02", "novel_00"):
+    for name in ("009", "009_00", "009_02"):
         model.put("test", "gt", name, 0.5)
-        model.put("test", "renders", name, 0.51 if "_" in name and name != "novel_00" else 0.6)
+        model.put("test", "renders", name, 0.51 if "_" in name else 0.6)
     row = model.run(monkeypatch)["held out"]["Gaussians"]
-    assert row["views"] == 2
+    assert row["views"] == 1
     assert row["PSNR"] == pytest.approx(20, abs=0.01)
     assert row["PSNR_all_subframes"] == pytest.approx(40, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("views", "expected"),
+    [
+        ({"009": 0.6}, {"held out": 20}),
+        ({"novel_00": 0.51}, {"held out": 40}),
+        ({"009": 0.6, "novel_00": 0.51}, {"held out": 20, "novel views": 40}),
+    ],
+)
+def test_poses_fitted_to_spikes_and_to_the_truth_are_not_averaged(tmp_path, monkeypatch, capsys, views, expected):
+    model = Model(tmp_path)
+    for name, value in views.items():
+        model.put("test", "gt", name, 0.5)
+        model.put("test", "renders", name, value)
+    results = model.run(monkeypatch)
+    found = {name: results[name]["Gaussians"]["PSNR"] for name in metrics.PROTOCOLS if name in results}
+    assert found == pytest.approx(expected, abs=0.05)
+    printed, page = capsys.readouterr().out, (model.root / "report.html").read_text()
+    per_view = json.loads((model.root / "per_view.json").read_text())
+    assert all(f"{name:<11} Gaussians" in printed and name in page and name in per_view for name in expected)
 
 
 def test_subframes_alone_leave_the_middle_missing(tmp_path, monkeypatch, capsys):
@@ -321,3 +346,11 @@ def test_nothing_rendered_and_nothing_given(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["metrics.py"])
     with pytest.raises(ValueError, match="say which folder with -m"):
         metrics.main()
+
+
+@pytest.mark.parametrize("flag", ["--rasterizer", "--device"])
+def test_what_only_drawing_needs_is_no_flag(monkeypatch, capsys, flag):
+    monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", "somewhere", flag, "cpu"])
+    with pytest.raises(SystemExit):
+        metrics.main()
+    assert f"unrecognized arguments: {flag}" in capsys.readouterr().err

@@ -169,7 +169,9 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
     write_array(tmp_path / "short.npy", np.ones((100, 8, 8), np.uint8))
     write_array(tmp_path / "zeros.npy", np.zeros((150, 8, 8), np.uint8))
     save_image(tmp_path / "small.png", np.zeros((8, 8)))
+    save_weights(tmp_path / "slim.pt", make_network("slim", SPEC.short, SPEC.long_channels))
     for flags, expected in (
+        ([recording, "--weights", tmp_path / "slim.pt", "--recon_net", "paper"], "of the slim network, not of paper"),
         ([tmp_path / "short.npy"], "100 frames, Recon-Net needs at least 137"),
         ([tmp_path / "zeros.npy"], "the stream is all zeros"),
         ([recording, "--iterations", 0], "give its --weights"),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spike import SensorModel, Simulator, SpikeStream, calibrate, load_sensor, save_sensor
+from spike import SensorModel, Simulator, SpikeStream, Targets, WindowSpec, calibrate, load_sensor, save_sensor
+from spike.calibration import dead_pixels
 
 SIZE = (24, 30)
 
@@ -51,10 +52,31 @@ def test_either_recording_alone():
 def test_hot_and_dead_pixels_do_not_set_the_scale():
     spikes = record(0.8).unpack(0, 1500)
     spikes[:, 0, 0], spikes[:, 0, 1] = 1, 0
-    sensor = calibrate(None, SpikeStream.from_array(spikes), level=0.8)
+    flat = SpikeStream.from_array(spikes)
+    sensor = calibrate(None, flat, level=0.8)
     assert sensor.gain == pytest.approx(0.4 + 0.006 / 0.8, rel=0.02)
     assert sensor.gain_map is not None
-    assert float(sensor.gain_map[0, 0]) > 2 and float(sensor.gain_map[0, 1]) == pytest.approx(1e-3)
+    assert float(sensor.gain_map[0, 0]) > 2 and float(sensor.gain_map[0, 1]) == 1
+    assert dead_pixels(sensor, flat, 0.8) == 1
+
+
+@pytest.mark.parametrize("mode", ["counting", "timing"])
+def test_dead_pixels_stay_dark_and_do_not_spoil_the_noise(mode):
+    """Two of them, with spurious spikes: neither bright in the targets nor most of the expected variance."""
+    spec, faults = WindowSpec(), {"spurious_gap": (140, 50)}
+    spikes = [record(level, 1500, view, **faults).unpack(0, 1500) for view, level in enumerate((0.0, 0.8))]
+    view = record(0.6, spec.context, 2, **faults).unpack(0, spec.context)
+    means, noise = [], []
+    for dead in ([], [(3, 4), (20, 7)]):
+        for stream in (*spikes, view):
+            for y, x in dead:
+                stream[:, y, x] = 0
+        sensor = calibrate(*map(SpikeStream.from_array, spikes), level=0.8)
+        targets = Targets(view, spec, sensor, mode=mode)
+        means.append(targets.subframes(9))
+        noise.append(float(targets.variance(means[-1], 9).mean()))
+    assert float(means[1][:, [3, 20], [4, 7]].abs().max()) < 0.05 < float(means[0].min(0)[0][3, 4])
+    assert noise[1] == pytest.approx(noise[0], rel=0.02)
 
 
 def test_impossible_calibrations():

@@ -179,6 +179,8 @@ def test_pictures_by_every_method(spikes):
     stream = SpikeStream.from_array(spikes)
     truth = torch.from_numpy(scene(100)).float()
     sensor = SensorModel(0.4)
+    spurious = SensorModel(0.4, spurious_rate=0.01)  # intervals, most of which no spurious spike cuts, stay
+    torch.testing.assert_close(picture(stream, 100, "tfi", sensor=spurious), tfi(spikes, 100) / 0.4)
     torch.testing.assert_close(picture(stream, 100, "tfp", 41, sensor), tfp(spikes, 80, 121) / 0.4)
     torch.testing.assert_close(picture(stream, 100, "tfi", sensor=sensor), tfi(spikes, 100) / 0.4)
     error = {m: float((picture(stream, 100, m, 9, sensor) - truth).abs().mean()) for m in ("timing", "tfp", "tfi")}
@@ -252,6 +254,7 @@ def test_preview_video(recording, tmp_path, monkeypatch, capsys):
         (["--out", "p.png", "--frames", "::0"], "expected a frame"),
         (["--out", "p.png", "--frames", "300:400"], "none of the recording's 200 frames"),
         (["--out", "p.png", "--frames", "300"], "frame 300 asked for"),
+        (["--out", "p.mp4", "--fps", "0"], "--fps must be positive, not 0"),
         (["--out", "p.png", "--height", "46"], "no whole number of"),
         (["--out", "p.png", "--sensor", "none.json"], "none.json: not a readable sensor file"),
     ],
@@ -352,10 +355,12 @@ def test_stuck_pixels_are_told_from_other_colours():
 
 def test_calibrate_command(tmp_path, monkeypatch, capsys):
     for name, level in (("dark", 0.0), ("flat", 0.8)):
-        write_array(tmp_path / f"{name}.npy", simulate([np.full((20, 20), level)] * 400, gain=0.4, dark_rate=0.01))
+        spikes = simulate([np.full((20, 20), level)] * 400, gain=0.4, dark_rate=0.01)
+        spikes[:, 3, 5:7] = 0
+        write_array(tmp_path / f"{name}.npy", spikes)
     files = ("--dark", tmp_path / "dark.npy", "--flat", tmp_path / "flat.npy", "--level", "0.8")
     status, out, _ = run(monkeypatch, capsys, "calibrate", *files, "--out", tmp_path / "sensor.json")
-    assert status == 0 and "gain 0.4" in out
+    assert status == 0 and "gain 0.4" in out and "2 are all but dead" in out
     sensor = load_sensor(tmp_path / "sensor.json")
     assert sensor.gain == pytest.approx(0.4, rel=0.02) and sensor.dark_rate == pytest.approx(0.01, abs=1e-3)
     status, _, err = run(monkeypatch, capsys, "calibrate", "--out", tmp_path / "other.json")
@@ -426,6 +431,31 @@ def test_what_simulate_refuses(tmp_path, monkeypatch, capsys):
         status, _, err = run(monkeypatch, capsys, "simulate", tmp_path / source, "--out", tmp_path / "a.dat", *more)
         assert status == 1 and expected in err.splitlines()[-1], source
         assert not (tmp_path / "a.dat").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.mat", "a.mat: a recording is a .dat, .npy or .npz file"),
+        ("a.dat", "a.dat: a .dat stores whole bytes a frame, and 17x15 pixels are no multiple of 8; give a name"),
+        ("a", "17x15 pixels are no multiple of 8"),
+    ],
+)
+def test_an_output_that_cannot_be_written_costs_no_simulation(tmp_path, monkeypatch, capsys, name, expected):
+    for i in range(2):
+        save_image(tmp_path / "frames" / f"{i}.png", scene(i, 17, 15))
+    words = ("simulate", tmp_path / "frames", "--quiet", "--out")
+    status, _, err = run(monkeypatch, capsys, *words, tmp_path / name)
+    assert status == 1 and expected in err and os.listdir(tmp_path) == ["frames"]
+    assert run(monkeypatch, capsys, *words, tmp_path / "a.npz")[0] == 0
+    assert open_recording(tmp_path / "a.npz")[0].width == 17
+
+
+@pytest.mark.parametrize("flags", [("--to_bit_order", "little"), ("--to_flip",), ("--to_stored_width", "64")])
+def test_packing_is_refused_where_it_is_not_written(recording, tmp_path, monkeypatch, capsys, flags):
+    for name in ("folder", "a.npz"):
+        status, _, err = run(monkeypatch, capsys, "convert", recording, tmp_path / name, *flags)
+        assert status == 1 and f"{name}: {flags[0]} says how a .dat is packed" in err and not os.listdir(tmp_path)
 
 
 def test_convert_command(recording, spikes, tmp_path, monkeypatch, capsys):

@@ -24,7 +24,7 @@ def test_every_layout_reads_back(tmp_path, bit_order, flip, stored_width):
     array = spikes(height=8)
     write_dat(tmp_path / "a.dat", array, bit_order, flip, stored_width)
     stream = SpikeStream.open(tmp_path / "a.dat", 8, 10, bit_order, flip, stored_width)
-    assert (len(stream), stream.frames, stream.height, stream.width) == (7, 7, 8, 10)
+    assert (len(stream), stream.height, stream.width) == (7, 8, 10)
     np.testing.assert_array_equal(stream.unpack(0, 7), array)
     np.testing.assert_array_equal(stream.unpack(2, 5), array[2:5])
     assert (tmp_path / "a.dat").stat().st_size == 7 * 8 * (stored_width or 10) // 8
