@@ -38,8 +38,8 @@ from scene.exposure import Crop, Exposure, instant_frames, recon_frames
 from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.initialization import Picture, fill_points, median_depth
 from scene.model_folder import save_cameras, save_input_points, save_iteration, set_aside
-from scene.trajectory import Timing, Trajectory
-from scene.views import load_exposures, window_spec, window_times
+from scene.trajectory import Trajectory
+from scene.views import load_exposures, view_timing, window_spec, window_times
 from spike import FixedPattern, SensorModel
 from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from utils.device import pick_device, use_threads
@@ -123,8 +123,7 @@ class Training:
     def _make_trajectory(self) -> Trajectory:
         motion = self.config.motion
         poses = torch.stack([view.camera.w2c for view in self.scene.train])
-        spacing = motion.view_spacing or self.scene.frames_per_view
-        timing = Timing.of(self.scene.train, spacing, self.spec.exposure)
+        timing = view_timing(self.scene.train, self.scene, self.config)
         moving = motion.motion_init or motion.trajectory == "spline"
         return Trajectory(poses, motion.trajectory, timing if moving else None, motion.knot_spacing)
 
@@ -583,6 +582,9 @@ def main() -> int:
             print(f"{config.data.model_path} held an earlier run; it is now {aside}")
         config.save(config.data.model_path)
         save_input_points(config.data.model_path, *training.first_points)
+    if not config.data.spike and any(view.spike_path for view in training.scene.train):
+        source = config.data.source_path
+        sys.stderr.write(f"warning: {source} has spike streams; without --spike its sharp images are learned from\n")
     return run(training)
 
 

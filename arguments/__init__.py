@@ -106,7 +106,7 @@ class Motion:
     motion_init: bool = True
     """first guess of a view's motion from its neighbours in the recording; off: start at rest"""
     view_spacing: float = 0.0
-    """spike frames from one view's middle to the next in a recording (0: the stored length of a view)"""
+    """spike frames from one view's middle to the next in a recording (0: the stored length of a view; without spikes, two exposures)"""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from arguments import Config, Data
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
+from scene.trajectory import Timing
 from spike import WindowSpec, window_quadrature
 from utils.io import load_image
 from utils.losses import half_widths
@@ -25,6 +26,15 @@ def window_times(data: Data) -> tuple[Tensor, Tensor]:
     """Times from a sub-frame's instant [P], in exposures, and weights [P]: renders there, averaged, meet its spikes."""
     frames, weights = window_quadrature(data.subframe_width, data.targets, data.window_points)
     return torch.tensor(frames / max(data.exposure - 1, 1)).float(), torch.tensor(weights).float()
+
+
+def view_timing(views: Sequence[View], scene: SceneData, config: Config) -> Timing:
+    """When some views of a scene were exposed.
+
+    Views of one recording that do not say are as far apart as a view's stream is long; without spikes, two exposures.
+    """
+    spacing = config.motion.view_spacing or scene.frames_per_view or 2 * config.data.exposure
+    return Timing.of(views, spacing, config.data.exposure)
 
 
 def load_exposures(

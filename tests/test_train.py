@@ -373,6 +373,19 @@ def test_without_spikes_the_images_are_the_exposures(scene_folder, tmp_path):
         assert terms["gs"] > 0 and "sub" not in terms
 
 
+def test_blurred_photographs_alone_are_enough(scene_folder, tmp_path, monkeypatch, capsys):
+    """No spikes say how long a view is; and where there are some, leaving out --spike is worth a word."""
+    scene, model = tmp_path / "scene", tmp_path / "model"
+    shutil.copytree(scene_folder, scene)
+    flags = ["-s", str(scene), "-m", str(model), *SMALL, "--preset", "cpu", "--init_points", "300"]
+    for warned in (True, False):
+        arguments_of(monkeypatch, *flags)
+        assert guarded(train.main) == 0
+        error = capsys.readouterr().err
+        assert (f"{scene} has spike streams; without --spike its sharp images are learned from" in error) == warned
+        shutil.rmtree(scene / "spike_data", ignore_errors=True)
+
+
 def refused(monkeypatch, capsys, *flags: str) -> str:
     """The one sentence that the command ends with."""
     arguments_of(monkeypatch, *flags)
