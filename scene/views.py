@@ -40,11 +40,28 @@ def view_timing(views: Sequence[View], scene: SceneData, config: Config) -> Timi
 def load_exposures(
     views: Sequence[View], scene: SceneData, config: Config, device: torch.device
 ) -> list[Exposure]:
-    """Targets of every view, computed once: from spikes (``--spike``), or from the views' images."""
-    return [
-        _from_spikes(i, view, scene, config, device) if config.data.spike else _from_image(i, view, device)
-        for i, view in enumerate(views)
-    ]
+    """Targets of every view, computed once: from spikes (``--spike``), or from the views' images.
+
+    Raises:
+        ValueError: a view without them, or of another size or number of channels than the first: one call renders
+            several views, and pixels share their gains.
+    """
+    exposures: list[Exposure] = []
+    for i, view in enumerate(views):
+        exposure = _from_spikes(i, view, scene, config, device) if config.data.spike else _from_image(i, view, device)
+        exposures.append(exposure)
+        if exposure.long.shape != exposures[0].long.shape:
+            first = views[0].camera.name
+            raise ValueError(
+                f"{scene.root}: view {view.camera.name} is {_size(exposure)}, expected {_size(exposures[0])} as view "
+                f"{first} is"
+            )
+    return exposures
+
+
+def _size(exposure: Exposure) -> str:
+    channels, height, width = exposure.long.shape
+    return f"{width}x{height} and {'grey' if channels == 1 else 'colour'}"
 
 
 def _from_spikes(index: int, view: View, scene: SceneData, config: Config, device: torch.device) -> Exposure:
