@@ -150,7 +150,9 @@ class Training:
         return raw if mosaic is None or not self.config.data.spike else mosaic.colors(raw)
 
     def _make_strategy(self) -> Strategy | None:
-        options = self.config.scene
+        losses, options = self.config.losses, self.config.scene
+        if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_joint):
+            return None  # L_rec alone teaches the network: nothing says which Gaussians are needed
         common: dict[str, Any] = {
             "start": options.densify_from,
             "stop": options.densify_until,

@@ -408,13 +408,19 @@ def parse_training(argv: Sequence[str] | None, cuda: bool) -> Config:
         raise ValueError("no scene given: say which folder with -s, for example -s data/tanabata")
     if not config.data.model_path:
         config.data.model_path = str(Path("output") / Path(config.data.source_path).resolve().name)
+    source, model = (Path(path).resolve() for path in (config.data.source_path, config.data.model_path))
+    if model == source or model in source.parents:
+        raise ValueError(
+            f"-m {config.data.model_path} holds the scene {config.data.source_path}, which would be moved away with "
+            "an earlier run's results: expected a folder of its own"
+        )
     check(config)
     return config
 
 
 def check(config: Config) -> None:
     """Refuse values that contradict each other, in one sentence."""
-    data, losses = config.data, config.losses
+    data, losses, recon = config.data, config.losses, config.recon
     for name in GROUPS:
         for item in dataclasses.fields(getattr(config, name)):
             value = getattr(getattr(config, name), item.name)
@@ -442,9 +448,14 @@ def check(config: Config) -> None:
         raise ValueError("--window_points spreads single instants: give --instants, or --window_points 1")
     if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_rec):
         raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
-    if config.recon.fuse and (losses.lambda_rec or not config.optimisation.instants):
+    if not (losses.lambda_gs or losses.lambda_sub) and (recon.recon_from or recon.recon_every > 1):
+        raise ValueError(
+            "without L_gs and L_sub a step without Recon-Net has no loss: give --recon_from 0 --recon_every 1, "
+            f"not {recon.recon_from} and {recon.recon_every}"
+        )
+    if recon.fuse and (losses.lambda_rec or not config.optimisation.instants):
         raise ValueError("--fuse corrects single instants: give --instants and --no-rec, or --no-fuse")
-    if config.recon.fuse and data.targets != "timing":
+    if recon.fuse and data.targets != "timing":
         raise ValueError("--fuse takes spikes by their timing, counts are too noisy: --targets timing or --no-fuse")
     if data.subframe_width % 2 == 0:
         raise ValueError(f"--subframe_width must be odd (centred on a frame), not {data.subframe_width}")
@@ -453,7 +464,7 @@ def check(config: Config) -> None:
     for positive in ("sh_every", "densify_every"):
         if getattr(config.scene, positive) < 1:
             raise ValueError(f"--{positive} must be at least 1, not 0")
-    for group, name in ((config.optimisation, "pose_every"), (config.recon, "recon_every"), (config.run, "log_every")):
+    for group, name in ((config.optimisation, "pose_every"), (recon, "recon_every"), (config.run, "log_every")):
         if getattr(group, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not 0")
 

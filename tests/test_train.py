@@ -14,6 +14,7 @@ import train
 from arguments import GROUPS, Config, parse_training
 from arguments.command import guarded
 from train import Training, resumed, run
+from utils.io import load_image, save_image
 
 # Small enough for tests; everything of the method happens within six iterations.
 SMALL = "--iterations 6 --quiet --densify_from 0 --densify_every 2 --densify_until 6 --crop 16 --pose_every 2".split()
@@ -230,6 +231,17 @@ def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
     assert "ratio" not in t.step()
 
 
+@pytest.mark.parametrize("strategy", ["default", "mcmc"])
+def test_l_rec_alone_teaches_the_network_alone(strategy, scene_folder, tmp_path):
+    only = ["--no-gs", "--no-joint", "--strategy", strategy, "--cap", "330", "--opacity_reset_every", "2"]
+    t = training(scene_folder, tmp_path, *PAPER, *only)
+    before = state(t)
+    terms = [t.step() for _ in range(6)]
+    assert all(term["rec"] > 0 for term in terms)
+    learned = {name for name, value in state(t).items() if not torch.equal(value, before[name])}
+    assert learned and learned == set(t.network.state_dict())
+
+
 @pytest.mark.parametrize("flags", [CPU, [*PAPER, "--pose_every", "4"]], ids=["cpu", "paper"])
 def test_a_resumed_run_is_the_same_run(flags, scene_folder, tmp_path):
     straight = training(scene_folder, tmp_path / "a", *flags)
@@ -354,6 +366,14 @@ def test_an_earlier_run_is_set_aside(scene_folder, tmp_path, monkeypatch, capsys
     assert (model / "chkpnt2.pth").exists()  # nothing is moved for a run that cannot start
 
 
+@pytest.mark.parametrize("model", ["scene", "scene/../scene", "."])
+def test_a_model_folder_with_the_scene_in_it_is_refused(model, tmp_path, monkeypatch, capsys):
+    """Setting an earlier run aside would move the scene."""
+    monkeypatch.chdir(tmp_path)
+    error = refused(monkeypatch, capsys, "-s", str(tmp_path / "scene"), "-m", model, "--spike", *CPU)
+    assert f"-m {model} holds the scene" in error
+
+
 def test_learning_brings_the_renders_nearer(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *CPU, "--iterations", "40", "--densify_every", "20", "--recon_from", "30")
     before, image = t.probe()
@@ -384,6 +404,22 @@ def test_blurred_photographs_alone_are_enough(scene_folder, tmp_path, monkeypatc
         error = capsys.readouterr().err
         assert (f"{scene} has spike streams; without --spike its sharp images are learned from" in error) == warned
         shutil.rmtree(scene / "spike_data", ignore_errors=True)
+
+
+def test_views_of_another_size_or_colour_are_refused(scene_folder, tmp_path):
+    scene, model = tmp_path / "scene", tmp_path / "model"
+    shutil.copytree(scene_folder, scene)
+    grey = load_image(scene / "sharp_data/003.png")
+    save_image(scene / "sharp_data/003.png", grey.expand(3, -1, -1))
+    photographs = ["-s", str(scene), "-m", str(model), *SMALL, "--preset", "cpu"]
+    with pytest.raises(ValueError, match="view 003 is 48x32 and colour, expected 48x32 and grey as view 000 is"):
+        Training(parse_training(photographs, cuda=False))
+    meta = json.loads((scene / "transforms.json").read_text())
+    meta["frames"][2] |= {"w": 64, "h": 24}
+    (scene / "transforms.json").write_text(json.dumps(meta))
+    for flags in (CPU, PAPER):
+        with pytest.raises(ValueError, match="view 002 is 64x24 and grey, expected 48x32 and grey as view 000 is"):
+            training(scene, model, *flags)
 
 
 def refused(monkeypatch, capsys, *flags: str) -> str:
@@ -427,6 +463,8 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
         ("--no-sub", "--instants draws single sub-frames"),
         ("--lambda_gs 1", "--instants draws single sub-frames"),
         ("--no-sub --instants 0 --window_points 1", "nothing to learn from"),
+        ("--no-sub --instants 0 --window_points 1 --no-fuse --lambda_rec 1", "has no loss: give --recon_from 0"),
+        ("--preset paper --no-gs --recon_every 2", "give --recon_from 0 --recon_every 1, not 0 and 2"),
         ("--subframe_width 8", "must be odd"),
         ("--window_points 4", "must be odd"),
         ("--lambda_rec 1", "--fuse corrects single instants"),
