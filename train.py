@@ -10,6 +10,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 import copy
 import dataclasses
 import json
+import math
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arguments import Config, parse_training
+from arguments import Config, given_flags, parse_training, resumed_config
 from arguments.command import guarded
 from gaussian_renderer import RenderOutput, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
@@ -65,7 +66,7 @@ REVERSED = -0.8
 
 def decayed(start: float, end: float, progress: float) -> float:
     """Learning rate between ``start`` and ``end``, exponential in ``progress`` 0..1."""
-    return start * (end / start) ** progress if start > 0 and end > 0 else start
+    return start * (end / start) ** progress if start > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,21 @@ class Training:
         if config.data.spike and (config.losses.lambda_rec or config.losses.lambda_joint):
             network = make_network(config.recon.recon_net, self.spec.short, self.spec.long_channels)
             self.network = network.to(self.device)
+            self._check_crop(network.receptive_radius)
         # By view, how the pairings of L_joint went: from 1, always in order, to -1, always in reverse.
         self.direction = torch.zeros(len(self.exposures))
         self.strategy = self._make_strategy()
         self._make_optimisers()
         self.iteration = 0
+
+    def _check_crop(self, radius: int) -> None:
+        """A crop of a single instant is computed without a surround: only its inside equals the full frame's."""
+        crop = self.config.recon.crop
+        if self.config.optimisation.instants and not self.config.losses.lambda_rec and 0 < crop <= 2 * radius:
+            raise ValueError(
+                f"--crop {crop} has no pixel {radius} from its sides, as far as --recon_net "
+                f"{self.config.recon.recon_net} looks: expected 0 or at least {2 * radius + 1}"
+            )
 
     def _make_trajectory(self) -> Trajectory:
         motion = self.config.motion
@@ -205,11 +216,25 @@ class Training:
             terms |= self._network_terms(sample, out, random)
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
         loss.backward()
+        total = self._finite(loss, terms)
 
         self._update(out)
         self._turn_round()
         self._calibrate()
-        return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": float(loss.detach())}
+        return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": total}
+
+    def _finite(self, loss: Tensor, terms: dict[str, tuple[float, Tensor]]) -> float:
+        """The loss as a number.
+
+        Raises:
+            ValueError: it is none; nothing is updated with it, and no checkpoint replaces the last good one.
+        """
+        total = float(loss.detach())
+        if not math.isfinite(total):
+            wrong = [name for name, (_, value) in terms.items() if not bool(value.detach().isfinite())]
+            names = " + ".join(wrong or terms)
+            raise ValueError(f"iteration {self.iteration}: the loss {names} is {total}, expected a finite number")
+        return total
 
     def _sample(self, random: torch.Generator) -> Sample:
         """One view's whole exposure (the paper), or single instants drawn over all views.
@@ -558,23 +583,23 @@ def run(training: Training) -> int:
     return 0
 
 
-def resumed(config: Config) -> tuple[Config, Path]:
-    """The stored configuration of the run to go on with, and its newest checkpoint."""
-    folder = config.data.model_path
+def resumed(asked: Config, given: dict[str, Any]) -> tuple[Config, Path]:
+    """The configuration to go on with, stored but for the folders and what ``given`` flags may change, and the newest
+    checkpoint.
+    """
+    folder = asked.data.model_path
     path = latest_checkpoint(folder)
     if path is None:
         raise ValueError(f"{folder}: no checkpoint chkpnt<iteration>.pth to resume from")
-    stored = Config.load(folder)
-    stored.run = dataclasses.replace(config.run, seed=stored.run.seed)
-    # Folders may have been moved since.
-    stored.data.source_path, stored.data.model_path = config.data.source_path, folder
-    return stored, path
+    config = resumed_config(Config.load(folder), given)
+    config.data.source_path, config.data.model_path = asked.data.source_path, folder
+    return config, path
 
 
 def main() -> int:
     config = parse_training(None, torch.cuda.is_available())
     if config.run.resume:
-        config, path = resumed(config)
+        config, path = resumed(config, given_flags(None))
         training = Training(config)
         training.load_checkpoint(path)
     else:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import train
-from arguments import GROUPS, Config, parse_training
+from arguments import GROUPS, PRESETS, WITHOUT_SPIKES, Config, as_flag, given_flags, parse_training
 from arguments.command import guarded
 from train import Training, resumed, run
 from utils.io import load_image, save_image
@@ -472,11 +472,22 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
         ("--instants 0", "--window_points spreads single instants"),
         ("--window_points 31", "is worth 1 to"),
         ("--log_every 0", "--log_every must be at least 1"),
+        ("--min_opacity 0", "--min_opacity must be more than 0 and less than 0.5"),
+        ("--min_opacity 0.5", "--min_opacity must be more than 0 and less than 0.5"),
+        ("--init_opacity 0", "--init_opacity must be more than 0 and less than 1"),
+        ("--init_opacity 1", "--init_opacity must be more than 0 and less than 1"),
+        ("--knot_spacing 0", "--knot_spacing must be more than 0"),
+        ("--means_lr_final 0", "--means_lr_final must be more than 0"),
+        ("--pose_lr_final 0", "--pose_lr_final must be more than 0"),
+        ("--recon_lr_final 0", "--recon_lr_final must be more than 0"),
+        ("--crop 8", "--crop 8 has no pixel 4 from its sides, as far as --recon_net slim looks"),
+        ("--crop 10 --recon_net paper", "expected 0 or at least 11"),
+        ("--no-spike --lambda_rec 1", "without --spike Recon-Net has no input"),
         ("--exposure 96", "85 or 97 would"),
     ],
 )
 def test_contradictions_are_refused(flags, words, scene_folder, tmp_path, monkeypatch, capsys):
-    start = ["-s", str(scene_folder), "-m", str(tmp_path), "--spike", "--preset", "cpu", "--quiet"]
+    start = ["-s", str(scene_folder), "-m", str(tmp_path), "--spike", "--preset", "cpu", "--quiet", "--iterations", "2"]
     assert words in refused(monkeypatch, capsys, *start, *flags.split())
 
 
@@ -487,14 +498,31 @@ def test_a_checkpoint_of_another_configuration_is_refused(scene_folder, tmp_path
 
 
 def test_resuming_keeps_what_was_learned_with(scene_folder, tmp_path):
-    t = training(scene_folder, tmp_path, *CPU, "--seed", "5")
+    t = training(scene_folder, tmp_path, *CPU, "--seed", "5", "--checkpoint_every", "7")
     t.config.save(tmp_path)
     t.save_checkpoint()
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    asked = parse_training(["-s", "elsewhere", "-m", str(moved), "--resume", "--quiet"], cuda=False)
-    config, path = resumed(asked)
+
+
+    def again(*flags: str) -> tuple[Config, Path]:
+        argv = ["-s", "elsewhere", "-m", str(moved), "--resume", *flags]
+        return resumed(parse_training(argv, cuda=False), given_flags(argv))
+
+    config, path = again("--spike", *CPU, "--no-quiet")  # the same flags again, and one that does not matter
     assert (config.data.source_path, config.data.model_path) == ("elsewhere", str(moved))
-    assert config.run.seed == 5 and config.run.quiet and config.scene.cap == 330 and path.name == "chkpnt0.pth"
+    assert config.run.seed == 5 and not config.run.quiet and config.scene.cap == 330 and path.name == "chkpnt0.pth"
+    assert config.run.checkpoint_every == 7 and again("--checkpoint_every", "8")[0].run.checkpoint_every == 8
+    for flags, words in {
+        "--iterations 9": "--iterations 6, not --iterations 9",
+        "--no-fuse": "--fuse, not --no-fuse",
+        "--no-sub": "--lambda_sub 1.0, not --lambda_sub 0.0",
+        "--seed 6": "--seed 5, not --seed 6",
+        "--preset paper": "--preset cpu, not --preset paper",
+    }.items():
+        with pytest.raises(ValueError, match=f"--resume goes on with the stored {words}"):
+            again(*flags.split())
+    with pytest.raises(ValueError, match="--log_every must be at least 1"):
+        again("--log_every", "0")
 
 
 def test_the_configuration_survives_its_file(tmp_path):
@@ -509,5 +537,41 @@ def test_the_configuration_survives_its_file(tmp_path):
 def test_the_model_folder_s_default_is_output_and_the_scene_s_name():
     config = parse_training(["-s", "data/tanabata", "--spike"], cuda=False)
     assert Path(config.data.model_path) == Path("output/tanabata")
-    assert parse_training(["-s", "a", "--spike"], cuda=False).preset == "cpu"
-    assert parse_training(["-s", "a", "--spike"], cuda=True).preset == "paper"
+
+
+@pytest.mark.parametrize(
+    ("flags", "cuda", "preset"),
+    [
+        ("", False, "cpu"),
+        ("", True, "paper"),
+        ("--preset auto --device cuda", True, "paper"),
+        ("--device cpu", True, "cpu"),
+        ("--device cpu --preset parity", True, "parity"),
+    ],
+)
+def test_the_preset_follows_the_device(flags, cuda, preset):
+    assert parse_training(["-s", "a", "--spike", *flags.split()], cuda).preset == preset
+
+
+def test_flags_are_written_as_they_are_read():
+    for changes in (*PRESETS.values(), WITHOUT_SPIKES):
+        words = " ".join(as_flag(name, value) for name, value in changes.items()).split()
+        assert given_flags(words) == changes
+
+
+@pytest.mark.parametrize("flags", [[*CPU, "--crop", "9"], [*PAPER, "--crop", "1"], [*PAPER, "--subframes", "1"]])
+def test_the_least_that_is_accepted_learns(flags, scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *flags)
+    for _ in range(4):
+        t.step()
+    assert all(bool(value.isfinite().all()) for value in state(t).values())
+
+
+def test_a_loss_that_is_no_number_stops_before_it_is_learned_from(scene_folder, tmp_path, monkeypatch):
+    t = training(scene_folder, tmp_path, *CPU, "--checkpoint_every", "1")
+    monkeypatch.setattr(train, "l1", lambda *_: torch.tensor(float("nan")))
+    t.step()
+    before = state(t)
+    with pytest.raises(ValueError, match="iteration 2: the loss joint is nan, expected a finite number"):
+        t.step()
+    assert same(state(t), before)
