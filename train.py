@@ -37,7 +37,7 @@ from scene.dataset import read_scene
 from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
 from scene.exposure import Crop, Exposure, instant_frames, recon_frames
 from scene.gaussian_model import PARAMETERS, GaussianModel
-from scene.initialization import Picture, fill_points, median_depth
+from scene.initialization import Picture, fill_points, median_depth, thinned
 from scene.model_folder import save_cameras, save_input_points, save_iteration, set_aside
 from scene.trajectory import Trajectory
 from scene.views import load_exposures, view_timing, window_spec, window_times
@@ -136,7 +136,8 @@ class Training:
         poses = torch.stack([view.camera.w2c for view in self.scene.train])
         timing = view_timing(self.scene.train, self.scene, self.config)
         moving = motion.motion_init or motion.trajectory == "spline"
-        return Trajectory(poses, motion.trajectory, timing if moving else None, motion.knot_spacing)
+        reach = float(self.window[0].abs().max())
+        return Trajectory(poses, motion.trajectory, timing if moving else None, motion.knot_spacing, reach)
 
     def _make_gaussians(self) -> GaussianModel:
         options = self.config.scene
@@ -150,6 +151,8 @@ class Training:
         if rgb is not None and channels == 1:
             rgb = rgb @ rgb.new_tensor(LUMA)[:, None]
         points, colors = fill_points(self.scene.points, rgb, pictures, options.init_points, self.config.run.seed)
+        if options.cap:
+            points, colors = thinned(points, colors, options.cap, self.config.run.seed)
         self.first_points = points, colors
         by_depth = self.config.optimisation.means_unit == "depth"
         self.means_unit = median_depth(points, pictures) if by_depth else self.scene.extent
@@ -496,7 +499,8 @@ class Training:
             self.direction = state["direction"].cpu()
             self.iteration = int(state["iteration"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: does not fit this scene and configuration ({error})") from None
+            reason = str(error).splitlines()[0].rstrip(":")
+            raise ValueError(f"{path}: does not fit this scene and configuration ({reason})") from None
 
 
 def open_viewer(training: Training) -> Viewer:

@@ -77,11 +77,11 @@ class Scene:
     strategy: Literal["default", "mcmc", "none"] = "default"
     """densification: 3DGS's clone and split, MCMC relocation under a budget, or none"""
     cap: int = 0
-    """most Gaussians (0: no limit; mcmc needs one)"""
+    """most Gaussians, more first points are thinned out (0: no limit; mcmc needs one)"""
     densify_from: int = 500
-    """first iteration of densification"""
+    """densification begins after this iteration"""
     densify_until: int = 15000
-    """last iteration of densification"""
+    """densification ends before this iteration"""
     densify_every: int = 100
     """iterations between densifications"""
     densify_grad: float = 4e-4
@@ -99,7 +99,8 @@ class Motion:
     """The camera's path inside the exposure"""
 
     trajectory: Literal["linear", "cubic", "bezier", "spline"] = "linear"
-    """curve through each view's knots; spline: one curve over the whole recording"""
+    """each view's curve: linear (2 knots), cubic (a segment of a cubic B-spline, 4 knots) or bezier (cubic, 4 knots);
+    spline: one over the whole recording"""
     knot_spacing: float = 0.5
     """distance of the spline's knots, in exposures"""
     optimise_poses: bool = True
@@ -159,7 +160,8 @@ class Optimisation:
     iterations: int = 30000
     """training steps"""
     instants: int = 0
-    """cameras of a step without Recon-Net, drawn over all views and sub-frames (0: one view's exposure)"""
+    """cameras of a step, drawn over all views and sub-frames (0, or a step with L_rec: one view's exposure); with
+    --window_points 3 they are a third as many instants"""
     means_lr: float = 1.6e-4
     """centres, at the start (times means_unit)"""
     means_lr_final: float = 1.6e-6
@@ -329,7 +331,7 @@ def _field_docs(group: type) -> dict[str, str]:
     for statement, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                docs[statement.target.id] = str(after.value.value)
+                docs[statement.target.id] = " ".join(str(after.value.value).split())
     return docs
 
 

@@ -15,6 +15,7 @@ from arguments import GROUPS, PRESETS, WITHOUT_SPIKES, Config, as_flag, given_fl
 from arguments.command import guarded
 from train import Training, resumed, run
 from utils.io import load_image, save_image
+from utils.run_log import RunLog
 
 # Small enough for tests; everything of the method happens within six iterations.
 SMALL = "--iterations 6 --quiet --densify_from 0 --densify_every 2 --densify_until 6 --crop 16 --pose_every 2".split()
@@ -218,6 +219,23 @@ def test_fused_lessons_reach_the_network_alone(scene_folder, tmp_path):
         of_scene, of_network = torch.autograd.grad(joint, [scene, network], allow_unused=True)
         assert (of_scene is not None) == reached and of_network.abs().sum() > 0
         assert torch.equal(t._lessons(sample, out), sample.middle(out.images)) == reached
+
+
+def test_the_spline_reaches_as_far_as_the_windows(scene_folder, tmp_path):
+    wide = "--exposure 25 --subframe_width 21 --window_points 3 --trajectory spline --knot_spacing 0.2".split()
+    t = training(scene_folder, tmp_path, *CPU, *wide)
+    reach = float(t.window[0].max())
+    assert reach > 0.3
+    first, last = t.trajectory.first[0], t.trajectory.first[-1]
+    assert first - reach / 0.2 > 0 and last + (1 + reach) / 0.2 < len(t.trajectory.anchors) - 3
+
+
+def test_the_cap_holds_for_the_first_points(scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *CPU, "--cap", "150")
+    assert len(t.gaussians) == len(t.first_points[0]) == 150
+    t.step()
+    t.step()
+    assert len(t.gaussians) == 150
 
 
 def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
@@ -491,10 +509,20 @@ def test_contradictions_are_refused(flags, words, scene_folder, tmp_path, monkey
     assert words in refused(monkeypatch, capsys, *start, *flags.split())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_names_the_curves(tmp_path):
+    log = RunLog(tmp_path, 0)
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"log.jsonl: could not be written \(No space left"):
+        log.add(1, 0.0, loss=1.0)
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(scene_folder, tmp_path):
     path = training(scene_folder, tmp_path, *CPU).save_checkpoint()
-    with pytest.raises(ValueError, match=r"chkpnt0.pth: does not fit"):
-        training(scene_folder, tmp_path, *CPU, "--sh_degree", "1").load_checkpoint(path)
+    for flags in ("--sh_degree 1", "--trajectory linear"):
+        with pytest.raises(ValueError, match=r"chkpnt0.pth: does not fit this scene and configuration \([^\n]+\)$"):
+            training(scene_folder, tmp_path, *CPU, *flags.split()).load_checkpoint(path)
 
 
 def test_resuming_keeps_what_was_learned_with(scene_folder, tmp_path):
@@ -502,7 +530,6 @@ def test_resuming_keeps_what_was_learned_with(scene_folder, tmp_path):
     t.config.save(tmp_path)
     t.save_checkpoint()
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-
 
     def again(*flags: str) -> tuple[Config, Path]:
         argv = ["-s", "elsewhere", "-m", str(moved), "--resume", *flags]
