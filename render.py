@@ -47,8 +47,8 @@ from scene.model_folder import (
     read_cameras,
     write_cameras,
 )
-from scene.trajectory import Timing, Trajectory
-from scene.views import load_exposures, true_images, window_spec, window_times
+from scene.trajectory import Trajectory
+from scene.views import load_exposures, true_images, view_timing, window_spec, window_times
 from utils.device import pick_device
 from utils.fusion import fuse
 from utils.io import load_image, save_image
@@ -181,8 +181,7 @@ class Renderer:
         moved = similarity_of([v.camera.w2c for v in self.scene.test], **to_recovered)
         motion, trained = self.config.motion, len(self.scene.train)
         curve = "bezier" if motion.trajectory == "spline" else motion.trajectory
-        spacing = motion.view_spacing or self.scene.frames_per_view
-        timing = Timing.of([*self.scene.train, *self.scene.test], spacing, self.spec.exposure)
+        timing = view_timing([*self.scene.train, *self.scene.test], self.scene, self.config)
         poses = torch.stack([*self.middle_poses(), *moved])
         trajectory = Trajectory(poses, curve, timing if motion.motion_init else None).to(self.device)
         for i, exposure in enumerate(tqdm(exposures, desc="Fitting held-out poses", disable=self.quiet)):

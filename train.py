@@ -10,6 +10,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 import copy
 import dataclasses
 import json
+import math
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arguments import Config, parse_training
+from arguments import Config, given_flags, parse_training, resumed_config
 from arguments.command import guarded
 from gaussian_renderer import RenderOutput, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
@@ -36,10 +37,10 @@ from scene.dataset import read_scene
 from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
 from scene.exposure import Crop, Exposure, instant_frames, recon_frames
 from scene.gaussian_model import PARAMETERS, GaussianModel
-from scene.initialization import Picture, fill_points, median_depth
+from scene.initialization import Picture, fill_points, median_depth, thinned
 from scene.model_folder import camera_entries, save_input_points, save_iteration, set_aside, write_cameras
-from scene.trajectory import Timing, Trajectory
-from scene.views import load_exposures, window_spec, window_times
+from scene.trajectory import Trajectory
+from scene.views import load_exposures, view_timing, window_spec, window_times
 from spike import FixedPattern, SensorModel
 from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from utils.device import pick_device, use_threads
@@ -66,7 +67,7 @@ REVERSED = -0.8
 
 def decayed(start: float, end: float, progress: float) -> float:
     """Learning rate between ``start`` and ``end``, exponential in ``progress`` 0..1."""
-    return start * (end / start) ** progress if start > 0 and end > 0 else start
+    return start * (end / start) ** progress if start > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,29 @@ class Training:
         if config.data.spike and (config.losses.lambda_rec or config.losses.lambda_joint):
             network = make_network(config.recon.recon_net, self.spec.short, self.spec.long_channels)
             self.network = network.to(self.device)
+            self._check_crop(network.receptive_radius)
         # By view, how the pairings of L_joint went: from 1, always in order, to -1, always in reverse.
         self.direction = torch.zeros(len(self.exposures))
         self.strategy = self._make_strategy()
         self._make_optimisers()
         self.iteration = 0
 
+    def _check_crop(self, radius: int) -> None:
+        """A crop of a single instant is computed without a surround: only its inside equals the full frame's."""
+        crop = self.config.recon.crop
+        if self.config.optimisation.instants and not self.config.losses.lambda_rec and 0 < crop <= 2 * radius:
+            raise ValueError(
+                f"--crop {crop} has no pixel {radius} from its sides, as far as --recon_net "
+                f"{self.config.recon.recon_net} looks: expected 0 or at least {2 * radius + 1}"
+            )
+
     def _make_trajectory(self) -> Trajectory:
         motion = self.config.motion
         poses = torch.stack([view.camera.w2c for view in self.scene.train])
-        spacing = motion.view_spacing or self.scene.frames_per_view
-        timing = Timing.of(self.scene.train, spacing, self.spec.exposure)
+        timing = view_timing(self.scene.train, self.scene, self.config)
         moving = motion.motion_init or motion.trajectory == "spline"
-        return Trajectory(poses, motion.trajectory, timing if moving else None, motion.knot_spacing)
+        reach = float(self.window[0].abs().max())
+        return Trajectory(poses, motion.trajectory, timing if moving else None, motion.knot_spacing, reach)
 
     def _make_gaussians(self) -> GaussianModel:
         options = self.config.scene
@@ -141,6 +152,8 @@ class Training:
         if rgb is not None and channels == 1:
             rgb = rgb @ rgb.new_tensor(LUMA)[:, None]
         points, colors = fill_points(self.scene.points, rgb, pictures, options.init_points, self.config.run.seed)
+        if options.cap:
+            points, colors = thinned(points, colors, options.cap, self.config.run.seed)
         self.first_points = points, colors
         by_depth = self.config.optimisation.means_unit == "depth"
         self.means_unit = median_depth(points, pictures) if by_depth else self.scene.extent
@@ -153,7 +166,9 @@ class Training:
         return raw if mosaic is None or not self.config.data.spike else mosaic.colors(raw)
 
     def _make_strategy(self) -> Strategy | None:
-        options = self.config.scene
+        losses, options = self.config.losses, self.config.scene
+        if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_joint):
+            return None  # L_rec alone teaches the network: nothing says which Gaussians are needed
         common: dict[str, Any] = {
             "start": options.densify_from,
             "stop": options.densify_until,
@@ -206,11 +221,25 @@ class Training:
             terms |= self._network_terms(sample, out, random)
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
         loss.backward()
+        total = self._finite(loss, terms)
 
         self._update(out)
         self._turn_round()
         self._calibrate()
-        return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": float(loss.detach())}
+        return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": total}
+
+    def _finite(self, loss: Tensor, terms: dict[str, tuple[float, Tensor]]) -> float:
+        """The loss as a number.
+
+        Raises:
+            ValueError: it is none; nothing is updated with it, and no checkpoint replaces the last good one.
+        """
+        total = float(loss.detach())
+        if not math.isfinite(total):
+            wrong = [name for name, (_, value) in terms.items() if not bool(value.detach().isfinite())]
+            names = " + ".join(wrong or terms)
+            raise ValueError(f"iteration {self.iteration}: the loss {names} is {total}, expected a finite number")
+        return total
 
     def _sample(self, random: torch.Generator) -> Sample:
         """One view's whole exposure (the paper), or single instants drawn over all views.
@@ -477,7 +506,8 @@ class Training:
             self.direction = state["direction"].cpu()
             self.iteration = int(state["iteration"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: does not fit this scene and configuration ({error})") from None
+            reason = str(error).splitlines()[0].rstrip(":")
+            raise ValueError(f"{path}: does not fit this scene and configuration ({reason})") from None
 
 
 def open_viewer(training: Training) -> Viewer:
@@ -564,23 +594,23 @@ def run(training: Training) -> int:
     return 0
 
 
-def resumed(config: Config) -> tuple[Config, Path]:
-    """The stored configuration of the run to go on with, and its newest checkpoint."""
-    folder = config.data.model_path
+def resumed(asked: Config, given: dict[str, Any]) -> tuple[Config, Path]:
+    """The configuration to go on with, stored but for the folders and what ``given`` flags may change, and the newest
+    checkpoint.
+    """
+    folder = asked.data.model_path
     path = latest_checkpoint(folder)
     if path is None:
         raise ValueError(f"{folder}: no checkpoint chkpnt<iteration>.pth to resume from")
-    stored = Config.load(folder)
-    stored.run = dataclasses.replace(config.run, seed=stored.run.seed)
-    # Folders may have been moved since.
-    stored.data.source_path, stored.data.model_path = config.data.source_path, folder
-    return stored, path
+    config = resumed_config(Config.load(folder), given)
+    config.data.source_path, config.data.model_path = asked.data.source_path, folder
+    return config, path
 
 
 def main() -> int:
     config = parse_training(None, torch.cuda.is_available())
     if config.run.resume:
-        config, path = resumed(config)
+        config, path = resumed(config, given_flags(None))
         training = Training(config)
         training.load_checkpoint(path)
     else:
@@ -590,6 +620,9 @@ def main() -> int:
             print(f"{config.data.model_path} held an earlier run; it is now {aside}")
         config.save(config.data.model_path)
         save_input_points(config.data.model_path, *training.first_points)
+    if not config.data.spike and any(view.spike_path for view in training.scene.train):
+        source = config.data.source_path
+        sys.stderr.write(f"warning: {source} has spike streams; without --spike its sharp images are learned from\n")
     return run(training)
 
 

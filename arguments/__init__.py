@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import dataclasses
 import inspect
 import json
@@ -78,11 +79,11 @@ class Scene:
     strategy: Literal["default", "mcmc", "none"] = "default"
     """densification: 3DGS's clone and split, MCMC relocation under a budget, or none"""
     cap: int = 0
-    """most Gaussians (0: no limit; mcmc needs one)"""
+    """most Gaussians, more first points are thinned out (0: no limit; mcmc needs one)"""
     densify_from: int = 500
-    """first iteration of densification"""
+    """densification begins after this iteration"""
     densify_until: int = 15000
-    """last iteration of densification"""
+    """densification ends before this iteration"""
     densify_every: int = 100
     """iterations between densifications"""
     densify_grad: float = 4e-4
@@ -100,7 +101,8 @@ class Motion:
     """The camera's path inside the exposure"""
 
     trajectory: Literal["linear", "cubic", "bezier", "spline"] = "linear"
-    """curve through each view's knots; spline: one curve over the whole recording"""
+    """each view's curve: linear (2 knots), cubic (a segment of a cubic B-spline, 4 knots) or bezier (cubic, 4 knots);
+    spline: one over the whole recording"""
     knot_spacing: float = 0.5
     """distance of the spline's knots, in exposures"""
     optimise_poses: bool = True
@@ -108,7 +110,7 @@ class Motion:
     motion_init: bool = True
     """first guess of a view's motion from its neighbours in the recording; off: start at rest"""
     view_spacing: float = 0.0
-    """spike frames from one view's middle to the next in a recording (0: the stored length of a view)"""
+    """spike frames from one view's middle to the next in a recording (0: a view's length, or two exposures)"""
 
 
 @dataclass
@@ -160,7 +162,8 @@ class Optimisation:
     iterations: int = 30000
     """training steps"""
     instants: int = 0
-    """cameras of a step without Recon-Net, drawn over all views and sub-frames (0: one view's exposure)"""
+    """cameras of a step, drawn over all views and sub-frames (0, or a step with L_rec: one view's exposure); with
+    --window_points 3 they are a third as many instants"""
     means_lr: float = 1.6e-4
     """centres, at the start (times means_unit)"""
     means_lr_final: float = 1.6e-6
@@ -204,7 +207,7 @@ class Run:
     checkpoint_every: int = 1000
     """iterations between checkpoints (0: only at the end or when interrupted)"""
     resume: bool = False
-    """go on from the newest checkpoint in the model folder"""
+    """go on from the newest checkpoint with the stored flags; given anew, only this group's but --seed may differ"""
     log_every: int = 50
     """iterations between rows of log.jsonl and updates of the progress bar"""
     viewer: bool = False
@@ -331,7 +334,7 @@ def _field_docs(group: type) -> dict[str, str]:
     for statement, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                docs[statement.target.id] = str(after.value.value)
+                docs[statement.target.id] = " ".join(str(after.value.value).split())
     return docs
 
 
@@ -376,30 +379,44 @@ def _add_group(parser: argparse.ArgumentParser, group: type, only: Sequence[str]
 def training_parser() -> argparse.ArgumentParser:
     """The command line of ``train.py``."""
     parser = argparse.ArgumentParser(
-        description="Learn Gaussians, camera trajectories and Recon-Net from spike streams."
+        description="Learn Gaussians, camera trajectories and Recon-Net from spike streams. The defaults shown are "
+        "those of --preset paper; without CUDA the preset is cpu, which changes many of them (docs/flags.md)."
     )
     parser.add_argument(
         "--preset",
         choices=["auto", *PRESETS],
-        default="auto",
+        default=argparse.SUPPRESS,
         help="paper: the published schedule; parity: the released program's variants; cpu: minutes on two "
-        "cores, spike timing and cubic motion; auto: paper with CUDA, cpu without (default)",
+        "cores, spike timing and Bézier curves; auto: paper on CUDA, cpu elsewhere (default)",
     )
     for group in GROUPS.values():
         _add_group(parser, group)
     return parser
 
 
+def given_flags(argv: Sequence[str] | None) -> dict[str, Any]:
+    """The flags on the command line of ``train.py`` by name, and no others."""
+    return vars(training_parser().parse_args(argv))
+
+
+def as_flag(name: str, value: Any) -> str:
+    """A field's value as it is written on the command line."""
+    return f"--{name} {value}" if not isinstance(value, bool) else f"--{name}" if value else f"--no-{name}"
+
+
 def parse_training(argv: Sequence[str] | None, cuda: bool) -> Config:
     """The configuration of ``train.py``: defaults, then the preset, then the flags given.
+
+    Args:
+        cuda: whether this machine has a CUDA device.
 
     Raises:
         ValueError: flags that contradict each other or have impossible values.
     """
-    given = vars(training_parser().parse_args(argv))
-    preset = given.pop("preset")
+    given = given_flags(argv)
+    preset = given.get("preset", "auto")
     if preset == "auto":
-        preset = "paper" if cuda else "cpu"
+        preset = "paper" if cuda and given.get("device") != "cpu" else "cpu"
     values = PRESETS[preset] | ({} if given.get("spike") else WITHOUT_SPIKES) | given
     config = Config(preset=preset)
     for name in GROUPS:
@@ -411,13 +428,41 @@ def parse_training(argv: Sequence[str] | None, cuda: bool) -> Config:
         raise ValueError("no scene given: say which folder with -s, for example -s data/tanabata")
     if not config.data.model_path:
         config.data.model_path = str(Path("output") / Path(config.data.source_path).resolve().name)
+    source, model = (Path(path).resolve() for path in (config.data.source_path, config.data.model_path))
+    if model == source or model in source.parents:
+        raise ValueError(
+            f"-m {config.data.model_path} holds the scene {config.data.source_path}, which would be moved away with "
+            "an earlier run's results: expected a folder of its own"
+        )
+    if not config.run.resume:  # which has the stored configuration instead
+        check(config)
+    return config
+
+
+def resumed_config(stored: Config, given: dict[str, Any]) -> Config:
+    """The configuration that a run goes on with: the ``stored`` one, and what of ``Run`` is ``given`` but the seed.
+
+    Raises:
+        ValueError: another flag is given and differs from the stored one.
+    """
+    config = copy.deepcopy(stored)
+    owners = {item.name: getattr(config, name) for name, group in GROUPS.items() for item in dataclasses.fields(group)}
+    for name, value in given.items():
+        if name in ("source_path", "model_path") or (name, value) == ("preset", "auto"):
+            continue  # folders may have been moved
+        owner = owners.get(name, config)
+        if owner is config.run and name != "seed":
+            setattr(owner, name, value)
+        elif value != getattr(owner, name):
+            before = as_flag(name, getattr(owner, name))
+            raise ValueError(f"--resume goes on with the stored {before}, not {as_flag(name, value)}")
     check(config)
     return config
 
 
 def check(config: Config) -> None:
     """Refuse values that contradict each other, in one sentence."""
-    data, losses = config.data, config.losses
+    data, losses, recon = config.data, config.losses, config.recon
     for name in GROUPS:
         for item in dataclasses.fields(getattr(config, name)):
             value = getattr(getattr(config, name), item.name)
@@ -425,6 +470,15 @@ def check(config: Config) -> None:
                 raise ValueError(f"--{item.name} must be a finite number of at least 0, not {value}")
             if isinstance(value, int) and value < 0:
                 raise ValueError(f"--{item.name} must be at least 0, not {value}")
+    for name, most in (("min_opacity", 0.5), ("init_opacity", 1)):  # a reset leaves twice the least opacity
+        opacity = getattr(config.scene, name)
+        if not 0 < opacity < most:
+            raise ValueError(f"--{name} must be more than 0 and less than {most}, not {opacity}")
+    if config.motion.knot_spacing == 0:
+        raise ValueError("--knot_spacing must be more than 0")
+    for name in ("means_lr", "pose_lr", "recon_lr"):
+        if getattr(config.optimisation, name) and not getattr(config.optimisation, f"{name}_final"):
+            raise ValueError(f"--{name}_final must be more than 0: the rate falls to it by a constant factor a step")
     if config.optimisation.iterations < 1:
         raise ValueError("--iterations must be at least 1, not 0")
     if not 0 <= config.scene.sh_degree <= 3:
@@ -434,6 +488,8 @@ def check(config: Config) -> None:
     if not data.spike:
         if not losses.lambda_gs:
             raise ValueError("without --spike only L_gs has a target: give --lambda_gs 1")
+        if losses.lambda_rec or losses.lambda_joint:
+            raise ValueError("without --spike Recon-Net has no input: give --spike, or --no-rec --no-joint")
         if losses.lambda_sub or config.optimisation.instants:
             raise ValueError("without --spike there are no sub-frame targets: give --no-sub --instants 0")
     if config.optimisation.instants and (losses.lambda_gs or not losses.lambda_sub):
@@ -445,9 +501,14 @@ def check(config: Config) -> None:
         raise ValueError("--window_points spreads single instants: give --instants, or --window_points 1")
     if not (losses.lambda_gs or losses.lambda_sub or losses.lambda_rec):
         raise ValueError("nothing to learn from: lambda_gs, lambda_sub and lambda_rec are all 0")
-    if config.recon.fuse and (losses.lambda_rec or not config.optimisation.instants):
+    if not (losses.lambda_gs or losses.lambda_sub) and (recon.recon_from or recon.recon_every > 1):
+        raise ValueError(
+            "without L_gs and L_sub a step without Recon-Net has no loss: give --recon_from 0 --recon_every 1, "
+            f"not {recon.recon_from} and {recon.recon_every}"
+        )
+    if recon.fuse and (losses.lambda_rec or not config.optimisation.instants):
         raise ValueError("--fuse corrects single instants: give --instants and --no-rec, or --no-fuse")
-    if config.recon.fuse and data.targets != "timing":
+    if recon.fuse and data.targets != "timing":
         raise ValueError("--fuse takes spikes by their timing, counts are too noisy: --targets timing or --no-fuse")
     if data.subframe_width % 2 == 0:
         raise ValueError(f"--subframe_width must be odd (centred on a frame), not {data.subframe_width}")
@@ -456,7 +517,7 @@ def check(config: Config) -> None:
     for positive in ("sh_every", "densify_every"):
         if getattr(config.scene, positive) < 1:
             raise ValueError(f"--{positive} must be at least 1, not 0")
-    for group, name in ((config.optimisation, "pose_every"), (config.recon, "recon_every"), (config.run, "log_every")):
+    for group, name in ((config.optimisation, "pose_every"), (recon, "recon_every"), (config.run, "log_every")):
         if getattr(group, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not 0")
 

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from arguments import GROUPS, PRESETS, WITHOUT_SPIKES, _field_docs
+from arguments import GROUPS, PRESETS, WITHOUT_SPIKES, _field_docs, as_flag
 
 
 def _values(hint: Any) -> str:
@@ -29,7 +29,7 @@ def _flag(name: str, hint: Any) -> str:
 
 
 def _changes(changes: dict[str, Any]) -> str:
-    return " ".join(f"`--{name} {value}`" for name, value in changes.items())
+    return " ".join(f"`{as_flag(name, value)}`" for name, value in changes.items())
 
 
 def flags_page() -> str:
@@ -38,7 +38,7 @@ def flags_page() -> str:
         "# Every flag of train.py",
         "",
         "Made by `python -m arguments > docs/flags.md`. Underscores may be written as hyphens. Defaults are those of",
-        "`--preset paper`; flags on the command line win over the preset's. `--preset auto` is `paper` with CUDA, else",
+        "`--preset paper`; flags on the command line win over the preset's. `--preset auto` is `paper` on CUDA, else",
         "`cpu`.",
     ]
     for group in GROUPS.values():

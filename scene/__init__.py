@@ -1,1 +1,1 @@
-"""Scenes: readers, cameras, Gaussians, trajectories, densification (no losses, no command line)."""
+"""Scenes: readers, cameras, Gaussians, trajectories, densification; no losses are computed, only ``__main__`` talks."""

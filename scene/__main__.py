@@ -21,8 +21,7 @@ from arguments.command import guarded
 from recon_net.onnx import export_onnx
 from scene.dataset import read_scene
 from scene.model_folder import find_iteration, iteration_folder, load_network, read_cameras
-from scene.trajectory import Timing
-from scene.views import true_poses, window_spec
+from scene.views import true_poses, view_timing, window_spec
 from utils.export import FORMATS, read_gaussians, write_gaussians, write_tum
 
 
@@ -45,7 +44,7 @@ def export_trajectories(model: str, iteration: int) -> list[Path]:
     views = [view for view in scene.train if view.camera.name in corrected]
     if not views:
         raise ValueError(f"{model}/cameras.json: none of its views are in {data.source_path}")
-    timing = Timing.of(views, config.motion.view_spacing or scene.frames_per_view or 2 * spec.exposure, spec.exposure)
+    timing = view_timing(views, scene, config)
     written = []
     for label in np.unique(timing.recording):
         members = np.flatnonzero(timing.recording == label)

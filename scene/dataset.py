@@ -3,7 +3,8 @@
     spike_data/VVV.dat   sharp_data/VVV.png   sequence/VVV_MM.png   transforms.json   sparse_pc.ply
     novel.json  novel/   held-out sharp images      trajectory.json   true poses of all sub-frames
 
-Everything but the spikes and the poses is optional.  Views are paired with their files by name.
+Everything but the spikes and the poses is optional.  Views are paired with their files by name.  Those with
+exposures all have one size.
 
 ``transforms.json`` holds intrinsics (``fl_x``, ``fl_y``, ``cx``, ``cy``, ``w``, ``h``; for all frames, or in
 a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), ``transform_matrix``

@@ -98,7 +98,7 @@ class DefaultStrategy:
         scene_extent: world units; Gaussians wider than ``split_scale`` times it are split, the others cloned.
         cull_opacity: opacity under which Gaussians go.
         cull_scale: Gaussians wider than this times the extent go, after the first opacity reset.
-        start, stop, every: iterations between which, and how often, the set changes.
+        start, stop, every: iterations between which (without these two), and how often, the set changes.
         reset_every: opacity reset interval (0: never).
         cap: most Gaussians (0: no limit).
         last_only: count the last camera of a call alone (what the authors' program does; all by default).
@@ -122,7 +122,7 @@ class DefaultStrategy:
     def step(
         self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
     ) -> None:
-        if iteration > self.stop:
+        if iteration >= self.stop:
             return
         self._observe(len(gaussians), info)
         if iteration > self.start and iteration % self.every == 0:
@@ -199,7 +199,8 @@ class MCMCStrategy:
         cap: number of Gaussians grown to (5 % at a time).
         noise: factor on the exploration noise (multiplied by the learning rate of the means).
         dead_opacity: opacity under which a Gaussian is relocated.
-        start, stop, every: iterations between which, and how often, Gaussians are relocated and added.
+        start, stop, every: iterations between which (without these two), and how often, Gaussians are relocated and
+            added.
     """
 
     cap: int

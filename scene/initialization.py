@@ -24,6 +24,8 @@ class Picture:
 EXPLORE = 0.25
 # Random points of a scene that comes without any, as 3DGS starts its synthetic scenes (Kerbl et al. 2023).
 RANDOM_POINTS = 100_000
+# Depths whose quantiles are taken: more tell nothing new, and older torch refuses more than 2^24.
+_DEPTHS = 1_000_000
 
 
 def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, float]:
@@ -31,6 +33,7 @@ def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, 
     if points is not None and len(points):
         depths = torch.cat([points @ p.w2c[2, :3] + p.w2c[2, 3] for p in pictures])
         depths = depths[depths > 0]
+        depths = depths[:: -(-len(depths) // _DEPTHS) or 1]
         if len(depths):
             return 0.2 * float(depths.quantile(0.05)), 1.5 * float(depths.quantile(0.95))
     centres = torch.stack([torch.linalg.inv(p.w2c)[:3, 3] for p in pictures])
@@ -64,6 +67,15 @@ def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, r
             pick = (rng.random((len(pixels), 1)) > cumulative[:, :-1]).sum(-1)
             return np.asarray(camera[:, 2].numpy()[inside][index[np.arange(len(pixels)), pick]], np.float64)
     return np.full(len(pixels), np.nan)
+
+
+def thinned(points: Tensor, colors: Tensor, most: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """``most`` of the points [N, 3] and their colours [N, C], drawn evenly, in order; all where there are no more."""
+    if len(points) <= most:
+        return points, colors
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+    chosen = order[:most].sort().values
+    return points[chosen], colors[chosen]
 
 
 def fill_points(

@@ -26,8 +26,7 @@ from scene.cameras import View
 from utils import se3
 
 CURVES = ("linear", "cubic", "bezier", "spline")
-# How far a recording's spline reaches beyond its first and last exposure, in exposures: windows about their
-# ends do, by their half width.
+# How far a recording's spline reaches at least beyond its first and last exposure, in exposures.
 _REACH = 0.25
 
 
@@ -107,10 +106,16 @@ class Trajectory(nn.Module):
         timing: when the views were exposed; given, the first guess of the motion comes from neighbours,
             otherwise every view starts at rest (``spline`` needs it).
         knot_spacing: distance of the knots of ``spline``, in exposures.
+        reach: how far beyond an exposure ``spline`` is asked for poses, in exposures: windows about its ends are wider.
     """
 
     def __init__(
-        self, w2c: Tensor, curve: str = "linear", timing: Timing | None = None, knot_spacing: float = 0.5
+        self,
+        w2c: Tensor,
+        curve: str = "linear",
+        timing: Timing | None = None,
+        knot_spacing: float = 0.5,
+        reach: float = 0.0,
     ):
         super().__init__()
         if curve not in CURVES:
@@ -121,7 +126,7 @@ class Trajectory(nn.Module):
         poses = w2c.double().cpu().numpy()
         if curve == "spline":
             assert timing is not None
-            anchors, first = self._recording_knots(poses, timing, knot_spacing)
+            anchors, first = self._recording_knots(poses, timing, knot_spacing, reach)
             increments = torch.zeros(len(anchors), 6)
         else:
             anchors, increments, first = self._view_knots(poses, curve, timing)
@@ -150,15 +155,16 @@ class Trajectory(nn.Module):
 
     @staticmethod
     def _recording_knots(
-        poses: np.ndarray, timing: Timing, spacing: float
+        poses: np.ndarray, timing: Timing, spacing: float, reach: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Shared knots at even times over each recording; ``first`` is a view's u = 0 in knot units."""
         anchors: list[np.ndarray] = []
         first = np.zeros(len(poses))
+        reach = max(_REACH, 1.1 * reach)  # more than asked for, so that rounding never leaves the last segment
         for label in np.unique(timing.recording):
             members = np.flatnonzero(timing.recording == label)
             times = timing.middle[members]
-            start, span = times.min() - 0.5 - _REACH, times.max() - times.min() + 1 + 2 * _REACH
+            start, span = times.min() - 0.5 - reach, times.max() - times.min() + 1 + 2 * reach
             count = int(np.ceil(span / spacing - 1e-9)) + 3
             base = sum(len(a) for a in anchors)
             first[members] = base + (times - 0.5 - start) / spacing
@@ -172,12 +178,13 @@ class Trajectory(nn.Module):
         return se3.exp(self.increments) @ self.anchors
 
     def forward(self, views: Tensor, u: Tensor) -> Tensor:
-        """World-to-camera poses [B, 4, 4] of the views ``views`` [B] (long) at the times ``u`` [B] in [0, 1]."""
+        """World-to-camera poses [B, 4, 4] of the views ``views`` [B] (long) at the times ``u`` [B] in [0, 1].
+
+        A window about an end of the exposure is asked for beyond it; ``spline`` goes ``reach`` so far.
+        """
         if self.curve == "spline":
             position = self.first[views] + u.double() / self.knot_spacing
             segment = position.floor()
-            # u = 1 of a recording's last view lies on the last knot: the end of the segment before it.
-            segment = torch.minimum(segment, torch.full_like(segment, len(self.anchors) - 4))
             base, local = segment.long(), (position - segment).to(u.dtype)
         else:
             base, local = self.first[views].long(), u

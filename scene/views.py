@@ -13,6 +13,7 @@ from arguments import Config, Data
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
+from scene.trajectory import Timing
 from spike import WindowSpec, window_quadrature
 from utils.io import load_image
 from utils.losses import half_widths
@@ -55,14 +56,40 @@ def true_poses(stored: Tensor, spec: WindowSpec) -> Tensor | None:
     return stored[[stored_at[m] for m in range(spec.subframes)]]
 
 
+def view_timing(views: Sequence[View], scene: SceneData, config: Config) -> Timing:
+    """When some views of a scene were exposed.
+
+    Views of one recording that do not say are as far apart as a view's stream is long; without spikes, two exposures.
+    """
+    spacing = config.motion.view_spacing or scene.frames_per_view or 2 * config.data.exposure
+    return Timing.of(views, spacing, config.data.exposure)
+
+
 def load_exposures(
     views: Sequence[View], scene: SceneData, config: Config, device: torch.device
 ) -> list[Exposure]:
-    """Targets of every view, computed once: from spikes (``--spike``), or from the views' images."""
-    return [
-        _from_spikes(i, view, scene, config, device) if config.data.spike else _from_image(i, view, device)
-        for i, view in enumerate(views)
-    ]
+    """Targets of every view, computed once: from spikes (``--spike``), or from the views' images.
+
+    Raises:
+        ValueError: a view without them, or of another size or number of channels than the first: one call renders
+            several views, and pixels share their gains.
+    """
+    exposures: list[Exposure] = []
+    for i, view in enumerate(views):
+        exposure = _from_spikes(i, view, scene, config, device) if config.data.spike else _from_image(i, view, device)
+        exposures.append(exposure)
+        if exposure.long.shape != exposures[0].long.shape:
+            first = views[0].camera.name
+            raise ValueError(
+                f"{scene.root}: view {view.camera.name} is {_size(exposure)}, expected {_size(exposures[0])} as view "
+                f"{first} is"
+            )
+    return exposures
+
+
+def _size(exposure: Exposure) -> str:
+    channels, height, width = exposure.long.shape
+    return f"{width}x{height} and {'grey' if channels == 1 else 'colour'}"
 
 
 def _from_spikes(index: int, view: View, scene: SceneData, config: Config, device: torch.device) -> Exposure:

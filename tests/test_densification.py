@@ -99,6 +99,17 @@ def test_opacity_reset():
     assert (optimiser.state[model.raw["opacity_logits"]]["exp_avg"] == 0).all()
 
 
+def test_densification_ends_before_its_last_iteration():
+    """The paper's opacity resets would else fall on it, with nothing after them to bring the opacities back."""
+    for iteration, acts in ((29, False), (30, True), (60, False)):
+        model, optimiser = scene(6)
+        with torch.no_grad():
+            model.raw["opacity_logits"].fill_(3)
+        options = {"start": 0, "stop": 60, "every": 30, "reset_every": 30}
+        DefaultStrategy(0.5, 1.0, **options).step(model, optimiser, info(torch.ones(1, 6, 2)), iteration)
+        assert (len(model) > 6) == acts and (float(model.opacities.detach().amax()) < 0.1) == acts
+
+
 def test_mcmc_relocates_the_dead_and_grows_to_its_cap():
     model, optimiser = scene(40)
     with torch.no_grad():

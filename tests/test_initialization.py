@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scene.initialization import RANDOM_POINTS, Picture, depth_range, fill_points, median_depth
+from scene.initialization import RANDOM_POINTS, Picture, depth_range, fill_points, median_depth, thinned
 
 K = torch.tensor([[40.0, 0, 16], [0, 40.0, 12], [0, 0, 1]])
 
@@ -68,6 +68,31 @@ def test_a_scene_without_points_starts_from_random_ones():
 def test_points_without_colours_are_grey():
     _, colors = fill_points(plane(), None, pictures(1, channels=3), 0)
     assert torch.equal(colors, torch.full((200, 3), 0.5))
+
+
+def test_depths_of_many_points_are_thinned_and_of_few_are_not(monkeypatch):
+    points = torch.rand(1_200_001, 3) + torch.tensor([0, 0, 4.0])
+    quantile, taken = torch.Tensor.quantile, []
+
+    def counted(depths, q):
+        taken.append(len(depths))
+        return quantile(depths, q)
+
+    monkeypatch.setattr(torch.Tensor, "quantile", counted)
+    low, high = depth_range(points, pictures())
+    assert taken == [900_001, 900_001]
+    assert low == pytest.approx(0.2 * 4.05, abs=1e-3) and high == pytest.approx(1.5 * 4.95, abs=1e-2)
+    depth_range(plane(count=201), pictures())
+    assert taken[2:] == [603, 603]
+
+
+def test_more_points_than_wanted_are_thinned_by_the_seed():
+    points = torch.arange(100.0)[:, None].expand(-1, 3)
+    xyz, colors = thinned(points, points[:, :1], 30, seed=1)
+    assert len(xyz) == 30 and torch.equal(xyz[:, :1], colors) and (xyz[1:] > xyz[:-1]).all()
+    assert torch.equal(thinned(points, points, 30, seed=1)[0], xyz) and xyz.max() > 60
+    assert not torch.equal(thinned(points, points, 30, seed=2)[0], xyz)
+    assert thinned(points, points, 100)[0] is points
 
 
 def test_the_seed_decides():

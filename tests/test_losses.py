@@ -21,6 +21,7 @@ def test_the_papers_intervals():
     """Half-widths 3..6 of 13 sub-frames: 7, 9, 11, 13 sub-frames, or the whole exposure alone."""
     assert half_widths(13) == [3, 4, 5, 6]
     assert half_widths(13, multi_interval=False) == [6]
+    assert half_widths(1) == [0] and half_widths(3) == [1]
 
 
 def test_exposure_loss_compares_the_mean_and_not_the_frames():

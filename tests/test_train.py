@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import train
-from arguments import GROUPS, Config, parse_training
+from arguments import GROUPS, PRESETS, WITHOUT_SPIKES, Config, as_flag, given_flags, parse_training
 from arguments.command import guarded
 from train import Training, resumed, run
+from utils.io import load_image, save_image
+from utils.run_log import RunLog
 
 # Small enough for tests; everything of the method happens within six iterations.
 SMALL = "--iterations 6 --quiet --densify_from 0 --densify_every 2 --densify_until 6 --crop 16 --pose_every 2".split()
@@ -220,6 +222,23 @@ def test_fused_lessons_reach_the_network_alone(scene_folder, tmp_path):
         assert torch.equal(t._lessons(sample, out), sample.middle(out.images)) == reached
 
 
+def test_the_spline_reaches_as_far_as_the_windows(scene_folder, tmp_path):
+    wide = "--exposure 25 --subframe_width 21 --window_points 3 --trajectory spline --knot_spacing 0.2".split()
+    t = training(scene_folder, tmp_path, *CPU, *wide)
+    reach = float(t.window[0].max())
+    assert reach > 0.3
+    first, last = t.trajectory.first[0], t.trajectory.first[-1]
+    assert first - reach / 0.2 > 0 and last + (1 + reach) / 0.2 < len(t.trajectory.anchors) - 3
+
+
+def test_the_cap_holds_for_the_first_points(scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *CPU, "--cap", "150")
+    assert len(t.gaussians) == len(t.first_points[0]) == 150
+    t.step()
+    t.step()
+    assert len(t.gaussians) == 150
+
+
 def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *PAPER, "--iterations", "20")
     with torch.no_grad():
@@ -229,6 +248,17 @@ def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *PAPER, "--iterations", "20", "--no-scale-ratio")
     t.iteration = 9
     assert "ratio" not in t.step()
+
+
+@pytest.mark.parametrize("strategy", ["default", "mcmc"])
+def test_l_rec_alone_teaches_the_network_alone(strategy, scene_folder, tmp_path):
+    only = ["--no-gs", "--no-joint", "--strategy", strategy, "--cap", "330", "--opacity_reset_every", "2"]
+    t = training(scene_folder, tmp_path, *PAPER, *only)
+    before = state(t)
+    terms = [t.step() for _ in range(6)]
+    assert all(term["rec"] > 0 for term in terms)
+    learned = {name for name, value in state(t).items() if not torch.equal(value, before[name])}
+    assert learned and learned == set(t.network.state_dict())
 
 
 @pytest.mark.parametrize("flags", [CPU, [*PAPER, "--pose_every", "4"]], ids=["cpu", "paper"])
@@ -355,6 +385,14 @@ def test_an_earlier_run_is_set_aside(scene_folder, tmp_path, monkeypatch, capsys
     assert (model / "chkpnt2.pth").exists()  # nothing is moved for a run that cannot start
 
 
+@pytest.mark.parametrize("model", ["scene", "scene/../scene", "."])
+def test_a_model_folder_with_the_scene_in_it_is_refused(model, tmp_path, monkeypatch, capsys):
+    """Setting an earlier run aside would move the scene."""
+    monkeypatch.chdir(tmp_path)
+    error = refused(monkeypatch, capsys, "-s", str(tmp_path / "scene"), "-m", model, "--spike", *CPU)
+    assert f"-m {model} holds the scene" in error
+
+
 def test_learning_brings_the_renders_nearer(scene_folder, tmp_path):
     t = training(scene_folder, tmp_path, *CPU, "--iterations", "40", "--densify_every", "20", "--recon_from", "30")
     before, image = t.probe()
@@ -372,6 +410,35 @@ def test_without_spikes_the_images_are_the_exposures(scene_folder, tmp_path):
         assert t.network is None
         terms = t.step()
         assert terms["gs"] > 0 and "sub" not in terms
+
+
+def test_blurred_photographs_alone_are_enough(scene_folder, tmp_path, monkeypatch, capsys):
+    """No spikes say how long a view is; and where there are some, leaving out --spike is worth a word."""
+    scene, model = tmp_path / "scene", tmp_path / "model"
+    shutil.copytree(scene_folder, scene)
+    flags = ["-s", str(scene), "-m", str(model), *SMALL, "--preset", "cpu", "--init_points", "300"]
+    for warned in (True, False):
+        arguments_of(monkeypatch, *flags)
+        assert guarded(train.main) == 0
+        error = capsys.readouterr().err
+        assert (f"{scene} has spike streams; without --spike its sharp images are learned from" in error) == warned
+        shutil.rmtree(scene / "spike_data", ignore_errors=True)
+
+
+def test_views_of_another_size_or_colour_are_refused(scene_folder, tmp_path):
+    scene, model = tmp_path / "scene", tmp_path / "model"
+    shutil.copytree(scene_folder, scene)
+    grey = load_image(scene / "sharp_data/003.png")
+    save_image(scene / "sharp_data/003.png", grey.expand(3, -1, -1))
+    photographs = ["-s", str(scene), "-m", str(model), *SMALL, "--preset", "cpu"]
+    with pytest.raises(ValueError, match="view 003 is 48x32 and colour, expected 48x32 and grey as view 000 is"):
+        Training(parse_training(photographs, cuda=False))
+    meta = json.loads((scene / "transforms.json").read_text())
+    meta["frames"][2] |= {"w": 64, "h": 24}
+    (scene / "transforms.json").write_text(json.dumps(meta))
+    for flags in (CPU, PAPER):
+        with pytest.raises(ValueError, match="view 002 is 64x24 and grey, expected 48x32 and grey as view 000 is"):
+            training(scene, model, *flags)
 
 
 def refused(monkeypatch, capsys, *flags: str) -> str:
@@ -415,6 +482,8 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
         ("--no-sub", "--instants draws single sub-frames"),
         ("--lambda_gs 1", "--instants draws single sub-frames"),
         ("--no-sub --instants 0 --window_points 1", "nothing to learn from"),
+        ("--no-sub --instants 0 --window_points 1 --no-fuse --lambda_rec 1", "has no loss: give --recon_from 0"),
+        ("--preset paper --no-gs --recon_every 2", "give --recon_from 0 --recon_every 1, not 0 and 2"),
         ("--subframe_width 8", "must be odd"),
         ("--window_points 4", "must be odd"),
         ("--lambda_rec 1", "--fuse corrects single instants"),
@@ -422,29 +491,66 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
         ("--instants 0", "--window_points spreads single instants"),
         ("--window_points 31", "is worth 1 to"),
         ("--log_every 0", "--log_every must be at least 1"),
+        ("--min_opacity 0", "--min_opacity must be more than 0 and less than 0.5"),
+        ("--min_opacity 0.5", "--min_opacity must be more than 0 and less than 0.5"),
+        ("--init_opacity 0", "--init_opacity must be more than 0 and less than 1"),
+        ("--init_opacity 1", "--init_opacity must be more than 0 and less than 1"),
+        ("--knot_spacing 0", "--knot_spacing must be more than 0"),
+        ("--means_lr_final 0", "--means_lr_final must be more than 0"),
+        ("--pose_lr_final 0", "--pose_lr_final must be more than 0"),
+        ("--recon_lr_final 0", "--recon_lr_final must be more than 0"),
+        ("--crop 8", "--crop 8 has no pixel 4 from its sides, as far as --recon_net slim looks"),
+        ("--crop 10 --recon_net paper", "expected 0 or at least 11"),
+        ("--no-spike --lambda_rec 1", "without --spike Recon-Net has no input"),
         ("--exposure 96", "85 or 97 would"),
     ],
 )
 def test_contradictions_are_refused(flags, words, scene_folder, tmp_path, monkeypatch, capsys):
-    start = ["-s", str(scene_folder), "-m", str(tmp_path), "--spike", "--preset", "cpu", "--quiet"]
+    start = ["-s", str(scene_folder), "-m", str(tmp_path), "--spike", "--preset", "cpu", "--quiet", "--iterations", "2"]
     assert words in refused(monkeypatch, capsys, *start, *flags.split())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_names_the_curves(tmp_path):
+    log = RunLog(tmp_path, 0)
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"log.jsonl: could not be written \(No space left"):
+        log.add(1, 0.0, loss=1.0)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(scene_folder, tmp_path):
     path = training(scene_folder, tmp_path, *CPU).save_checkpoint()
-    with pytest.raises(ValueError, match=r"chkpnt0.pth: does not fit"):
-        training(scene_folder, tmp_path, *CPU, "--sh_degree", "1").load_checkpoint(path)
+    for flags in ("--sh_degree 1", "--trajectory linear"):
+        with pytest.raises(ValueError, match=r"chkpnt0.pth: does not fit this scene and configuration \([^\n]+\)$"):
+            training(scene_folder, tmp_path, *CPU, *flags.split()).load_checkpoint(path)
 
 
 def test_resuming_keeps_what_was_learned_with(scene_folder, tmp_path):
-    t = training(scene_folder, tmp_path, *CPU, "--seed", "5")
+    t = training(scene_folder, tmp_path, *CPU, "--seed", "5", "--checkpoint_every", "7")
     t.config.save(tmp_path)
     t.save_checkpoint()
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    asked = parse_training(["-s", "elsewhere", "-m", str(moved), "--resume", "--quiet"], cuda=False)
-    config, path = resumed(asked)
+
+    def again(*flags: str) -> tuple[Config, Path]:
+        argv = ["-s", "elsewhere", "-m", str(moved), "--resume", *flags]
+        return resumed(parse_training(argv, cuda=False), given_flags(argv))
+
+    config, path = again("--spike", *CPU, "--no-quiet")  # the same flags again, and one that does not matter
     assert (config.data.source_path, config.data.model_path) == ("elsewhere", str(moved))
-    assert config.run.seed == 5 and config.run.quiet and config.scene.cap == 330 and path.name == "chkpnt0.pth"
+    assert config.run.seed == 5 and not config.run.quiet and config.scene.cap == 330 and path.name == "chkpnt0.pth"
+    assert config.run.checkpoint_every == 7 and again("--checkpoint_every", "8")[0].run.checkpoint_every == 8
+    for flags, words in {
+        "--iterations 9": "--iterations 6, not --iterations 9",
+        "--no-fuse": "--fuse, not --no-fuse",
+        "--no-sub": "--lambda_sub 1.0, not --lambda_sub 0.0",
+        "--seed 6": "--seed 5, not --seed 6",
+        "--preset paper": "--preset cpu, not --preset paper",
+    }.items():
+        with pytest.raises(ValueError, match=f"--resume goes on with the stored {words}"):
+            again(*flags.split())
+    with pytest.raises(ValueError, match="--log_every must be at least 1"):
+        again("--log_every", "0")
 
 
 def test_the_configuration_survives_its_file(tmp_path):
@@ -459,5 +565,41 @@ def test_the_configuration_survives_its_file(tmp_path):
 def test_the_model_folder_s_default_is_output_and_the_scene_s_name():
     config = parse_training(["-s", "data/tanabata", "--spike"], cuda=False)
     assert Path(config.data.model_path) == Path("output/tanabata")
-    assert parse_training(["-s", "a", "--spike"], cuda=False).preset == "cpu"
-    assert parse_training(["-s", "a", "--spike"], cuda=True).preset == "paper"
+
+
+@pytest.mark.parametrize(
+    ("flags", "cuda", "preset"),
+    [
+        ("", False, "cpu"),
+        ("", True, "paper"),
+        ("--preset auto --device cuda", True, "paper"),
+        ("--device cpu", True, "cpu"),
+        ("--device cpu --preset parity", True, "parity"),
+    ],
+)
+def test_the_preset_follows_the_device(flags, cuda, preset):
+    assert parse_training(["-s", "a", "--spike", *flags.split()], cuda).preset == preset
+
+
+def test_flags_are_written_as_they_are_read():
+    for changes in (*PRESETS.values(), WITHOUT_SPIKES):
+        words = " ".join(as_flag(name, value) for name, value in changes.items()).split()
+        assert given_flags(words) == changes
+
+
+@pytest.mark.parametrize("flags", [[*CPU, "--crop", "9"], [*PAPER, "--crop", "1"], [*PAPER, "--subframes", "1"]])
+def test_the_least_that_is_accepted_learns(flags, scene_folder, tmp_path):
+    t = training(scene_folder, tmp_path, *flags)
+    for _ in range(4):
+        t.step()
+    assert all(bool(value.isfinite().all()) for value in state(t).values())
+
+
+def test_a_loss_that_is_no_number_stops_before_it_is_learned_from(scene_folder, tmp_path, monkeypatch):
+    t = training(scene_folder, tmp_path, *CPU, "--checkpoint_every", "1")
+    monkeypatch.setattr(train, "l1", lambda *_: torch.tensor(float("nan")))
+    t.step()
+    before = state(t)
+    with pytest.raises(ValueError, match="iteration 2: the loss joint is nan, expected a finite number"):
+        t.step()
+    assert same(state(t), before)

@@ -115,6 +115,17 @@ def test_windows_reach_beyond_a_recording_s_ends():
         assert bool((touched < half).all()) if index < 2 else bool((touched >= half).all())
 
 
+def test_a_spline_reaches_as_far_as_it_is_told():
+    """To knots of its own recording, also where the farthest instant lies on the last of them."""
+    trajectory = Trajectory(torch.as_tensor(POSES), "spline", timing("aaabbb", 1.8), knot_spacing=0.3, reach=0.6)
+    half = len(trajectory.increments) // 2
+    for view, u in ((0, -0.6), (2, 1.6), (3, -0.6), (5, 1.6)):
+        trajectory.increments.grad = None
+        trajectory(torch.tensor([view]), torch.tensor([u])).sum().backward()
+        touched = trajectory.increments.grad.abs().sum(1).nonzero()[:, 0]
+        assert len(touched) and bool(((touched < half) == (view < 3)).all())
+
+
 def test_an_unknown_curve_is_refused():
     with pytest.raises(ValueError, match="'quartic' is unknown"):
         Trajectory(torch.as_tensor(POSES), "quartic")

@@ -57,7 +57,7 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
         # Not mkstemp: its files are private, these get the permissions that the umask leaves.
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     raw = _Recorded(handle, "wb")
     try:
         with io.BufferedWriter(raw, 1 << 18) as binary:
@@ -69,12 +69,13 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
     except Exception as error:
         if raw.failure is None:
             raise
-        raise _unwritable(path, raw.failure) from error
+        raise unwritable(path, raw.failure) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> ValueError:
+def unwritable(path: Path, error: OSError) -> ValueError:
+    """The one sentence for a file that could not be written."""
     return ValueError(f"{path}: could not be written ({error.strerror or error})")
 
 

@@ -35,7 +35,8 @@ def exposure_loss(renders: Tensor, long_exposure: Tensor, dssim: float = 0.2) ->
 def half_widths(subframes: int, multi_interval: bool = True) -> list[int]:
     """Half-widths k of the reblur intervals c-k..c+k around the middle sub-frame c: 3..6 for M = 13."""
     widest = (subframes - 1) // 2
-    return list(range(max(subframes // 4, 1), widest + 1)) if multi_interval else [widest]
+    narrowest = min(max(subframes // 4, 1), widest) if multi_interval else widest
+    return list(range(narrowest, widest + 1))
 
 
 def reblur_loss(

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.io import atomic_write
+from utils.io import atomic_write, unwritable
 
 CURVES, CIRCUMSTANCES = "log.jsonl", "run.json"
 _PACKAGES = ("torch", "numpy", "diff-gaussian-rasterization-cpu")
@@ -56,10 +56,18 @@ class RunLog:
             file.writelines(json.dumps(row) + "\n" for row in kept)
 
     def add(self, iteration: int, seconds: float, **values: float) -> dict[str, float]:
-        """Append one row (``seconds`` since this process began to train) and return it."""
+        """Append one row (``seconds`` since this process began to train) and return it.
+
+        Raises:
+            ValueError: the file cannot be written.
+        """
         row = {"iteration": iteration, "seconds": round(self.before + seconds, 2)} | values
-        with (self.model / CURVES).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        path = self.model / CURVES
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise unwritable(path, error) from error
         return row
 
     def finish(self, iteration: int, seconds: float) -> None:
