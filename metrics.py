@@ -27,7 +27,7 @@ from arguments import Config, add_model_arguments
 from arguments.command import guarded
 from report import METHODS, Run, write_report
 from scene.dataset import read_scene
-from scene.model_folder import NOVEL, find_iteration, read_cameras
+from scene.model_folder import NOVEL, find_iteration, read_cameras, why_stale
 from scene.views import true_poses, window_spec
 from utils.comparison import compose
 from utils.image_metrics import gain_match, psnr, ssim_map
@@ -176,10 +176,9 @@ def read_trajectories(config: Config, cameras: list[dict[str, Any]], iteration: 
     if len(shapes) != 1:
         return Trajectories(names, None, why="cameras.json has training views of different numbers of sub-frames")
     poses = np.array([entry["w2c"] for entry in entries])
-    others = {entry["iteration"] for entry in entries} - {iteration}
-    if others:
-        why = f"cameras.json has the poses of iteration {others.pop()}, not {iteration}; run render.py again"
-        return Trajectories(names, None, why=why)
+    stale = why_stale(entries, iteration)
+    if stale is not None:
+        return Trajectories(names, None, why=stale)
     try:
         scene = read_scene(data.source_path, data.transforms, data.eval, data.llffhold)
     except ValueError as error:

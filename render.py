@@ -48,10 +48,10 @@ from scene.model_folder import (
     write_cameras,
 )
 from scene.trajectory import Trajectory
-from scene.views import load_exposures, true_images, view_timing, window_spec, window_times
+from scene.views import load_exposures, load_picture, true_images, view_timing, window_spec, window_times
 from utils.device import pick_device
 from utils.fusion import fuse
-from utils.io import load_image, save_image
+from utils.io import save_image
 from utils.trajectory_metrics import umeyama
 
 # World-to-camera poses [T, 4, 4] of a view at times u [T] of its exposure.
@@ -103,18 +103,6 @@ class Renderer:
     def colors(self, raw: Tensor) -> Tensor:
         """A sensor's pixels [..., 1, H, W] as a picture: in colour where it has colour filters."""
         return raw if self.mosaic is None else self.mosaic.colors(raw)
-
-    def truth(self, view: View, path: Path) -> Tensor:
-        """A sharp image [C, H, W] of a view.
-
-        Raises:
-            ValueError: it has another size than the view's camera.
-        """
-        image = load_image(path, self.channels)
-        height, width = image.shape[1:]
-        if (width, height) != (view.camera.width, view.camera.height):
-            raise ValueError(f"{path}: {width}x{height} pixels, expected {view.camera.width}x{view.camera.height}")
-        return image
 
     @torch.no_grad()
     def frames(self, exposure: Exposure) -> Tensor | None:
@@ -169,9 +157,9 @@ class Renderer:
                     image = exposure.middle_image(self.scene.sensor, mode, width)
                     save_image(folder / kind / f"{name}.png", self.colors(image), bits=16)
             if view.image_path is not None and view.image_path.exists():
-                save_image(folder / "gt" / f"{name}.png", self.truth(view, view.image_path), bits=16)
+                save_image(folder / "gt" / f"{name}.png", load_picture(view, view.image_path, self.channels), bits=16)
             for m, path in truths.items():
-                save_image(folder / "gt" / f"{name}_{m:02d}.png", self.truth(view, path), bits=16)
+                save_image(folder / "gt" / f"{name}_{m:02d}.png", load_picture(view, path, self.channels), bits=16)
 
     def held_out_exposures(self) -> list[Tensor]:
         """Fitted poses of the views that ``--eval`` kept back, from their own spikes."""
@@ -195,7 +183,7 @@ class Renderer:
                 times,
                 targets,
                 self.rasterizer,
-                    mosaic=self.mosaic,
+                mosaic=self.mosaic,
                 steps=self.fit_steps,
             )
         paths = [partial(trajectory.view, trained + i) for i in range(len(exposures))]
@@ -214,7 +202,7 @@ class Renderer:
         fitted = []
         for view in tqdm(self.scene.novel, desc="Rendering novel views", disable=self.quiet):
             assert view.image_path is not None
-            image = self.truth(view, view.image_path).to(self.device)
+            image = load_picture(view, view.image_path, self.channels).to(self.device)
             [start] = similarity_of([view.camera.w2c], **to_recovered)
             pose = fit_pose(
                 self.gaussians,
@@ -222,7 +210,7 @@ class Renderer:
                 start.to(self.device),
                 image,
                 self.rasterizer,
-                    steps=self.fit_steps,
+                steps=self.fit_steps,
             )
             name = f"{NOVEL}{view.camera.name}.png"
             save_image(folder / "renders" / name, self.images(view, pose[None])[0], bits=16)

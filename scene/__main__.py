@@ -20,7 +20,7 @@ from arguments import Config
 from arguments.command import guarded
 from recon_net.onnx import export_onnx
 from scene.dataset import read_scene
-from scene.model_folder import find_iteration, iteration_folder, load_network, read_cameras
+from scene.model_folder import find_iteration, iteration_folder, load_network, read_cameras, why_stale
 from scene.views import true_poses, view_timing, window_spec
 from utils.export import FORMATS, read_gaussians, write_gaussians, write_tum
 
@@ -34,12 +34,9 @@ def export_trajectories(model: str, iteration: int) -> list[Path]:
     data, spec = config.data, window_spec(config.data)
     scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
     entries = [entry for entry in read_cameras(model) if entry["split"] == "train"]
-    others = {entry["iteration"] for entry in entries} - {iteration}
-    if others:
-        raise ValueError(
-            f"{model}/cameras.json: poses of iteration {others.pop()}, not {iteration}; run render.py --iteration "
-            f"{iteration} first"
-        )
+    stale = why_stale(entries, iteration)
+    if stale is not None:
+        raise ValueError(f"{model}: {stale}")
     corrected = {entry["name"]: torch.tensor(entry["w2c"]) for entry in entries}
     views = [view for view in scene.train if view.camera.name in corrected]
     if not views:

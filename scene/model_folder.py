@@ -161,6 +161,14 @@ def camera_entries(
     ]
 
 
+def why_stale(entries: list[dict[str, Any]], iteration: int) -> str | None:
+    """What is amiss with entries of ``cameras.json`` whose poses are not those of ``iteration``; None if nothing."""
+    others = {entry.get("iteration", iteration) for entry in entries} - {iteration}
+    if not others:
+        return None
+    return f"cameras.json has the poses of iteration {others.pop()}, not {iteration}; run render.py again"
+
+
 def write_cameras(model: str | Path, entries: list[dict[str, Any]]) -> None:
     """Write ``cameras.json``."""
     with atomic_write(Path(model) / "cameras.json", "w") as file:

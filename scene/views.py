@@ -42,6 +42,19 @@ def _true_subframes(spec: WindowSpec, stored: int) -> dict[int, int]:
     return {i: m for i, m in found.items() if abs(own[m] - usual[i]) < 1e-6}
 
 
+def load_picture(view: View, path: Path, channels: int | None) -> Tensor:
+    """An image [C, H, W] that a view's camera took, with its own ``channels`` or these.
+
+    Raises:
+        ValueError: it has another size than the camera.
+    """
+    image = load_image(path, channels)
+    height, width = image.shape[1:]
+    if (width, height) != (view.camera.width, view.camera.height):
+        raise ValueError(f"{path}: {width}x{height} pixels, expected {view.camera.width}x{view.camera.height}")
+    return image
+
+
 def true_images(view: View, spec: WindowSpec) -> dict[int, Path]:
     """The view's sharp images by the sub-frame of ``spec`` that they show."""
     subframes = _true_subframes(spec, _TRUTH.subframes)
@@ -113,10 +126,4 @@ def _from_image(index: int, view: View, device: torch.device) -> Exposure:
         raise ValueError(
             f"view {view.camera.name}: no image to learn from (give --spike to learn from its spike stream)"
         )
-    image = load_image(view.image_path, channels=None)
-    height, width = image.shape[1:]
-    if (height, width) != (view.camera.height, view.camera.width):
-        raise ValueError(
-            f"{view.image_path}: {width}x{height} pixels, expected {view.camera.width}x{view.camera.height}"
-        )
-    return Exposure(index, view.camera, image).to(device)
+    return Exposure(index, view.camera, load_picture(view, view.image_path, None)).to(device)

@@ -103,7 +103,10 @@ def model_of(scene_folder: Path, folder: Path, use_truth: bool) -> Path:
 
 
 def test_exported_trajectories_lie_on_the_recording_s_time(scene_folder, tmp_path):
-    written = export_trajectories(str(model_of(scene_folder, tmp_path, use_truth=True)), 7)
+    folder = str(model_of(scene_folder, tmp_path, use_truth=True))
+    with pytest.raises(ValueError, match=r"cameras.json has the poses of iteration 7, not 8"):
+        export_trajectories(folder, 8)
+    written = export_trajectories(folder, 7)
     assert [p.suffix for p in written] == [".tum", ".tum"]
     (times, own), (true_times, true) = (read_tum(path) for path in written)
     np.testing.assert_array_equal(times, true_times)
