@@ -212,6 +212,7 @@ def test_uncertainty_is_the_fisher_information_of_the_colours(tmp_path, monkeypa
     assert float(estimated.sum() / exact.sum()) == pytest.approx(1, abs=0.1)
     monkeypatch.setattr(uncertainty, "_PASSES", 600)
     torch.testing.assert_close(seen_weights(drawing, views), exact, rtol=0.2, atol=0.02)
+    assert uncertainty.uncertain(drawing, views).gaussians.low_pass == drawing.gaussians.low_pass
 
 
 def test_what_no_view_has_seen_is_unknown(tmp_path):
@@ -285,6 +286,7 @@ def test_it_serves_this_machine_alone(viewer, capsys):
 def test_training_is_told_to_go_on_and_nothing_is_copied_unwatched(viewer):
     before = viewer.canvas.drawing
     assert viewer.update(tiny_gaussians(seed=1), 1, {"loss": 0.5}) == "running"
+    assert viewer.canvas.drawing.gaussians.low_pass == tiny_gaussians().low_pass
     assert viewer.canvas.drawing is before
     # From the start it draws a copy, because training changes the Gaussians in place.
     live = tiny_gaussians()
