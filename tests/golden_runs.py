@@ -1,0 +1,148 @@
+"""Recorded training runs on the small test scene, and what they are compared with.
+
+    python tests/golden_runs.py --write             # record all runs in tests/golden/
+    python tests/golden_runs.py --bits bits.json    # compare bit by bit with a file (written where it is missing)
+
+A run is one row of ``full_eval.py`` or one preset, with its schedule shortened.  A golden file has the loss
+terms of 20 steps, and PSNR and ATE after 300.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+import utils  # isort: skip  # noqa: F401  (before torch: see there)
+
+import numpy as np
+import torch
+from small_scene import write_scene
+
+from arguments import parse_training
+from full_eval import METHODS
+from gaussian_renderer import render_trajectory
+from scene.exposure import Crop, recon_frames
+from scene.views import true_poses
+from train import Training
+from utils.image_metrics import psnr
+from utils.io import load_image
+from utils.trajectory_metrics import trajectory_errors
+
+FOLDER = Path(__file__).resolve().parent / "golden"
+RUNS = {name: list(method.flags) for name, method in METHODS.items()}
+RUNS |= {f"images-{name}": ["--preset", name, "--no-spike"] for name in ("cpu", "paper")}
+# Everything of the method happens within 20 steps, and again within 300.
+SHORT = (
+    "--iterations 20 --densify_from 2 --densify_every 4 --densify_until 16 --sh_every 5 --crop 16 --quiet "
+    "--init_points 300 --cap 360"
+).split()
+LONG = (
+    "--iterations 300 --densify_from 30 --densify_every 20 --densify_until 240 --sh_every 75 --crop 16 --quiet "
+    "--init_points 400 --cap 600"
+).split()
+
+
+def flags_of(name: str, steps: int) -> list[str]:
+    """The flags of train.py of a shortened run."""
+    flags, long = RUNS[name], steps > 20
+    shared = [*flags, *(LONG if long else SHORT)]
+    if "cpu" in flags:
+        shared += ["--window_from", "150" if long else "8", "--recon_from", "180" if long else "6"]
+        if "--fixed_pattern_every" not in flags:
+            shared += ["--fixed_pattern_every", "90" if long else "9"]
+    else:
+        shared += ["--pose_every", "3", "--densify_grad", "1e-5", "--opacity_reset_every", "100" if long else "7"]
+    return shared
+
+
+def start(name: str, steps: int, scene: Path, model: Path) -> Training:
+    flags = ["-s", str(scene), "-m", str(model), *([] if "--no-spike" in RUNS[name] else ["--spike"])]
+    return Training(parse_training([*flags, *flags_of(name, steps)], cuda=False))
+
+
+def trace(training: Training, steps: int) -> list[dict[str, float]]:
+    """The loss terms of every step."""
+    return [training.step() for _ in range(steps)]
+
+
+def digest(training: Training) -> str:
+    """Of everything that was learned, bit by bit."""
+    learned = [*training.gaussians.raw.values(), training.trajectory.increments]
+    learned += [] if training.network is None else training.network.state_dict().values()
+    total = hashlib.sha256()
+    for value in learned:
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+@torch.no_grad()
+def quality(training: Training) -> dict[str, float]:
+    """PSNR at u = 0.5 of the Gaussians and of Recon-Net, and ATE."""
+    middle, found = training.spec.subframes // 2, {"gaussians": [], "recon": []}
+    paths = []
+    for i, (view, exposure) in enumerate(zip(training.scene.train, training.exposures, strict=True)):
+        poses, camera = training.trajectory.view(i, training.u), view.camera
+        paths.append(poses)
+        truth = load_image(view.image_path)[None]
+        images = render_trajectory(
+            training.gaussians, poses, camera.K, camera.width, camera.height, training.rasterizer
+        ).images
+        found["gaussians"].append(float(psnr(images[middle : middle + 1], truth)))
+        if training.network is not None:
+            whole = Crop(0, camera.height, 0, camera.width)
+            frames = recon_frames(training.network, exposure, training.u, whole, training.config.data.long_grouping)
+            found["recon"].append(float(psnr(frames[middle : middle + 1], truth)))
+    result = {name: float(np.mean(values)) for name, values in found.items() if values}
+    known = [true_poses(training.scene.truth[v.camera.name], training.spec) for v in training.scene.train]
+    if all(poses is not None for poses in known):
+        recovered, true = torch.stack(paths).double().numpy(), torch.stack(known).double().numpy()
+        result["ate"] = trajectory_errors(recovered, true).ate
+    return result
+
+
+def text_of(terms: list[dict[str, float]], after: dict[str, float]) -> str:
+    """A golden file: one step a line, then what came out."""
+    lines = [" ".join(f"{name} {value:.6e}" for name, value in row.items()) for row in terms]
+    return "\n".join([*lines, "after 300 steps", *(f"{name} {value:.4f}" for name, value in after.items())]) + "\n"
+
+
+def record(name: str, scene: Path, model: Path) -> tuple[str, dict[str, str]]:
+    """The golden file of a run, and its digests."""
+    short = start(name, 20, scene, model)
+    terms = trace(short, 20)
+    long = start(name, 300, scene, model)
+    trace(long, 300)
+    return text_of(terms, quality(long)), {"20": digest(short), "300": digest(long)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="record all runs")
+    parser.add_argument("--bits", type=Path, help="file of digests to compare with")
+    parser.add_argument("names", nargs="*", help="runs (default: all)")
+    args = parser.parse_args()
+    known = json.loads(args.bits.read_text()) if args.bits and args.bits.exists() else {}
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder:
+        scene = Path(folder) / "scene"
+        write_scene(scene)
+        for name in args.names or RUNS:
+            text, bits = record(name, scene, Path(folder) / "model")
+            if args.write:
+                (FOLDER / f"{name}.txt").write_text(text)
+            same = known.setdefault(name, bits) == bits
+            wrong += not same
+            print(f"{name:16} {'same' if same else 'DIFFERENT'} {bits}", flush=True)
+            if args.bits:
+                args.bits.write_text(json.dumps(known, indent=1))
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
