@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from arguments.command import guarded
+from commands.guard import guarded
+from commands.spike import add_color_arguments, add_recording_arguments, recording_of
+from conversion.report import Conversion, sureness_of, write_report
+from conversion.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalised, read_colmap, save_previews
+from conversion.windows import FEWEST, SPEC, Window, choose_windows, clip_windows
+from conversion.writing import write_scene, write_truth
 from scene.colmap import write_model
-from scene.conversion_report import Conversion, sureness_of, write_report
-from scene.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalised, read_colmap, save_previews
-from scene.writing import write_scene, write_truth
 from spike import SensorModel, SpikeStream, load_sensor
-from spike.__main__ import add_color_arguments, add_recording_arguments, recording_of
 from spike.calibration import assumed_sensor
-from spike.selection import FEWEST, SPEC, Window, choose_windows, clip_windows
 
 PREVIEWS = "previews"
 # Everything that this command writes into the scene folder.

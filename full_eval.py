@@ -29,9 +29,9 @@ import numpy as np
 from tqdm import tqdm
 
 from arguments import PRESETS
-from arguments.command import guarded
+from commands.guard import guarded
+from evaluation.report import Card, Comparison, compose_comparisons, read_log
 from metrics import load_beside, measure
-from report import Card, Comparison, compose_comparisons, read_log
 from scene.dataset import read_scene
 from scene.exposure import Exposure, usable_margin
 from spike import WindowSpec, tfi

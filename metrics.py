@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from arguments import Config, add_model_arguments
-from arguments.command import guarded
-from report import METHODS, Run, write_report
+from commands.guard import guarded
+from evaluation.report import METHODS, Run, write_report
+from pictures.comparison import compose
 from scene.dataset import read_scene
 from scene.model_folder import NOVEL, find_iteration, read_cameras, why_stale
 from scene.views import true_poses, window_spec
-from utils.comparison import compose
 from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import atomic_write, load_image, save_image
 from utils.lpips_offline import load_lpips, lpips_distances

@@ -22,19 +22,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arguments import Config, add_model_arguments
-from arguments.command import guarded
-from arguments.video import Video, add_video_arguments, parse_video
+from commands.guard import guarded
+from commands.video import Video, add_video_arguments, parse_video
 from gaussian_renderer import Rasterizer, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, read_views
-from gaussian_renderer.pictures import Drawing
 from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
 from gaussian_renderer.video import record
+from gaussians.model import GaussianModel
 from recon_net import AnyReconNet
 from scene.cameras import View
 from scene.dataset import SceneData, read_scene
 from scene.exposure import Crop, Exposure, recon_frames
-from scene.gaussian_model import GaussianModel
+from scene.fusion import fuse
 from scene.model_folder import (
     NOVEL,
     camera_entries,
@@ -50,7 +51,6 @@ from scene.model_folder import (
 from scene.trajectory import Trajectory
 from scene.views import load_exposures, load_picture, true_images, view_timing, window_spec, window_times
 from utils.device import pick_device
-from utils.fusion import fuse
 from utils.io import save_image
 from utils.trajectory_metrics import umeyama
 

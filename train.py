@@ -24,30 +24,27 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arguments import Config, given_flags, parse_training, resumed_config
-from arguments.command import guarded
+from commands.guard import guarded
 from gaussian_renderer import RenderOutput, render_trajectory
 from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import read_views
-from gaussian_renderer.pictures import Drawing
 from gaussian_renderer.viewer.canvas import Canvas
 from gaussian_renderer.viewer.server import Viewer
 from gaussian_renderer.viewer.sources import RecordedPictures
+from gaussians.densification import DefaultStrategy, MCMCStrategy, Strategy
+from gaussians.initialization import Picture, fill_points, median_depth, thinned
+from gaussians.model import PARAMETERS, GaussianModel
+from gaussians.ply import LowPass
 from recon_net import AnyReconNet, make_network
 from scene.dataset import read_scene
-from scene.densification import DefaultStrategy, MCMCStrategy, Strategy
 from scene.exposure import Crop, Exposure, instant_frames, recon_frames
-from scene.gaussian_model import PARAMETERS, GaussianModel
-from scene.initialization import Picture, fill_points, median_depth, thinned
+from scene.fusion import fuse
 from scene.model_folder import camera_entries, save_input_points, save_iteration, set_aside, write_cameras
 from scene.trajectory import Trajectory
 from scene.views import load_exposures, view_timing, window_spec, window_times
 from spike import FixedPattern, SensorModel
-from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from utils.device import pick_device, use_threads
-from utils.fusion import fuse
-from utils.image_metrics import psnr
-from utils.io import LUMA
-from utils.losses import (
+from training.losses import (
     exposure_loss,
     half_widths,
     joint_loss,
@@ -56,7 +53,10 @@ from utils.losses import (
     scale_ratio_penalty,
     subframe_loss,
 )
-from utils.ply import LowPass
+from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from utils.device import pick_device, use_threads
+from utils.image_metrics import psnr
+from utils.io import LUMA
 from utils.run_log import Board, RunLog
 
 # Weight of a step in the memory of a view's direction, and where that memory turns the view round: about twenty

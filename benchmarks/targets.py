@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments.command import guarded
-from spike import SensorModel, Simulator, Targets, WindowSpec
+from commands.guard import guarded
+from simulation import Simulator
+from spike import SensorModel, Targets, WindowSpec
 from spike.targets import Mode
 from utils.io import atomic_write
 

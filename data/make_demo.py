@@ -26,12 +26,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments.command import guarded
+from commands.guard import guarded
+from conversion.writing import opengl, write_json
+from gaussians.ply import write_point_ply
 from scene.cameras import look_at, pixel_rays
-from scene.writing import opengl, write_json
-from spike import Simulator, WindowSpec, write_dat
+from simulation import Simulator
+from spike import WindowSpec, write_dat
 from utils.io import atomic_write, save_image
-from utils.ply import write_point_ply
 
 SPEC = WindowSpec()
 SPARE = 20  # frames stored at either end beyond the context, as in the authors' data

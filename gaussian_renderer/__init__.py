@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gaussian_renderer.backends import Rasterizer
-from scene.gaussian_model import GaussianModel
+from gaussians.model import GaussianModel
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch
 from diff_gaussian_rasterization_cpu import rasterization as cpu_rasterization
 from torch import Tensor
 
-from utils.sh import eval_sh, view_directions
+from gaussians.sh import eval_sh, view_directions
 
 Rasterizer = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 NAMES = ("cpu", "gsplat", "inria", "auto")

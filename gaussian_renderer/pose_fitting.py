@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from gaussian_renderer import Rasterizer, render_trajectory
+from gaussians.model import GaussianModel
 from scene.cameras import Camera
-from scene.gaussian_model import GaussianModel
 from scene.trajectory import Trajectory
 from spike import Mosaic
+from training.losses import l1
 from utils import se3
-from utils.losses import l1
 
 
 def _descend(parameter: Tensor, loss: Callable[[], Tensor], steps: int, rate: float) -> Tensor:

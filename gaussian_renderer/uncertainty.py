@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from gaussian_renderer import render_trajectory
+from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView
-from gaussian_renderer.pictures import UNKNOWN, Drawing
-from scene.gaussian_model import GaussianModel
-from utils.sh import SH_C0
+from gaussians.model import GaussianModel
+from gaussians.sh import SH_C0
+from pictures.colors import UNKNOWN
 
 # Standard deviation of one pixel of one exposure (34 dB).
 NOISE = 0.02

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from arguments.video import Video
+from commands.video import Video
+from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import CameraPath, SavedView, exposure_path, file_path, orbit_path, recording_path
-from gaussian_renderer.pictures import Drawing, Image, depth_colors, depth_range, labelled, rgb, side_by_side
+from pictures.colors import Image, depth_colors, depth_range, labelled, rgb, side_by_side
 from utils.io import atomic_write, save_image
 
 # Cameras a call of the rasterizer: enough for one view a thread, little enough to be held in memory.

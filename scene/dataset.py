@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gaussians.ply import read_point_ply
 from scene.cameras import Camera, View
 from scene.colmap import open_model, pose_of
 from spike import Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
 from spike.stream import BitOrder
-from utils.ply import read_point_ply
 
 # From OpenGL's camera axes (y up, z backward), which transforms.json uses, to OpenCV's.
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from arguments import CONFIG_NAME
+from gaussians.model import GaussianModel
+from gaussians.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
 from recon_net import AnyReconNet, make_network
 from scene.cameras import View
 from scene.dataset import CALIBRATION
-from scene.gaussian_model import GaussianModel
 from scene.trajectory import Trajectory
 from spike import SensorModel, load_sensor, save_sensor
 from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import atomic_write
-from utils.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
 
 # Held-out sharp images share a folder with held-out exposures; their names must not meet.
 NOVEL = "novel_"

@@ -15,8 +15,8 @@ from scene.dataset import SceneData
 from scene.exposure import Exposure
 from scene.trajectory import Timing
 from spike import WindowSpec, window_quadrature
+from training.losses import half_widths
 from utils.io import load_image
-from utils.losses import half_widths
 
 
 def window_spec(data: Data) -> WindowSpec:

@@ -1,4 +1,4 @@
-"""Spike streams: reading, windows, sensor model, targets, simulation (no cameras, no scene).
+"""Spike streams: reading, windows, sensor model, targets (no cameras, no scene).
 
 ``python -m spike`` is the toolbox on the command line.
 """
@@ -6,7 +6,7 @@
 from spike.bayer import Mosaic, bayer_channels
 from spike.calibration import calibrate, load_sensor, save_sensor
 from spike.fixed_pattern import FixedPattern
-from spike.sensor import SensorModel, Simulator, simulate
+from spike.sensor import SensorModel
 from spike.stream import SpikeStream, write_array, write_dat
 from spike.targets import Targets, long_input, short_windows, tfi, tfp, window_quadrature
 from spike.timing import estimate_spurious_rate
@@ -16,7 +16,6 @@ __all__ = [
     "FixedPattern",
     "Mosaic",
     "SensorModel",
-    "Simulator",
     "SpikeStream",
     "Targets",
     "WindowSpec",
@@ -27,7 +26,6 @@ __all__ = [
     "long_input",
     "save_sensor",
     "short_windows",
-    "simulate",
     "tfi",
     "tfp",
     "window_quadrature",

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from data.make_demo import opengl, transforms, write_json
-from spike import Mosaic, Simulator, WindowSpec, write_dat
+from gaussians.ply import write_point_ply
+from simulation import Simulator
+from spike import Mosaic, WindowSpec, write_dat
 from utils.io import save_image
-from utils.ply import write_point_ply
 
 WIDTH, HEIGHT, VIEWS, FRAMES, GAP = 48, 32, 5, 177, 20
 K = np.array([[40.0, 0, WIDTH / 2], [0, 40.0, HEIGHT / 2], [0, 0, 1]])

@@ -12,12 +12,12 @@ from small_scene import LEVELS, write_scene
 import metrics
 import render
 import train
-from arguments.command import guarded
-from report import METHODS
+from commands.guard import guarded
+from evaluation.report import METHODS
+from gaussians.ply import read_point_ply, write_point_ply
 from scene.model_folder import load_gaussians
 from spike import Mosaic, load_sensor, save_sensor
 from utils.io import load_image, save_image
-from utils.ply import read_point_ply, write_point_ply
 
 SMALL = (
     "--quiet --preset cpu --iterations 8 --densify_from 0 --densify_every 3 --densify_until 6 --crop 16 "

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.comparison import ERROR_TOP, compose
+from pictures.comparison import ERROR_TOP, compose
 
 BAR, GAP = 26, 4
 

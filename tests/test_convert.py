@@ -17,14 +17,15 @@ import convert
 import metrics
 import render
 import train
-from arguments.command import guarded
-from scene import structure_from_motion as sfm
+from commands.guard import guarded
+from commands.spike import main as spike_main
+from conversion import structure_from_motion as sfm
+from conversion.structure_from_motion import Solution, all_poses, disagreement, normalised
+from conversion.windows import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from scene.dataset import read_scene
-from scene.structure_from_motion import Solution, all_poses, disagreement, normalised
-from spike import SensorModel, Simulator, SpikeStream, WindowSpec, save_sensor, write_dat
-from spike.__main__ import main as spike_main
-from spike.selection import CANDIDATES, HELPERS, Window, choose_windows, image_motion
-from utils.export import write_tum
+from scene.tum import write_tum
+from simulation import Simulator
+from spike import SensorModel, SpikeStream, WindowSpec, save_sensor, write_dat
 from utils.io import load_image, save_image
 from utils.trajectory_metrics import centres, umeyama
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from scene.densification import DefaultStrategy, MCMCStrategy, append, keep, rotations
-from scene.gaussian_model import PARAMETERS, GaussianModel
+from gaussians.densification import DefaultStrategy, MCMCStrategy, append, keep, rotations
+from gaussians.model import PARAMETERS, GaussianModel
 
 
 def scene(n: int = 20, seed: int = 0) -> tuple[GaussianModel, torch.optim.Adam]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from arguments.__main__ import flags_page
+from commands.flags import flags_page
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -15,18 +15,19 @@ from scipy.spatial.transform import Rotation
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, pose, tiny_gaussians
 
 from arguments import Config
-from arguments.command import guarded
+from commands.guard import guarded
+from commands.scene import convert, export_trajectories, main
 from gaussian_renderer.backends import get_rasterizer
-from gaussian_renderer.pictures import Drawing
+from gaussian_renderer.drawing import Drawing
+from gaussians.formats import read_gaussians, read_splat, read_spz, write_splat, write_spz
+from gaussians.model import GaussianModel
+from gaussians.ply import GaussianParams, LowPass, read_gaussian_ply, write_gaussian_ply
 from recon_net import make_network
 from recon_net.onnx import export_onnx
-from scene.__main__ import convert, export_trajectories, main
 from scene.dataset import read_scene
-from scene.gaussian_model import GaussianModel
 from scene.model_folder import camera_entry, iteration_folder, load_gaussians, write_cameras
+from scene.tum import read_tum, write_tum
 from utils.checkpoint import save_checkpoint
-from utils.export import read_gaussians, read_splat, read_spz, read_tum, write_splat, write_spz, write_tum
-from utils.ply import GaussianParams, LowPass, read_gaussian_ply, write_gaussian_ply
 
 
 def params(channels: int = 3) -> GaussianParams:

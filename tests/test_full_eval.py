@@ -13,7 +13,7 @@ import metrics
 import render
 import train
 from arguments import parse_training
-from arguments.command import guarded
+from commands.guard import guarded
 from full_eval import BASELINES, GROUPS, METHODS, Job, comma_separated, jobs_of, latex, markdown, rows_of, summary
 from spike import Mosaic
 from utils.io import load_image

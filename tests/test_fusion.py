@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from utils.fusion import fuse
+from scene.fusion import fuse
 from utils.image_metrics import psnr
 
 NOISE = 0.02

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scene.initialization import RANDOM_POINTS, Picture, depth_range, fill_points, median_depth, thinned
+from gaussians.initialization import RANDOM_POINTS, Picture, depth_range, fill_points, median_depth, thinned
 
 K = torch.tensor([[40.0, 0, 16], [0, 40.0, 12], [0, 0, 1]])
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from gaussians.ply import write_point_ply
 from utils.checkpoint import save_checkpoint
 from utils.io import LUMA, atomic_write, load_image, save_image
-from utils.ply import write_point_ply
 
 
 @contextmanager

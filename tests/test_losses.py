@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils.losses import (
+from training.losses import (
     BEYOND_NOISE,
     exposure_loss,
     half_widths,

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from arguments.command import guarded
+from commands.guard import guarded
+from commands.spike import main
 from scene.cameras import look_at
 from scene.dataset import read_cameras
-from scene.mesh import BACKGROUND, Pyramid, read_mesh
-from scene.walk import camera_of, read_walk, walk_past
-from spike import SpikeStream, simulate
-from spike.__main__ import main
-from utils.export import read_tum, write_tum
+from scene.tum import read_tum, write_tum
+from simulation import simulate
+from simulation.mesh import BACKGROUND, Pyramid, read_mesh
+from simulation.walk import camera_of, read_walk, walk_past
+from spike import SpikeStream
 from utils.io import LUMA, load_image
 from utils.trajectory_metrics import centres
 
@@ -195,7 +196,7 @@ def test_a_colour_sensor_sees_its_own_channels(tmp_path, monkeypatch, capsys):
 
 
 def test_a_mesh_without_a_path_gets_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("scene.walk.WALK", 5)
+    monkeypatch.setattr("simulation.walk.WALK", 5)
     textured().export(tmp_path / "m.glb")
     made = []
     for up in ("y", "z"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from utils.ply import (
+from gaussians.ply import (
     GaussianParams,
     LowPass,
     read_gaussian_ply,

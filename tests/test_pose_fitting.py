@@ -6,8 +6,8 @@ import torch
 from gaussian_renderer import render_trajectory
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
+from gaussians.model import GaussianModel
 from scene.cameras import Camera
-from scene.gaussian_model import GaussianModel
 from scene.trajectory import Trajectory
 from utils import se3
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from arguments.command import guarded
+from commands.guard import guarded
+from commands.recon_net import SPEC, Clip, learn, load_weights, main, save_weights, sharp, truths
 from recon_net import make_network
-from recon_net.__main__ import SPEC, Clip, learn, load_weights, main, save_weights, sharp, truths
-from spike import Mosaic, SensorModel, SpikeStream, simulate, write_array
+from simulation import simulate
+from spike import Mosaic, SensorModel, SpikeStream, write_array
+from training.losses import reblur_loss
 from utils.image_metrics import psnr
 from utils.io import load_image, save_image
-from utils.losses import reblur_loss
 
 WIDTH, HEIGHT, FRAMES, GAIN = 48, 32, 190, 0.45
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def test_a_network_that_gets_worse_is_left_at_its_best(clip, monkeypatch):
     torch.manual_seed(0)
     network = make_network("slim", SPEC.short, SPEC.long_channels)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    monkeypatch.setattr("recon_net.__main__.reblur_loss", lambda *given: -reblur_loss(*given))
+    monkeypatch.setattr("commands.recon_net.reblur_loss", lambda *given: -reblur_loss(*given))
     _, best = learn(network, clip, 4, 16, 0, CPU, True)
     assert best == 0 and all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from test_metrics import M, Model, put_subframes
 from test_trajectory_metrics import elsewhere, path
 
-from report import Run, _upright, chart, compose_report, read_log, write_report
+from evaluation.report import Run, _upright, chart, compose_report, read_log, write_report
 from utils.io import save_image
 from utils.trajectory_metrics import centres
 

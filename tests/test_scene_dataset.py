@@ -9,10 +9,10 @@ import pycolmap
 import pytest
 import torch
 
+from gaussians.ply import write_point_ply
 from scene.dataset import read_scene
 from spike import SensorModel, save_sensor, write_dat
 from utils.io import load_image, save_image
-from utils.ply import write_point_ply
 
 WIDTH, HEIGHT, FRAMES, VIEWS = 16, 8, 20, 9
 REAL = Path(__file__).resolve().parents[2] / "shared" / "scenes"

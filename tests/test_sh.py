@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from utils.sh import SH_C0, eval_sh, view_directions
+from gaussians.sh import SH_C0, eval_sh, view_directions
 
 
 def unit(n, seed=0):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spike import SensorModel, Simulator, SpikeStream, Targets, WindowSpec, calibrate, load_sensor, save_sensor
+from simulation import Simulator
+from spike import SensorModel, SpikeStream, Targets, WindowSpec, calibrate, load_sensor, save_sensor
 from spike.calibration import dead_pixels
 
 SIZE = (24, 30)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from arguments.command import guarded
-from spike import SensorModel, SpikeStream, load_sensor, simulate, tfi, tfp, write_array, write_dat
-from spike.__main__ import frames_of, main
+from commands.guard import guarded
+from commands.spike import frames_of, main
+from simulation import simulate
+from spike import SensorModel, SpikeStream, load_sensor, tfi, tfp, write_array, write_dat
 from spike.formats import open_recording, read_config, write_recording
 from spike.guess import guess_layout, sureness
 from spike.inspection import inspect

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spike import SensorModel, Simulator, Targets, WindowSpec, estimate_spurious_rate, simulate
+from simulation import Simulator, simulate
+from spike import SensorModel, Targets, WindowSpec, estimate_spurious_rate
 from spike.targets import SMOOTHING, window_quadrature, window_weights
 from spike.timing import frame_charge
 

@@ -12,7 +12,7 @@ import torch
 
 import train
 from arguments import GROUPS, PRESETS, WITHOUT_SPIKES, Config, as_flag, given_flags, parse_training
-from arguments.command import guarded
+from commands.guard import guarded
 from train import Training, resumed, run
 from utils.io import load_image, save_image
 from utils.run_log import RunLog

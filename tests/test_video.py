@@ -12,8 +12,8 @@ from tiny_model import HEIGHT, TIMES, WIDTH, make_model, pose, tiny_drawing, tin
 
 import render
 from arguments import Config, add_model_arguments
-from arguments.command import guarded
-from arguments.video import Video, add_video_arguments, parse_video
+from commands.guard import guarded
+from commands.video import Video, add_video_arguments, parse_video
 from gaussian_renderer.paths import (
     SavedView,
     Surround,
@@ -26,7 +26,9 @@ from gaussian_renderer.paths import (
     recording_path,
     save_camera_file,
 )
-from gaussian_renderer.pictures import (
+from gaussian_renderer.video import choose_path, record, write_mp4, write_pngs
+from gaussians.model import GaussianModel
+from pictures.colors import (
     depth_colors,
     depth_range,
     error_colors,
@@ -36,10 +38,8 @@ from gaussian_renderer.pictures import (
     side_by_side,
     wipe,
 )
-from gaussian_renderer.video import choose_path, record, write_mp4, write_pngs
 from recon_net import make_network
 from scene.dataset import read_scene
-from scene.gaussian_model import GaussianModel
 from scene.model_folder import camera_entries, save_iteration, write_cameras
 from scene.trajectory import Trajectory
 from utils import se3

@@ -20,12 +20,20 @@ import torch
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, tiny_drawing, tiny_gaussians, tiny_views
 
 from arguments import Config
-from arguments.video import Video
+from commands.video import Video
 from gaussian_renderer import uncertainty
+from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, file_path, read_views
-from gaussian_renderer.pictures import (
+from gaussian_renderer.uncertainty import intensity_deviation, seen_weights
+from gaussian_renderer.video import record
+from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
+from gaussian_renderer.viewer.canvas import BESIDE, DRAWN, ERRORS, GAUSSIANS, WIPE, Choice
+from gaussian_renderer.viewer.sources import FOLDERS
+from gaussians.model import GaussianModel
+from gaussians.ply import write_gaussian_ply
+from gaussians.sh import SH_C0
+from pictures.colors import (
     UNKNOWN,
-    Drawing,
     depth_colors,
     error_colors,
     letterboxed,
@@ -33,20 +41,12 @@ from gaussian_renderer.pictures import (
     resized,
     rgb,
 )
-from gaussian_renderer.uncertainty import intensity_deviation, seen_weights
-from gaussian_renderer.video import record
-from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
-from gaussian_renderer.viewer.canvas import BESIDE, DRAWN, ERRORS, GAUSSIANS, WIPE, Choice
-from gaussian_renderer.viewer.sources import FOLDERS
 from recon_net import make_network
 from scene.dataset import SceneData, read_scene
-from scene.gaussian_model import GaussianModel
 from scene.model_folder import camera_entry
 from scene.trajectory import Trajectory
 from spike import tfp
 from utils.io import load_image, save_image
-from utils.ply import write_gaussian_ply
-from utils.sh import SH_C0
 
 ROOT = Path(__file__).resolve().parents[1]
 ASPECT = WIDTH / HEIGHT
@@ -314,8 +314,8 @@ def test_curves_stay_short(viewer):
     ],
 )
 def test_bad_commands(argv, message, tmp_path, monkeypatch, capsys):
-    from arguments.command import guarded
-    from gaussian_renderer.viewer.__main__ import main
+    from commands.guard import guarded
+    from commands.viewer import main
 
     monkeypatch.setattr(sys, "argv", ["viewer", *argv])
     assert guarded(main) == 1

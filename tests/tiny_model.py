@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import read_views
-from gaussian_renderer.pictures import Drawing
+from gaussians.model import GaussianModel
+from gaussians.ply import LowPass, write_gaussian_ply
 from scene.cameras import Camera, View
-from scene.gaussian_model import GaussianModel
 from scene.model_folder import camera_entry, iteration_folder, write_cameras
-from utils.ply import LowPass, write_gaussian_ply
 
 WIDTH, HEIGHT, ITERATION, TIMES = 49, 36, 7, torch.linspace(0, 1, 5)
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView
-from gaussian_renderer.pictures import (
-    Drawing,
+from gaussian_renderer.uncertainty import uncertain
+from gaussian_renderer.viewer.sources import FOLDERS, LONG, RECON, TRUTH, Pictures
+from pictures.colors import (
     Image,
     depth_colors,
     depth_range,
@@ -25,8 +27,6 @@ from gaussian_renderer.pictures import (
     side_by_side,
     wipe,
 )
-from gaussian_renderer.uncertainty import uncertain
-from gaussian_renderer.viewer.sources import FOLDERS, LONG, RECON, TRUTH, Pictures
 
 GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY = "Gaussians", "depth", "opacity", "uncertainty"
 DRAWN = (GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY)

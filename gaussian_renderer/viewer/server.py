@@ -24,8 +24,8 @@ from torch import Tensor
 from gaussian_renderer.paths import SavedView, Surround, save_camera_file
 from gaussian_renderer.viewer.canvas import BESIDE, GAUSSIANS, NOTHING, WIPE, Canvas, Choice
 from gaussian_renderer.viewer.sources import RecordedPictures
+from gaussians.model import PARAMETERS, GaussianModel
 from recon_net import AnyReconNet
-from scene.gaussian_model import PARAMETERS, GaussianModel
 from scene.trajectory import Trajectory
 from spike import SensorModel
 from utils import se3

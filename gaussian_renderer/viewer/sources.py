@@ -14,7 +14,7 @@ from torch import Tensor
 
 from arguments import Config
 from gaussian_renderer.paths import SavedView
-from gaussian_renderer.pictures import Image, rgb
+from pictures.colors import Image, rgb
 from recon_net import AnyReconNet
 from scene.cameras import View
 from scene.dataset import SceneData

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from conversion.windows import FEWEST, Window
 from scene.colmap import open_model, pose_of
 from scene.trajectory import interpolate_poses
 from spike.preview import Method, grey, picture, stretched
-from spike.selection import FEWEST, Window
 from spike.sensor import SensorModel
 from utils.io import save_image
 from utils.trajectory_metrics import centres, umeyama

@@ -6,8 +6,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from utils.ply import CLASSIC, GaussianParams, LowPass
-from utils.sh import SH_C0
+from gaussians.ply import CLASSIC, GaussianParams, LowPass
+from gaussians.sh import SH_C0
 
 # Learned tensors in the order of the PLY; each is one parameter group of the optimiser.
 PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")

@@ -7,48 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gaussian_renderer import Rasterizer, RenderOutput, render_trajectory
-from scene.gaussian_model import GaussianModel
-from utils.comparison import ERROR_TOP
+from pictures.comparison import ERROR_TOP
 
 Image = NDArray[np.float32]
 # Standard deviation of an intensity of which nothing is known: anything from black to white, equally likely.
 UNKNOWN = 12**-0.5
 # Standard deviations that are drawn in the darkest and in the brightest colour.
 DEVIATIONS = (0.003, UNKNOWN)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Gaussians that are only looked at, before a grey ``background``: no gradients are kept."""
-
-    gaussians: GaussianModel
-    rasterizer: Rasterizer
-    background: float = 0.0
-
-    @torch.no_grad()
-    def __call__(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, depth: bool = False) -> RenderOutput:
-        """Render from ``w2c`` [M, 4, 4] with ``intrinsics`` [3, 3]; see ``render_trajectory``."""
-        device = self.gaussians.means.device
-        grey = torch.full((self.gaussians.channels,), self.background, device=device)
-        return render_trajectory(
-            self.gaussians,
-            w2c.to(device),
-            intrinsics.to(device),
-            width,
-            height,
-            self.rasterizer,
-            background=grey if self.background else None,
-            depth=depth,
-        )
 
 
 def rgb(image: Tensor) -> Image:

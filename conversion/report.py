@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scene.structure_from_motion import LIKELY, SURE, Solution
+from conversion.structure_from_motion import LIKELY, SURE, Solution
+from conversion.windows import Window
 from spike.preview import contact_sheet, picture, stretched, three_channels
-from spike.selection import Window
 from utils.io import atomic_write, save_image
 from utils.trajectory_metrics import centres
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from conversion.structure_from_motion import Solution
+from conversion.windows import SPEC, Window
+from gaussians.ply import write_point_ply
 from scene.dataset import CALIBRATION, OPENGL_TO_OPENCV
-from scene.structure_from_motion import Solution
+from scene.tum import read_tum
 from spike import SensorModel, SpikeStream, save_sensor, write_dat
-from spike.selection import SPEC, Window
-from utils.export import read_tum
 from utils.io import atomic_write, load_image, save_image
-from utils.ply import write_point_ply
 
 Array = NDArray[np.float64]
 

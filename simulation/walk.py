@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from conversion.writing import TRAJECTORY, opengl, write_json
 from scene.cameras import Camera, look_at
 from scene.dataset import read_cameras
-from scene.mesh import Mesh
 from scene.trajectory import interpolate_poses
-from scene.writing import TRAJECTORY, opengl, write_json
-from utils.export import read_tum, write_tum
+from scene.tum import read_tum, write_tum
+from simulation.mesh import Mesh
 
 Array = NDArray[np.float64]
 

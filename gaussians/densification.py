@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scene.gaussian_model import GaussianModel
+from gaussians.model import GaussianModel
 
 
 class Strategy(Protocol):

@@ -1,0 +1,120 @@
+"""Files of a trained model for other programs, and files of other programs as Gaussians.
+
+    python -m scene export -m output/tanabata      trajectories for evo, Gaussians as .splat and .spz, Recon-Net in ONNX
+    python -m scene convert cloud.spz cloud.ply    between .ply, .splat and .spz
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arguments import Config
+from gaussians.formats import FORMATS, read_gaussians, write_gaussians
+from recon_net.onnx import export_onnx
+from scene.dataset import read_scene
+from scene.model_folder import find_iteration, iteration_folder, load_network, read_cameras, why_stale
+from scene.tum import write_tum
+from scene.views import true_poses, view_timing, window_spec
+
+
+def export_trajectories(model: str, iteration: int) -> list[Path]:
+    """Write the corrected trajectories, one file a recording, and the true ones beside them where known.
+
+    Times are spike frames of the recording.
+    """
+    config = Config.load(model)
+    data, spec = config.data, window_spec(config.data)
+    scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
+    entries = [entry for entry in read_cameras(model) if entry["split"] == "train"]
+    stale = why_stale(entries, iteration)
+    if stale is not None:
+        raise ValueError(f"{model}: {stale}")
+    corrected = {entry["name"]: torch.tensor(entry["w2c"]) for entry in entries}
+    views = [view for view in scene.train if view.camera.name in corrected]
+    if not views:
+        raise ValueError(f"{model}/cameras.json: none of its views are in {data.source_path}")
+    timing = view_timing(views, scene, config)
+    written = []
+    for label in np.unique(timing.recording):
+        members = np.flatnonzero(timing.recording == label)
+        members = members[np.argsort(timing.middle[members], kind="stable")]
+        u = np.array(spec.times)
+        times = ((timing.middle[members][:, None] + u - 0.5) * (spec.exposure - 1)).reshape(-1)
+        name = views[members[0]].recording
+        suffix = f"_{name}" if name else ""
+        names = [views[i].camera.name for i in members]
+        poses = {"trajectory": [corrected[known] for known in names]}
+        truth = scene.truth or {}
+        stored = [truth[known] for known in names if known in truth]
+        found = [true for at in stored if (true := true_poses(at, spec)) is not None]
+        if len(found) == len(names):
+            poses["trajectory_true"] = found
+        for kind, paths in poses.items():
+            path = Path(model) / f"{kind}{suffix}.tum"
+            write_tum(path, *_one_pose_a_time(times, torch.cat(paths)))
+            written.append(path)
+    return written
+
+
+def _one_pose_a_time(times: np.ndarray, poses: Tensor) -> tuple[np.ndarray, Tensor]:
+    """Poses in the order of time; where exposures overlap, one of those at the same instant."""
+    unique, index = np.unique(np.round(times, 6), return_index=True)
+    return unique, poses[torch.as_tensor(index)]
+
+
+def convert(source: Path, target: Path) -> int:
+    """Copy Gaussians from one format to another; returns how many."""
+    gaussians = read_gaussians(source)
+    write_gaussians(target, gaussians)
+    return len(gaussians.means)
+
+
+def export_gaussians(model: str, iteration: int) -> list[Path]:
+    """Write the Gaussians of an iteration in the other formats, beside their PLY."""
+    ply = iteration_folder(model, iteration) / "point_cloud.ply"
+    others = [ply.with_suffix(suffix) for suffix in FORMATS if suffix != ".ply"]
+    for path in others:
+        convert(ply, path)
+    return [ply, *others]
+
+
+def export_network(model: str, iteration: int) -> list[Path]:
+    """Write Recon-Net as ONNX beside its weights, where there is one."""
+    spec = window_spec(Config.load(model).data)
+    network = load_network(model, iteration, spec.short, spec.long_channels)
+    if network is None:
+        return []
+    path = iteration_folder(model, iteration) / "recon_net.onnx"
+    export_onnx(path, network)
+    return [path]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scene", description="Files of a trained model for other programs, and back."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    export = commands.add_parser(
+        "export", help="trajectories as TUM text (for evo), Gaussians as .splat and .spz, Recon-Net as ONNX"
+    )
+    export.add_argument("-m", "--model_path", required=True, help="folder of the trained model")
+    export.add_argument("--iteration", type=int, help="saved iteration (default: the newest)")
+    between = commands.add_parser("convert", help="Gaussians between .ply, .splat and .spz")
+    between.add_argument("source", type=Path)
+    between.add_argument("target", type=Path)
+    args = parser.parse_args()
+    if args.command == "convert":
+        count = convert(args.source, args.target)
+        print(f"{count} Gaussians are in {args.target}")
+        return 0
+    model, iteration = args.model_path, find_iteration(args.model_path, args.iteration)
+    for written in (export_gaussians, export_network, export_trajectories):
+        for path in written(model, iteration):
+            print(path)
+    return 0
+

@@ -1,0 +1,36 @@
+"""Gaussians that are only looked at: renders without gradients, before a background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gaussian_renderer import Rasterizer, RenderOutput, render_trajectory
+from gaussians.model import GaussianModel
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Gaussians that are only looked at, before a grey ``background``: no gradients are kept."""
+
+    gaussians: GaussianModel
+    rasterizer: Rasterizer
+    background: float = 0.0
+
+    @torch.no_grad()
+    def __call__(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, depth: bool = False) -> RenderOutput:
+        """Render from ``w2c`` [M, 4, 4] with ``intrinsics`` [3, 3]; see ``render_trajectory``."""
+        device = self.gaussians.means.device
+        grey = torch.full((self.gaussians.channels,), self.background, device=device)
+        return render_trajectory(
+            self.gaussians,
+            w2c.to(device),
+            intrinsics.to(device),
+            width,
+            height,
+            self.rasterizer,
+            background=grey if self.background else None,
+            depth=depth,
+        )

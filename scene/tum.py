@@ -1,0 +1,69 @@
+"""Trajectories as TUM text (the RGB-D benchmark's format, read by ``evo``): a line a pose.
+
+``time tx ty tz qx qy qz qw``, the camera in the world.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from utils import se3
+from utils.io import atomic_write
+
+
+def write_tum(path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Tensor) -> None:
+    """Write the poses ``w2c`` [B, 4, 4] at rising ``times`` [B] (seconds, frames, ...) as TUM text.
+
+    Raises:
+        ValueError: times that do not rise, or values that are not finite.
+    """
+    to_world = se3.inverse(w2c.detach().cpu().double())
+    if times.shape != (len(to_world),):
+        raise ValueError(f"{path}: {len(to_world)} poses have times of shape {times.shape}")
+    if not (np.isfinite(times).all() and bool(to_world.isfinite().all())):
+        raise ValueError(f"{path}: NaN or infinite values in the trajectory")
+    if not (np.diff(times) > 0).all():
+        raise ValueError(f"{path}: the times of a trajectory must rise from line to line")
+    quats = Rotation.from_matrix(to_world[:, :3, :3].numpy()).as_quat()
+    rows = np.concatenate([times[:, None], to_world[:, :3, 3].numpy(), quats], axis=1)
+    with atomic_write(path, "w") as file:
+        file.write("# time tx ty tz qx qy qz qw\n")
+        file.writelines(" ".join(f"{value:.9g}" for value in row) + "\n" for row in rows)
+
+
+def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]:
+    """Times [B] and world-to-camera poses [B, 4, 4] (float32) of a TUM file.
+
+    Raises:
+        ValueError: not such a file (names it and the line).
+    """
+    rows: list[list[float]] = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable trajectory ({error})") from None
+    for number, line in enumerate(lines, 1):
+        text = line.split("#")[0].replace(",", " ").split()
+        if not text:
+            continue
+        try:
+            row = [float(word) for word in text]
+        except ValueError:
+            row = []
+        if len(row) != 8 or not np.isfinite(row).all() or not any(row[4:]):
+            raise ValueError(f"{path}: line {number} is no pose, expected time tx ty tz qx qy qz qw")
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}: holds no poses")
+    table = np.array(rows)
+    to_world = np.tile(np.eye(4), (len(table), 1, 1))
+    to_world[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
+    to_world[:, :3, 3] = table[:, 1:4]
+    return table[:, 0], torch.as_tensor(np.linalg.inv(to_world), dtype=torch.float32)
