@@ -39,7 +39,6 @@ def render_trajectory(
     sh_degree: int | None = None,
     depth: bool = False,
     screen_gradients: bool = False,
-    absgrad: bool = False,
 ) -> RenderOutput:
     """Render the Gaussians from M poses in one call; gradients reach the Gaussians and the poses.
 
@@ -51,7 +50,6 @@ def render_trajectory(
         sh_degree: active degree of the spherical harmonics (the model's own if None).
         depth: also the expected depth.
         screen_gradients: keep the gradients of the projected centres in ``info`` (densification by gradient).
-        absgrad: also gather absolute screen-space gradients (AbsGS) in ``info``.
     """
     m = len(w2c)
     renders, alphas, info = rasterizer(
@@ -69,10 +67,8 @@ def render_trajectory(
         render_mode="RGB+ED" if depth else "RGB",
         eps2d=gaussians.low_pass.variance,
         rasterize_mode="antialiased" if gaussians.low_pass.compensated else "classic",
-        absgrad=absgrad,
         screen_gradients=screen_gradients,
     )
-    info["absgrad"] = absgrad
     images = renders.permute(0, 3, 1, 2)
     channels = gaussians.channels
     return RenderOutput(

@@ -135,8 +135,7 @@ class DefaultStrategy:
 
     def _observe(self, count: int, info: dict[str, Any]) -> None:
         """Add this step's gradient norms, one for every sub-frame in which a Gaussian was visible."""
-        means2d: Tensor = info["means2d"]
-        gradient: Tensor | None = getattr(means2d, "absgrad" if info.get("absgrad") else "grad")
+        gradient: Tensor | None = info["means2d"].grad
         assert gradient is not None, "densification needs the gradient of the projected centres"
         scale = gradient.new_tensor([info["width"] / 2, info["height"] / 2])
         norms = (gradient.reshape(-1, count, 2) * scale).norm(dim=-1)

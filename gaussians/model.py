@@ -51,7 +51,6 @@ class GaussianModel(nn.Module):
         colors: Tensor,
         sh_degree: int = 3,
         opacity: float = 0.1,
-        scale: float = 1.0,
         low_pass: LowPass = CLASSIC,
     ) -> GaussianModel:
         """Isotropic Gaussians on points, each as wide as the mean distance to its three neighbours.
@@ -60,14 +59,13 @@ class GaussianModel(nn.Module):
             xyz: points [N, 3], world units.
             colors: intensities [N, C] in [0, 1].
             opacity: initial opacity.
-            scale: factor on the initial width.
         """
         n, channels = colors.shape
         if n < 4:
             raise ValueError(f"a scene starts from at least 4 points, not {n}")
         distances, _ = cKDTree(xyz.cpu().numpy()).query(xyz.cpu().numpy(), k=4)
         width = torch.as_tensor(distances[:, 1:].mean(1), dtype=torch.float32, device=xyz.device)
-        log_scales = (width.clamp_min(1e-7) * scale).log()[:, None].repeat(1, 3)
+        log_scales = width.clamp_min(1e-7).log()[:, None].repeat(1, 3)
         quats = torch.zeros(n, 4, device=xyz.device)
         quats[:, 0] = 1
         logits = torch.full((n,), opacity, device=xyz.device).logit()
@@ -80,6 +78,11 @@ class GaussianModel(nn.Module):
             "shN": torch.zeros(n, (sh_degree + 1) ** 2 - 1, channels, device=xyz.device),
         }
         return cls(raw, sh_degree, low_pass)
+
+    @property
+    def base_colors(self) -> Tensor:
+        """Colors [N, C] without their dependence on the direction."""
+        return self.raw["sh0"][:, 0] * SH_C0 + 0.5
 
     def __len__(self) -> int:
         return len(self.raw["means"])

@@ -6,9 +6,27 @@ the spikes' times already give and learns what is left, at less than a quarter o
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spike.targets import Grouping, long_input, short_windows
+from spike.window import WindowSpec
+from utils.crops import Crop
+
+
+class Recorded(Protocol):
+    """What the networks read of a view's exposure: intensities and spikes (``scene.exposure.Exposure``)."""
+
+    long: Tensor  # [1, H, W]
+    subframes: Tensor | None  # [M, 1, H, W]
+    wide: Tensor | None  # [M, 1, H, W]
+    spec: WindowSpec | None
+
+    def spikes(self, crop: Crop) -> Tensor:
+        """The context's spikes [T, h, w] on a crop."""
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -21,6 +39,7 @@ class ReconNet(nn.Module):
     Args:
         short_channels: frames in the short window (41).
         long_channels: voxel frames of the long input (34).
+        grouping: how the long input sums frames (``spike.targets.long_input``).
 
     The sum of both branches and of the time ``u`` (added to every channel) is the feature.  Layers keep the
     image size; all but the last are followed by a ReLU.
@@ -30,14 +49,23 @@ class ReconNet(nn.Module):
     # How far a pixel's value reaches: one input layer and four body layers of 3x3.  A crop computed with
     # this much surround equals the same crop of the full frame.
     receptive_radius = 5
+    reads_wide = False
 
-    def __init__(self, short_channels: int = 41, long_channels: int = 34):
+    def __init__(self, short_channels: int = 41, long_channels: int = 34, grouping: Grouping = "adjacent"):
         super().__init__()
+        self.grouping = grouping
         self.short = _conv(short_channels, 64)
         self.long = _conv(long_channels, 64)
         self.body = nn.ModuleList([_conv(64, 128), _conv(128, 64), _conv(64, 16), _conv(16, 1)])
         # Blocked kernels of the CPU and tensor cores both want channels last.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+        """Inputs for some sub-frames [S] of a view: short [1, S, 41, h, w] and long [1, 34, h, w]."""
+        assert exposure.spec is not None, "an exposure read from an image has no spikes"
+        spikes = exposure.spikes(crop)
+        short = short_windows(spikes, exposure.spec)[subframes]
+        return short.float()[None], long_input(spikes, exposure.spec, grouping=self.grouping)[None].float()
 
     def long_features(self, long: Tensor) -> Tensor:
         """Features [V, 64, h, w] of the long inputs ``long`` [V, 34, h, w]: once a view, not once a frame."""
@@ -86,6 +114,7 @@ class SlimReconNet(nn.Module):
     variant = "slim"
     neighbours = 5  # narrow windows of the sub-frames m-2 .. m+2
     receptive_radius = 4
+    reads_wide = True  # the windows of half width
 
     def __init__(self, short_channels: int = neighbours + 1, long_channels: int = 1, width: int = 48):
         super().__init__()
@@ -103,6 +132,14 @@ class SlimReconNet(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+        """Inputs for some sub-frames [S] of a view: short [1, S, 6, h, w] and long [1, 1, h, w]."""
+        assert exposure.subframes is not None and exposure.wide is not None, "the exposure has no windows"
+        reach = self.neighbours // 2
+        around = (subframes[:, None] + torch.arange(-reach, reach + 1)).clamp(0, len(exposure.subframes) - 1)
+        near = crop.of(exposure.subframes)[around][:, :, 0]
+        return torch.cat([near, crop.of(exposure.wide)[subframes]], dim=1)[None], crop.of(exposure.long)[None]
 
     def forward(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
         """Sharp images [V, S, 1, h, w].
@@ -128,12 +165,17 @@ class SlimReconNet(nn.Module):
         return base + self.layers[-1](x).float().unflatten(0, (v, s))
 
 
-def make_network(variant: str, short_channels: int, long_channels: int) -> ReconNet | SlimReconNet:
-    """The network ``variant`` (paper or slim); the channels are those of the paper's inputs."""
+AnyReconNet = ReconNet | SlimReconNet
+
+
+def make_network(
+    variant: str, short_channels: int, long_channels: int, grouping: Grouping = "adjacent"
+) -> AnyReconNet:
+    """The network ``variant`` (paper or slim); channels and grouping are those of the paper's inputs."""
     if variant == "slim":
         return SlimReconNet()
     if variant == "paper":
-        return ReconNet(short_channels, long_channels)
+        return ReconNet(short_channels, long_channels, grouping)
     raise ValueError(f"Recon-Net {variant!r} is unknown; expected paper or slim")
 
 

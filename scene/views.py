@@ -1,33 +1,22 @@
-"""From a scene's views and a configuration to the exposures that training and evaluation use."""
+"""From a scene's views to the exposures that training and evaluation use, and to their truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from arguments import Config, Data
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
 from scene.trajectory import Timing
-from spike import WindowSpec, window_quadrature
-from training.losses import half_widths
+from spike import SensorModel, WindowSpec, window_quadrature
+from spike.targets import Mode
 from utils.io import load_image
-
-
-def window_spec(data: Data) -> WindowSpec:
-    """The window of a configuration."""
-    return WindowSpec(exposure=data.exposure, short=data.short, subframes=data.subframes)
-
-
-def window_times(data: Data) -> tuple[Tensor, Tensor]:
-    """Times from a sub-frame's instant [P], in exposures, and weights [P]: renders there, averaged, meet its spikes."""
-    frames, weights = window_quadrature(data.subframe_width, data.targets, data.window_points)
-    return torch.tensor(frames / max(data.exposure - 1, 1)).float(), torch.tensor(weights).float()
 
 
 # The truth of a scene, where it has one, is at the sub-frames of the usual exposure, whatever window a model has.
@@ -69,28 +58,95 @@ def true_poses(stored: Tensor, spec: WindowSpec) -> Tensor | None:
     return stored[[stored_at[m] for m in range(spec.subframes)]]
 
 
-def view_timing(views: Sequence[View], scene: SceneData, config: Config) -> Timing:
+def view_timing(views: Sequence[View], scene: SceneData, exposure: int, spacing: float = 0.0) -> Timing:
     """When some views of a scene were exposed.
 
-    Views of one recording that do not say are as far apart as a view's stream is long; without spikes, two exposures.
+    Args:
+        exposure: spike frames of an exposure.
+        spacing: spike frames from one view's middle to the next where the views do not say; 0 takes the length of
+            a view's stream or, without spikes, two exposures.
     """
-    spacing = config.motion.view_spacing or scene.frames_per_view or 2 * config.data.exposure
-    return Timing.of(views, spacing, config.data.exposure)
+    return Timing.of(views, spacing or scene.frames_per_view or 2 * exposure, exposure)
 
 
-def load_exposures(
-    views: Sequence[View], scene: SceneData, config: Config, device: torch.device
+@dataclass(frozen=True)
+class TargetSpec:
+    """How the spikes of a view become targets.
+
+    Args:
+        window: the exposure and its sub-frames.
+        mode: by counting, or by the spikes' timing.
+        width: spike frames (odd) of the window about a sub-frame.
+        intervals: pairs of sub-frames (a, b) whose mean intensity is wanted (L_rec).
+        wide: whether the windows of half a short window are wanted (``SlimReconNet``).
+    """
+
+    window: WindowSpec
+    mode: Mode = "timing"
+    width: int = 9
+    intervals: tuple[tuple[int, int], ...] = ()
+    wide: bool = False
+
+    def quadrature(self, points: int) -> Quadrature:
+        """``points`` instants that stand for the window about a sub-frame."""
+        frames, weights = window_quadrature(self.width, self.mode, points)
+        offsets = torch.tensor(frames / max(self.window.exposure - 1, 1)).float()
+        return Quadrature(offsets, torch.tensor(weights).float())
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Times ``offsets`` [P] from an instant, in exposures, and ``weights`` [P]: their weighted mean is the window's."""
+
+    offsets: Tensor
+    weights: Tensor
+
+    @classmethod
+    def middle(cls) -> Quadrature:
+        """The instant alone."""
+        return cls(torch.zeros(1), torch.ones(1))
+
+    @property
+    def reach(self) -> float:
+        """How far it reaches beyond the instant, in exposures."""
+        return float(self.offsets.abs().max())
+
+
+def spike_exposures(
+    views: Sequence[View], scene: SceneData, spec: TargetSpec, device: torch.device, sensor: SensorModel | None = None
 ) -> list[Exposure]:
-    """Targets of every view, computed once: from spikes (``--spike``), or from the views' images.
+    """Targets of views from their spikes, read with ``sensor`` (the scene's own if None).
 
     Raises:
-        ValueError: a view without them, or of another size or number of channels than the first: one call renders
-            several views, and pixels share their gains.
+        ValueError: a view without a stream, or of another size than the first: one call renders several views, and
+            pixels share their gains.
     """
-    exposures: list[Exposure] = []
+    read = [
+        Exposure.from_spikes(
+            i, view.camera, scene.open_stream(view), spec.window, sensor or scene.sensor, mode=spec.mode,
+            subframe_width=spec.width, intervals=list(spec.intervals), wide=spec.wide,
+        ).to(device)
+        for i, view in enumerate(views)
+    ]  # fmt: skip
+    return _alike(scene, views, read)
+
+
+def image_exposures(views: Sequence[View], scene: SceneData, device: torch.device) -> list[Exposure]:
+    """Targets of views from their own images, taken for long exposures.
+
+    Raises:
+        ValueError: a view without an image, or of another size or number of channels than the first.
+    """
+    found = []
     for i, view in enumerate(views):
-        exposure = _from_spikes(i, view, scene, config, device) if config.data.spike else _from_image(i, view, device)
-        exposures.append(exposure)
+        if view.image_path is None or not view.image_path.exists():
+            raise ValueError(f"{scene.root}: view {view.camera.name} has neither a spike stream nor an image")
+        found.append(Exposure(i, view.camera, load_picture(view, view.image_path, None)).to(device))
+    return _alike(scene, views, found)
+
+
+def _alike(scene: SceneData, views: Sequence[View], exposures: list[Exposure]) -> list[Exposure]:
+    for view, exposure in zip(views, exposures, strict=True):
         if exposure.long.shape != exposures[0].long.shape:
             first = views[0].camera.name
             raise ValueError(
@@ -103,27 +159,3 @@ def load_exposures(
 def _size(exposure: Exposure) -> str:
     channels, height, width = exposure.long.shape
     return f"{width}x{height} and {'grey' if channels == 1 else 'colour'}"
-
-
-def _from_spikes(index: int, view: View, scene: SceneData, config: Config, device: torch.device) -> Exposure:
-    spec = window_spec(config.data)
-    middle = (spec.subframes - 1) // 2
-    widths = half_widths(spec.subframes, config.losses.multi_interval) if config.losses.lambda_rec else []
-    return Exposure.from_spikes(
-        index,
-        view.camera,
-        scene.open_stream(view),
-        spec,
-        scene.sensor,
-        mode=config.data.targets,
-        subframe_width=config.data.subframe_width,
-        intervals=[(middle - k, middle + k) for k in widths],
-    ).to(device)
-
-
-def _from_image(index: int, view: View, device: torch.device) -> Exposure:
-    if view.image_path is None or not view.image_path.exists():
-        raise ValueError(
-            f"view {view.camera.name}: no image to learn from (give --spike to learn from its spike stream)"
-        )
-    return Exposure(index, view.camera, load_picture(view, view.image_path, None)).to(device)

@@ -25,27 +25,35 @@ import numpy as np
 import torch
 from small_scene import write_scene
 
-from arguments import parse_training
-from full_eval import METHODS
+from arguments.parser import current_names, parse_training
+from evaluation.methods import METHODS
 from gaussian_renderer import render_trajectory
-from scene.exposure import Crop, recon_frames
+from recon_net import recon_frames
+from scene.dataset import read_scene
 from scene.views import true_poses
-from train import Training
+from training.recipes import build
+from training.training import Training
+from utils.crops import Crop
 from utils.image_metrics import psnr
 from utils.io import load_image
 from utils.trajectory_metrics import trajectory_errors
 
 FOLDER = Path(__file__).resolve().parent / "golden"
+# The rates of the paper, for images.
+_PAPER_RATES = (
+    "--trajectory linear --strategy default --low_pass 0.3 --densify_from_iter 500 --means_lr 1.6e-4 "
+    "--means_lr_final 1.6e-6 --means_unit extent --scales_lr 5e-3 --quats_lr 1e-3 --pose_opt_lr_final 1e-5"
+).split()
 RUNS = {name: list(method.flags) for name, method in METHODS.items()}
-RUNS |= {f"images-{name}": ["--preset", name, "--no-spike"] for name in ("cpu", "paper")}
+RUNS |= {"images-cpu": ["--images"], "images-paper": ["--images", *_PAPER_RATES]}
 # Everything of the method happens within 20 steps, and again within 300.
 SHORT = (
-    "--iterations 20 --densify_from 2 --densify_every 4 --densify_until 16 --sh_every 5 --crop 16 --quiet "
-    "--init_points 300 --cap 360"
+    "--iterations 20 --densify_from_iter 2 --densification_interval 4 --densify_until_iter 16 "
+    "--sh_degree_interval 5 --quiet --init_num_pts 300 --cap_max 360"
 ).split()
 LONG = (
-    "--iterations 300 --densify_from 30 --densify_every 20 --densify_until 240 --sh_every 75 --crop 16 --quiet "
-    "--init_points 400 --cap 600"
+    "--iterations 300 --densify_from_iter 30 --densification_interval 20 --densify_until_iter 240 "
+    "--sh_degree_interval 75 --quiet --init_num_pts 400 --cap_max 600"
 ).split()
 
 
@@ -53,18 +61,23 @@ def flags_of(name: str, steps: int) -> list[str]:
     """The flags of train.py of a shortened run."""
     flags, long = RUNS[name], steps > 20
     shared = [*flags, *(LONG if long else SHORT)]
-    if "cpu" in flags:
-        shared += ["--window_from", "150" if long else "8", "--recon_from", "180" if long else "6"]
+    if "--images" not in flags:
+        shared += ["--crop", "16"]
+    if "--recipe" not in flags and "--images" not in flags:
+        shared += ["--window_from", "150" if long else "8"]
+        if "--lambda_joint" not in flags:
+            shared += ["--recon_from", "180" if long else "6"]
         if "--fixed_pattern_every" not in flags:
             shared += ["--fixed_pattern_every", "90" if long else "9"]
-    else:
-        shared += ["--pose_every", "3", "--densify_grad", "1e-5", "--opacity_reset_every", "100" if long else "7"]
+    if "--recipe" in flags or name == "images-paper":
+        shared += ["--pose_every", "3", "--densify_grad_threshold", "1e-5"]
+        shared += ["--opacity_reset_interval", "100" if long else "7"]
     return shared
 
 
 def start(name: str, steps: int, scene: Path, model: Path) -> Training:
-    flags = ["-s", str(scene), "-m", str(model), *([] if "--no-spike" in RUNS[name] else ["--spike"])]
-    return Training(parse_training([*flags, *flags_of(name, steps)], cuda=False))
+    argv = current_names(["-s", str(scene), "-m", str(model), *flags_of(name, steps)])
+    return build(parse_training(argv), read_scene(scene))
 
 
 def trace(training: Training, steps: int) -> list[dict[str, float]]:
@@ -74,8 +87,9 @@ def trace(training: Training, steps: int) -> list[dict[str, float]]:
 
 def digest(training: Training) -> str:
     """Of everything that was learned, bit by bit."""
-    learned = [*training.gaussians.raw.values(), training.trajectory.increments]
-    learned += [] if training.network is None else training.network.state_dict().values()
+    state = training.state
+    learned = [*state.field.gaussians.raw.values(), state.trajectory.increments]
+    learned += [] if state.network is None else state.network.state_dict().values()
     total = hashlib.sha256()
     for value in learned:
         total.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -85,22 +99,22 @@ def digest(training: Training) -> str:
 @torch.no_grad()
 def quality(training: Training) -> dict[str, float]:
     """PSNR at u = 0.5 of the Gaussians and of Recon-Net, and ATE."""
-    middle, found = training.spec.subframes // 2, {"gaussians": [], "recon": []}
-    paths = []
-    for i, (view, exposure) in enumerate(zip(training.scene.train, training.exposures, strict=True)):
-        poses, camera = training.trajectory.view(i, training.u), view.camera
+    state, recording = training.state, training.state.recording
+    window, u, found = recording.window, recording.u, {"gaussians": [], "recon": []}
+    middle, paths = window.subframes // 2, []
+    for i, (view, exposure) in enumerate(zip(recording.scene.train, recording.exposures, strict=True)):
+        poses, camera = state.trajectory.view(i, u), view.camera
         paths.append(poses)
         truth = load_image(view.image_path)[None]
         images = render_trajectory(
-            training.gaussians, poses, camera.K, camera.width, camera.height, training.rasterizer
+            state.field.gaussians, poses, camera.K, camera.width, camera.height, state.field.rasterizer
         ).images
         found["gaussians"].append(float(psnr(images[middle : middle + 1], truth)))
-        if training.network is not None:
-            whole = Crop(0, camera.height, 0, camera.width)
-            frames = recon_frames(training.network, exposure, training.u, whole, training.config.data.long_grouping)
+        if state.network is not None:
+            frames = recon_frames(state.network, exposure, u, Crop.whole(camera.height, camera.width))
             found["recon"].append(float(psnr(frames[middle : middle + 1], truth)))
     result = {name: float(np.mean(values)) for name, values in found.items() if values}
-    known = [true_poses(training.scene.truth[v.camera.name], training.spec) for v in training.scene.train]
+    known = [true_poses(recording.scene.truth[v.camera.name], window) for v in recording.scene.train]
     if all(poses is not None for poses in known):
         recovered, true = torch.stack(paths).double().numpy(), torch.stack(known).double().numpy()
         result["ate"] = trajectory_errors(recovered, true).ate

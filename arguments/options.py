@@ -1,0 +1,98 @@
+"""Options that know their own help, bounds and flags: the fields of the dataclasses in this package."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+_BOUNDS = {
+    "at_least": ("at least", lambda value, bound: value >= bound),
+    "above": ("more than", lambda value, bound: value > bound),
+    "at_most": ("at most", lambda value, bound: value <= bound),
+    "below": ("less than", lambda value, bound: value < bound),
+}
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    common: bool = False,
+    names: tuple[str, ...] = (),
+    odd: bool = False,
+    by_size: bool = False,
+    **bounds: float,
+) -> Any:
+    """A field of an ``Options`` dataclass that is a flag of the command line.
+
+    Args:
+        default: its value; a list is copied for every instance.
+        help: a noun phrase with the unit.
+        common: shown by ``--help``; the others by ``--help-all``.
+        names: further names of the flag, as other programs have them.
+        odd: whether a number must be odd.
+        by_size: None is allowed, until ``Settings.for_scene`` puts a number there.
+        bounds: ``at_least``, ``above``, ``at_most`` or ``below``; numbers are at least 0 where nothing is said.
+    """
+    metadata = {"help": help, "common": common, "names": names, "odd": odd, "by_size": by_size, "bounds": bounds}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    """The default value of a field."""
+    return item.default_factory() if callable(item.default_factory) else item.default
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of all options: values are checked where they are made.
+
+    Raises:
+        ValueError: a number outside its bounds, or a word that is none of the choices.
+    """
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for item in dataclasses.fields(self):
+            _check(item, hints[item.name], getattr(self, item.name))
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """The words that a ``Literal`` allows; nothing for other types."""
+    return get_args(kind) if get_origin(kind) is not list and not isinstance(kind, type) else ()
+
+
+def _check(item: dataclasses.Field[Any], kind: Any, value: Any) -> None:
+    if value is None and item.metadata["by_size"]:
+        return
+    name, choices = f"--{item.name}", choices_of(kind)
+    if choices:
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+        return
+    if get_origin(kind) is list:
+        if not isinstance(value, list) or not all(type(entry) is int and entry > 0 for entry in value):
+            raise ValueError(f"{name} is {value!r}, expected whole numbers above 0")
+        return
+    accepted = (int, float) if kind is float else (kind,)
+    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} is {value!r}, expected {_KINDS[kind]}")
+    if kind not in (int, float):
+        return
+    bounds = item.metadata["bounds"] or {"at_least": 0}
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value}")
+    for word, bound in bounds.items():
+        text, holds = _BOUNDS[word]
+        if not holds(value, bound):
+            both = " and ".join(f"{_BOUNDS[word][0]} {bound:g}" for word, bound in bounds.items())
+            raise ValueError(f"{name} must be {both or text}, not {value}")
+    if item.metadata["odd"] and value % 2 == 0:
+        raise ValueError(f"{name} must be odd, not {value}")
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -1,0 +1,231 @@
+"""The command line of ``train.py`` and the flags that several commands share, from the options' own fields."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from arguments.options import Options, choices_of
+from arguments.parts import RunOptions, SceneOptions
+from arguments.renamed import FLAGS, PRESETS
+from arguments.settings import RECIPES, ImageSettings, Settings, TimingSettings, load_settings
+
+_SHORT = {"source_path": "-s", "model_path": "-m"}
+_MOVED = ("source_path", "model_path")
+
+
+def add_options(
+    parser: argparse.ArgumentParser, part: type[Options], values: dict[str, Any], all_flags: bool = True
+) -> None:
+    """Add the flags of ``part``; help shows ``values``, of the common flags alone unless ``all_flags``.
+
+    Flags that are not given leave no attribute in the namespace.
+    """
+    group = parser.add_argument_group((part.__doc__ or "").strip())
+    hints = get_type_hints(part)
+    for item in dataclasses.fields(part):
+        shown = all_flags or item.metadata["common"]
+        text = _help(item, values.get(item.name)) if shown else argparse.SUPPRESS
+        names = [_SHORT[item.name]] if item.name in _SHORT else []
+        names += [f"--{name}" for name in (item.name, *item.metadata["names"])]
+        _add(group, item.name, names, hints[item.name], text)
+
+
+def _help(item: dataclasses.Field[Any], value: Any) -> str:
+    text = item.metadata["help"].replace("%", "%%")
+    if value is None and item.metadata["by_size"]:
+        return f"{text} (default: by the scene's size)"
+    value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    return text if value in ("", [], None) else f"{text} (default: {value})"
+
+
+def _add(group: argparse._ArgumentGroup, name: str, names: list[str], hint: Any, text: str) -> None:
+    options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+    if hint is bool:
+        group.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+    elif choices_of(hint):
+        group.add_argument(*names, choices=choices_of(hint), **options)
+    elif get_origin(hint) is list:
+        group.add_argument(*names, nargs="*", type=get_args(hint)[0], metavar="N", **options)
+    else:
+        group.add_argument(*names, type=hint, metavar=hint.__name__.upper(), **options)
+    if name.startswith("lambda_"):
+        short = name.removeprefix("lambda_")
+        hidden = argparse.SUPPRESS  # --lambda_<name> says what it is
+        group.add_argument(f"--no-{short}", dest=name, action="store_const", const=0.0, default=hidden, help=hidden)
+
+
+def training_parser(recipe: str, settings: Settings | None = None, all_flags: bool = True) -> argparse.ArgumentParser:
+    """The command line of ``train.py`` with a recipe; its help shows the values of ``settings``."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", add_help=False, allow_abbrev=False,
+        description="Learn Gaussians, camera trajectories and Recon-Net from spike streams.",
+        epilog=None if all_flags else "--help-all shows every flag of the recipe; docs/flags.md has those of all.",
+    )  # fmt: skip
+    group = parser.add_argument_group("Method")
+    group.add_argument("-h", "--help", action="store_true", help="show the common flags, with the values of this run")
+    group.add_argument("--help-all", action="store_true", help="show every flag")
+    kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in RECIPES.items())
+    group.add_argument("--recipe", choices=list(RECIPES), default=argparse.SUPPRESS, help=f"method ({kinds})")
+    group.add_argument(
+        "--images", action="store_true", help="the same as --recipe images; the default of a scene without spikes"
+    )
+    group.add_argument("--spike", action="store_true", help=argparse.SUPPRESS)  # streams are learned from anyway
+    kind = RECIPES[recipe]
+    values = (settings or kind.of()).values()
+    for part in kind.parts().values():
+        add_options(parser, part, values, all_flags)
+    return parser
+
+
+def current_names(argv: Iterable[str]) -> list[str]:
+    """The command line with underscores in all flags, and those of version 0.1.0 under their new names.
+
+    A note on stderr says which.
+    """
+    words, notes = [_underscored(word) for word in argv], []
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--preset":
+            value = value if equals else (words[i + 1] if i + 1 < len(words) else "")
+            recipe = PRESETS.get(value, value)
+            if recipe == "auto":
+                recipe = TimingSettings.recipe
+            words[i : i + (1 if equals else 2)] = ["--recipe", recipe]
+            notes.append(f"--preset {value} is now --recipe {recipe}")
+            continue
+        if not name.startswith("--"):
+            continue
+        off = name.startswith("--no-")
+        plain = name.removeprefix("--no-" if off else "--")
+        new = FLAGS.get(plain) or (FLAGS.get(f"lambda_{plain}") if off else None)
+        if new is None:
+            continue
+        renamed = f"--{'no-' if off else ''}{new}"
+        if off and plain not in FLAGS:  # --no-opacity stood for --lambda_opacity 0
+            renamed, equals, value = f"--{new}", "=", "0"
+        if plain != "opacity_lr" and plain != "rotation_lr":  # which are Inria's names too
+            notes.append(f"{name} is now {renamed}")
+        words[i] = renamed + equals + value
+    for note in notes:
+        sys.stderr.write(f"note: {note}; the old name goes away in the next version\n")
+    return words
+
+
+def _underscored(word: str) -> str:
+    """A flag as the parser knows it: ``--sh-degree`` is ``--sh_degree``."""
+    name, equals, value = word.partition("=")
+    if not name.startswith("--") or name == "--help-all":
+        return word
+    start = "--no-" if name.startswith("--no-") else "--"
+    return start + name.removeprefix(start).replace("-", "_") + equals + value
+
+
+def scene_options(argv: Sequence[str]) -> SceneOptions:
+    """The scene that a command line of ``train.py`` names; other flags are left for ``parse_training``.
+
+    Raises:
+        ValueError: no scene, or a folder of results that holds the scene.
+    """
+    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    add_options(parser, SceneOptions, {})
+    given, _ = parser.parse_known_args(argv)
+    if not getattr(given, "source_path", ""):
+        raise ValueError("no scene given: say which folder with -s, for example -s data/tanabata")
+    source = Path(given.source_path)
+    given.model_path = getattr(given, "model_path", "") or str(Path("output") / source.resolve().name)
+    model = Path(given.model_path).resolve()
+    if model == source.resolve() or model in source.resolve().parents:
+        raise ValueError(
+            f"-m {given.model_path} holds the scene {given.source_path}, which would be moved away with an earlier "
+            "run's results: expected a folder that does not contain the scene"
+        )
+    return SceneOptions(**vars(given))
+
+
+def chosen_recipe(argv: Sequence[str], has_spikes: bool) -> str:
+    """The recipe that a command line asks for: streams that are there are learned from.
+
+    Raises:
+        ValueError: --images beside another recipe.
+    """
+    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", choices=list(RECIPES), default="")
+    parser.add_argument("--images", action="store_true")
+    given, _ = parser.parse_known_args(argv)
+    if given.images and given.recipe not in ("", ImageSettings.recipe):
+        raise ValueError(f"--images is --recipe {ImageSettings.recipe}, but --recipe {given.recipe} is given")
+    if given.images or not (given.recipe or has_spikes):
+        return ImageSettings.recipe
+    return given.recipe or TimingSettings.recipe
+
+
+def parse_training(argv: Sequence[str], has_spikes: bool = True) -> Settings:
+    """The settings that a command line of ``train.py`` asks for; unknown flags end the program.
+
+    Args:
+        argv: flags under their current names (``current_names``).
+        has_spikes: whether the scene has spike streams.
+    """
+    recipe = chosen_recipe(argv, has_spikes)
+    given = vars(training_parser(recipe).parse_args(argv))
+    scene = dataclasses.asdict(scene_options(argv))
+    return RECIPES[recipe].of(**(_flags(given) | scene))
+
+
+def _flags(given: dict[str, Any]) -> dict[str, Any]:
+    """The given options without what chooses the recipe."""
+    return {name: value for name, value in given.items() if name not in _CHOICES}
+
+
+_CHOICES = ("help", "help_all", "recipe", "images", "spike")
+
+
+def resumed_settings(argv: Sequence[str]) -> Settings:
+    """The stored settings of the model that a command line resumes; flags of the run may differ, but the seed.
+
+    Raises:
+        ValueError: another flag differs from the stored one.
+    """
+    scene = scene_options(argv)
+    stored = load_settings(scene.model_path)
+    recipe = chosen_recipe(argv, has_spikes=True)
+    if recipe != stored.recipe and any(word in ("--recipe", "--images") for word in argv):
+        raise ValueError(f"--resume continues with the stored --recipe {stored.recipe}, not --recipe {recipe}")
+    given = _flags(vars(training_parser(stored.recipe).parse_args(argv)))
+    free = {item.name for item in dataclasses.fields(RunOptions)} - {"seed"} | set(_MOVED)
+    before = stored.values()
+    for name, value in given.items():
+        if name not in free and value != before[name]:
+            raise ValueError(
+                f"--resume continues with the stored {as_flag(name, before[name])}, not {as_flag(name, value)}"
+            )
+    return stored.replaced(**(given | {name: getattr(scene, name) for name in _MOVED}))
+
+
+def as_flag(name: str, value: Any) -> str:
+    """An option's value as it is written on the command line."""
+    return f"--{name} {value}" if not isinstance(value, bool) else f"--{name}" if value else f"--no-{name}"
+
+
+def asks_for_help(argv: Sequence[str]) -> str:
+    """``--help`` or ``--help-all`` where one of them is given, else nothing."""
+    return next((flag for flag in ("--help-all", "--help", "-h") if flag in argv), "")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) -> None:
+    """Flags shared by the commands that read a trained model, those that draw it among them (``is_drawn``)."""
+    run = dataclasses.asdict(RunOptions())
+    shared = {name: run[name] for name in (("rasterizer", "device", "quiet") if is_drawn else ("quiet",))}
+    for part, values in ((SceneOptions, {"model_path": ""}), (RunOptions, shared)):
+        group = parser.add_argument_group((part.__doc__ or "").strip())
+        hints = get_type_hints(part)
+        for item in dataclasses.fields(part):
+            if item.name in values:
+                names = [_SHORT[item.name]] if item.name in _SHORT else []
+                _add(group, item.name, [*names, f"--{item.name}"], hints[item.name], _help(item, values[item.name]))
+    parser.set_defaults(model_path="", **shared)

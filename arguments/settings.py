@@ -1,0 +1,276 @@
+"""The settings of each recipe: which options it has, and their defaults.
+
+A recipe has no option that it does not read, so most contradictions cannot be written down; the others are
+refused where the options meet (``__post_init__``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
+
+from arguments.options import Options, option
+from arguments.parts import (
+    DensificationOptions,
+    GaussianOptions,
+    MotionOptions,
+    NetworkOptions,
+    RateOptions,
+    RegularizationOptions,
+    RunOptions,
+    SceneOptions,
+    WindowOptions,
+)
+from arguments.renamed import upgraded
+from arguments.sizing import size_for
+from utils.io import atomic_write
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CONFIG_NAME = "cfg_args.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every recipe has: the scene, the run, and the parts of the model.
+
+    ``defaults`` are the values in which a recipe differs from the defaults of its parts.
+    """
+
+    recipe: ClassVar[str]
+    summary: ClassVar[str]
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    window: WindowOptions = field(default_factory=WindowOptions)
+    gaussians: GaussianOptions = field(default_factory=GaussianOptions)
+    densification: DensificationOptions = field(default_factory=DensificationOptions)
+    motion: MotionOptions = field(default_factory=MotionOptions)
+    regularization: RegularizationOptions = field(default_factory=RegularizationOptions)
+    rates: RateOptions = field(default_factory=RateOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    @classmethod
+    def parts(cls) -> dict[str, type[Options]]:
+        """The classes of options by the name of their part."""
+        hints = get_type_hints(cls)
+        return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Settings with the recipe's defaults and these values, given by their flags' names.
+
+        Raises:
+            ValueError: a value that the option does not take.
+            TypeError: an option that the recipe does not have.
+        """
+        given, chosen = cls.defaults | values, {}
+        for name, part in cls.parts().items():
+            own = {item.name: given.pop(item.name) for item in dataclasses.fields(part) if item.name in given}
+            chosen[name] = part(**own)
+        if given:
+            raise TypeError(f"the recipe {cls.recipe} has no option {next(iter(given))}")
+        return cls(**chosen)
+
+    def values(self) -> dict[str, Any]:
+        """All values by their flags' names."""
+        return {name: value for part in dataclasses.asdict(self).values() for name, value in part.items()}
+
+    def replaced(self, **values: Any) -> Self:
+        """The same settings with other values, given by their flags' names."""
+        return type(self).of(**(self.values() | values))
+
+    def for_scene(self, views: int, width: int, height: int) -> Self:
+        """The same settings with numbers for what depends on the scene's size."""
+        del views, width, height  # a published schedule does not
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``cfg_args.json`` into ``folder``."""
+        with atomic_write(Path(folder) / CONFIG_NAME, "w") as file:
+            json.dump({"recipe": self.recipe} | dataclasses.asdict(self), file, indent=1)
+
+
+@dataclass(frozen=True)
+class SpikeTargets(Options):
+    """Targets from spikes"""
+
+    targets: Literal["counting", "timing"] = option(
+        "timing", "intensity from counts over a window, or from the intervals between spike times", common=True
+    )
+    subframe_width: int = option(9, "window of spikes that supervises one instant, spike frames", odd=True)
+    window_points: int = option(
+        3, "instants across that window whose renders are averaged (1: its middle alone)", odd=True
+    )
+    window_from: int = option(None, "iterations before those instants are more than the middle", by_size=True)
+    fixed_pattern_every: int = option(
+        None, "iterations between estimates of the pixels' gains from the scene (0: the scene's calibration)",
+        by_size=True,
+    )  # fmt: skip
+    instants: int = option(
+        6, "cameras of a step, drawn over all views and sub-frames; with 3 window points a third as many instants",
+        at_least=1,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TimingNetwork(NetworkOptions):
+    """Recon-Net"""
+
+    lambda_joint: float = option(
+        0.2, "weight of L_joint: Recon-Net's images against the scene (0: no Recon-Net)", common=True
+    )
+    fuse: bool = option(True, "train Recon-Net on renders that the spikes' residuals have corrected")
+    recon_from: int = option(None, "iterations before Recon-Net joins", by_size=True)
+    recon_every: int = option(1, "iterations between Recon-Net's steps", at_least=1)
+
+
+@dataclass(frozen=True)
+class TimingSettings(Settings):
+    """Ours: supervision of single instants by spike timing."""
+
+    recipe = "timing"
+    summary = "supervises single instants by spike timing (the default)"
+    defaults: ClassVar[dict[str, Any]] = {
+        "trajectory": "bezier",
+        "iterations": None,
+        "strategy": "mcmc",
+        "cap_max": None,
+        "low_pass": 0.1,
+        "init_num_pts": None,
+        "densify_from_iter": 100,
+        "densify_until_iter": None,
+        "means_lr": 2e-3,
+        "means_lr_final": 6e-5,
+        "means_unit": "depth",
+        "scales_lr": 2e-2,
+        "quats_lr": 3e-3,
+        "pose_opt_lr_final": 3e-5,
+        "pose_every": 1,
+        "recon_net": "slim",
+        "recon_lr_final": 1e-4,
+        "crop": 96,
+        "sh_degree_interval": None,
+    }
+
+    targets: SpikeTargets = field(default_factory=SpikeTargets)
+    network: TimingNetwork = field(default_factory=TimingNetwork)
+
+    def __post_init__(self) -> None:
+        if self.network.fuse and self.targets.targets != "timing":
+            raise ValueError("--fuse takes spikes by their timing, counts are too noisy: --targets timing or --no-fuse")
+
+    def for_scene(self, views: int, width: int, height: int) -> Self:
+        """The same settings with numbers for what depends on the scene's size (``arguments.sizing``)."""
+        size = size_for(views, width, height)
+        values = self.values()
+        steps = size.iterations if values["iterations"] is None else values["iterations"]
+        by_size = {"iterations": steps, "cap_max": size.cap_max, "init_num_pts": size.init_num_pts}
+        by_size |= {name: max(round(share * steps), 1) for name, share in SCHEDULE.items()}
+        return self.replaced(**{name: value for name, value in by_size.items() if values[name] is None})
+
+
+# Where the parts of ``timing`` begin and end, as shares of its steps (found with 3,600).
+SCHEDULE = {
+    "densify_until_iter": 2900 / 3600,
+    "window_from": 1800 / 3600,
+    "fixed_pattern_every": 1100 / 3600,
+    "sh_degree_interval": 900 / 3600,
+    "recon_from": 2200 / 3600,
+}
+
+
+@dataclass(frozen=True)
+class PaperLosses(Options):
+    """Losses"""
+
+    lambda_gs: float = option(1.0, "weight of L_gs: mean of the renders against the long exposure", common=True)
+    lambda_rec: float = option(
+        1.0, "weight of L_rec: Recon-Net's images, blurred again, against the spikes' means", common=True
+    )
+    lambda_joint: float = option(1.0, "weight of L_joint: renders against Recon-Net's images", common=True)
+    lambda_dssim: float = option(0.2, "share of 1 - SSIM in L_gs", at_most=1, at_least=0)
+    flip: bool = option(True, "L_joint takes the smaller of the pairing in order and in reverse")
+    multi_interval: bool = option(True, "L_rec over several sub-intervals; off: the whole exposure alone")
+
+
+@dataclass(frozen=True)
+class PaperTargets(Options):
+    """Targets from spikes"""
+
+    targets: Literal["counting", "timing"] = option(
+        "counting", "intensity from counts over a window, or from the intervals between spike times", common=True
+    )
+
+
+@dataclass(frozen=True)
+class PaperSettings(Settings):
+    """USP-Gaussian as its supplement describes it."""
+
+    recipe = "paper"
+    summary = "USP-Gaussian as published (CVPR 2025, supplement D and E)"
+
+    targets: PaperTargets = field(default_factory=PaperTargets)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    losses: PaperLosses = field(default_factory=PaperLosses)
+
+
+@dataclass(frozen=True)
+class ReleasedSettings(PaperSettings):
+    """USP-Gaussian as its released program does it, where that differs from the supplement."""
+
+    recipe = "released"
+    summary = "USP-Gaussian as the authors' released program does it"
+    defaults: ClassVar[dict[str, Any]] = {
+        "long_grouping": "strided", "densify_subframes": "last", "motion_init": False
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImageLosses(Options):
+    """Losses"""
+
+    lambda_dssim: float = option(0.2, "share of 1 - SSIM in the loss", at_most=1, at_least=0)
+
+
+@dataclass(frozen=True)
+class ImageSettings(Settings):
+    """Blurred images alone, as BAD-Gaussians: no spikes, no Recon-Net."""
+
+    recipe = "images"
+    summary = "learns from the scene's (blurred) images instead of spikes, as BAD-Gaussians"
+    defaults: ClassVar[dict[str, Any]] = {
+        name: value
+        for name, value in TimingSettings.defaults.items()
+        if name not in ("recon_net", "recon_lr_final", "crop")
+    }
+
+    losses: ImageLosses = field(default_factory=ImageLosses)
+    for_scene = TimingSettings.for_scene
+
+
+RECIPES: dict[str, type[Settings]] = {
+    kind.recipe: kind for kind in (TimingSettings, PaperSettings, ReleasedSettings, ImageSettings)
+}
+
+
+def load_settings(folder: str | Path) -> Settings:
+    """The settings of the model in ``folder``, those of version 0.1.0 included.
+
+    Raises:
+        ValueError: no ``cfg_args.json``, not JSON, or options that this version does not know.
+    """
+    path = Path(folder) / CONFIG_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{path}: not found; is {folder} the folder of a trained model?") from None
+    try:
+        recipe, values = upgraded(json.loads(text))
+        return RECIPES[recipe].of(**values)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: not a configuration of this version ({error})") from None

@@ -1,0 +1,62 @@
+"""The rows of the evaluation that are trained: each is a recipe with some flags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arguments import TimingSettings
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row: what it is called in tables, and its flags of train.py."""
+
+    title: str
+    flags: Sequence[str] = ()
+
+
+# The paper's losses, window, network and linear motion, scaled to a processor: crops instead of full frames, as
+# many steps as take about the time of ours, the schedule shortened alike, and as many first points as ours.
+_SCALED = (
+    "--crop 48 --iterations 900 --init_num_pts 20000 --cap_max 60000 --densify_from_iter 200 --pose_every 5 "
+    "--densify_until_iter 700 --opacity_reset_interval 0 --sh_degree_interval 500"
+).split()
+_PAPER = ["--recipe", "paper", *_SCALED]
+
+_RATES = [
+    word
+    for name in ("means_lr", "means_lr_final", "means_unit", "scales_lr", "quats_lr", "pose_opt_lr_final", "pose_every")
+    for word in (f"--{name}", str(TimingSettings.defaults[name]))
+]
+
+METHODS = {
+    "ours": Method("ours"),
+    "ours-gaussians": Method("ours, no Recon-Net", ["--lambda_joint", "0"]),
+    "ours-counting": Method("ours, counted targets", "--targets counting --no-fuse".split()),
+    "ours-linear": Method("ours, linear motion", "--trajectory linear".split()),
+    "ours-spline": Method("ours, one spline per recording", "--trajectory spline".split()),
+    "ours-rest": Method("ours, motion starts at rest", ["--no-motion_init"]),
+    "ours-fixed": Method("ours, poses fixed", ["--no-pose_opt"]),
+    "ours-middle": Method("ours, windows' middles alone", "--window_points 1".split()),
+    "ours-no-pattern": Method("ours, no fixed pattern", "--fixed_pattern_every 0".split()),
+    "ours-no-fuse": Method("ours, Recon-Net taught by plain renders", ["--no-fuse"]),
+    "ours-default": Method("ours, 3DGS densification", "--strategy default".split()),
+    "ours-paper-net": Method("ours, the paper's network", "--recon_net paper".split()),
+    "paper": Method("paper (S)", _PAPER),
+    # How much of the difference is the optimizer's.
+    "paper-rates": Method("paper (S), our rates", [*_PAPER, *_RATES]),
+    # What the schedule converges to.
+    "paper-long": Method("paper (S), 6,000 steps", [*_PAPER, *"--iterations 6000 --densify_until_iter 4000".split()]),
+    "parity": Method("paper (R parity)", ["--recipe", "released", *_SCALED]),
+    "gs": Method("L_gs alone", [*_PAPER, "--no-rec", "--no-joint"]),
+    "rec": Method("L_rec alone", [*_PAPER, "--no-gs", "--no-joint"]),
+    "joint-free": Method("paper, no L_joint", [*_PAPER, "--no-joint"]),
+    "no-flip": Method("paper, no flip", [*_PAPER, "--no-flip"]),
+    "single": Method("paper, one interval", [*_PAPER, "--no-multi_interval"]),
+    "fixed": Method("paper, poses fixed", [*_PAPER, "--no-pose_opt"]),
+    "tfp-3dgs": Method(
+        "TFP-3DGS",
+        [*_PAPER, *"--exposure 41 --subframes 1 --no-rec --no-joint --no-pose_opt --no-motion_init".split()],
+    ),
+}

@@ -1,0 +1,50 @@
+"""What renders in training: Gaussians, or any other field with the same methods."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from gaussian_renderer import Rasterizer, RenderOutput, render_trajectory
+from gaussians.model import GaussianModel
+
+
+class Field(Protocol):
+    """A scene that images are rendered from, with gradients to it and to the poses."""
+
+    def render(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int) -> RenderOutput:
+        """Images from the poses ``w2c`` [M, 4, 4] with the cameras ``intrinsics`` [M, 3, 3], in pixels.
+
+        ``iteration`` of the training, for what is raised while it goes on.
+        """
+
+
+class GaussianField:
+    """3D Gaussians as they are rendered while training.
+
+    Args:
+        sh_degree_interval: iterations between increments of the active degree of the spherical harmonics.
+        screen_gradients: keep the gradients of the projected centers (densification by gradient).
+    """
+
+    def __init__(
+        self, gaussians: GaussianModel, rasterizer: Rasterizer, sh_degree_interval: int, screen_gradients: bool
+    ):
+        self.gaussians = gaussians
+        self.rasterizer = rasterizer
+        self.sh_degree_interval = sh_degree_interval
+        self.screen_gradients = screen_gradients
+
+    def render(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int) -> RenderOutput:
+        """See ``Field.render``."""
+        return render_trajectory(
+            self.gaussians,
+            w2c,
+            intrinsics,
+            width,
+            height,
+            self.rasterizer,
+            sh_degree=iteration // self.sh_degree_interval,
+            screen_gradients=self.screen_gradients,
+        )

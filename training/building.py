@@ -1,0 +1,86 @@
+"""What a training starts from: initial Gaussians, trajectories, and the densification strategy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from arguments import Settings
+from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.field import GaussianField
+from gaussians.densification import DefaultStrategy, MCMCStrategy, Strategy
+from gaussians.initialization import Picture, fill_points, median_depth, thinned
+from gaussians.model import GaussianModel
+from gaussians.ply import LowPass
+from scene.trajectory import Trajectory
+from scene.views import Quadrature, view_timing
+from training.state import Recording, State
+from utils.io import LUMA
+
+
+def initial_gaussians(c: Settings, recording: Recording) -> GaussianField:
+    """Gaussians on the scene's points, filled up along the views' rays."""
+    options, device = c.gaussians, recording.device
+    pictures = _pictures(recording)
+    rgb = recording.scene.rgb
+    if rgb is not None and len(pictures[0].image) == 1:
+        rgb = rgb @ rgb.new_tensor(LUMA)[:, None]
+    points, colors = fill_points(recording.scene.points, rgb, pictures, options.init_num_pts, c.run.seed)
+    if c.densification.cap_max:
+        points, colors = thinned(points, colors, c.densification.cap_max, c.run.seed)
+    low_pass = LowPass(options.low_pass, options.antialiased)
+    gaussians = GaussianModel.from_points(points, colors, options.sh_degree, options.init_opa, low_pass=low_pass)
+    return GaussianField(
+        gaussians.to(device),
+        get_rasterizer(c.run.rasterizer, device),
+        options.sh_degree_interval,
+        screen_gradients=c.densification.strategy == "default",
+    )
+
+
+def _pictures(recording: Recording) -> list[Picture]:
+    return [
+        Picture(recording.colors(recording.middle(view)).cpu(), exposure.camera.K, exposure.camera.w2c)
+        for view, exposure in enumerate(recording.exposures)
+    ]
+
+
+def means_unit(c: Settings, state: State) -> float:
+    """The unit of the means' learning rate, world units: before any step, since it follows the initial Gaussians."""
+    if c.rates.means_unit == "extent":
+        return state.recording.scene.extent
+    return median_depth(state.field.gaussians.means.detach().cpu(), _pictures(state.recording))
+
+
+def start_trajectory(c: Settings, recording: Recording, window: Quadrature) -> Trajectory:
+    """Curves through the given poses, with the motion of the neighboring views or at rest."""
+    motion, views = c.motion, recording.scene.train
+    poses = torch.stack([view.camera.w2c for view in views])
+    moves = motion.motion_init or motion.trajectory == "spline"
+    timing = view_timing(views, recording.scene, c.window.exposure, motion.view_spacing) if moves else None
+    return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach).to(recording.device)
+
+
+def densification(c: Settings, recording: Recording) -> Strategy | None:
+    """The strategy of the settings."""
+    options = c.densification
+    common: dict[str, Any] = {
+        "start": options.densify_from_iter,
+        "stop": options.densify_until_iter,
+        "every": options.densification_interval,
+        "seed": c.run.seed,
+    }
+    if options.strategy == "mcmc":
+        return MCMCStrategy(options.cap_max, dead_opacity=options.min_opacity, **common)
+    if options.strategy == "default":
+        return DefaultStrategy(
+            options.densify_grad_threshold / c.window.subframes,
+            recording.scene.extent,
+            options.min_opacity,
+            reset_every=options.opacity_reset_interval,
+            cap=options.cap_max,
+            last_only=options.densify_subframes == "last",
+            **common,
+        )
+    return None

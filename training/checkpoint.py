@@ -1,0 +1,93 @@
+"""What a run leaves on disk: checkpoints to continue from, and models to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from gaussians.model import GaussianModel
+from scene.model_folder import camera_entries, save_iteration, write_cameras
+from spike import SensorModel
+from training.training import Training
+from utils.checkpoint import load_checkpoint, save_checkpoint
+
+
+def learned_sensor(training: Training) -> SensorModel | None:
+    """The sensor with the gains found so far, or None where they are not looked for."""
+    looked_for = any(action.name == "fixed_pattern" for action in training.after)
+    return training.state.recording.sensor if looked_for else None
+
+
+def save_model(training: Training) -> Path:
+    """Write Gaussians, network and trajectories of this iteration in 3DGS's folder layout; returns the folder."""
+    state = training.state
+    folder = save_iteration(
+        training.settings.scene.model_path, state.iteration, state.field.gaussians, state.trajectory, state.network,
+        learned_sensor(training),
+    )  # fmt: skip
+    save_cameras(training)
+    return folder
+
+
+def save_cameras(training: Training) -> None:
+    """Write ``cameras.json`` with the poses of this iteration."""
+    state, recording = training.state, training.state.recording
+    entries = camera_entries(recording.scene.train, state.trajectory, recording.u, state.iteration)
+    write_cameras(training.settings.scene.model_path, entries)
+
+
+def save(training: Training) -> Path:
+    """Write everything needed to continue, and remove older checkpoints; returns the file.
+
+    Random numbers are functions of the seed and the iteration, so none are stored.
+    """
+    state = training.state
+    path = Path(training.settings.scene.model_path) / f"chkpnt{state.iteration}.pth"
+    sensor, gains = learned_sensor(training), {}
+    if sensor is not None and sensor.gain_map is not None:
+        gains = {"gain_map": sensor.gain_map}
+    stored: dict[str, Any] = gains | {
+        "iteration": state.iteration,
+        "gaussians": {name: value.detach() for name, value in state.field.gaussians.raw.items()},
+        "trajectory": state.trajectory.state_dict(),
+        "network": {} if state.network is None else state.network.state_dict(),
+        "optimizers": training.optimizers.state_dict(),
+        "strategy": {} if training.strategy is None else training.strategy.state_dict(),
+        "after": {action.name: action.state_dict() for action in training.after},
+    }
+    save_checkpoint(path, stored)
+    for old in path.parent.glob("chkpnt*.pth"):
+        if old != path and old.stem[6:].isdigit() and int(old.stem[6:]) < state.iteration:
+            old.unlink()
+    return path
+
+
+def load(training: Training, path: Path) -> None:
+    """Continue where ``save`` stopped.
+
+    Raises:
+        ValueError: no checkpoint, or of another scene or other settings (names the file).
+    """
+    state, recording = training.state, training.state.recording
+    stored = load_checkpoint(path, recording.device)
+    try:
+        before = state.field.gaussians
+        state.field.gaussians = GaussianModel(stored["gaussians"], before.sh_degree, before.low_pass).to(
+            recording.device
+        )
+        state.trajectory.load_state_dict(stored["trajectory"])
+        if state.network is not None:
+            state.network.load_state_dict(stored["network"])
+        training.optimizers = training.optimizers.renewed()
+        training.optimizers.load_state_dict(stored["optimizers"])
+        if training.strategy is not None:
+            training.strategy.load_state_dict(stored["strategy"])
+        for action in training.after:
+            action.load_state_dict(stored["after"][action.name])
+        if "gain_map" in stored:
+            recording.use_sensor(dataclasses.replace(recording.sensor, gain_map=stored["gain_map"].cpu()))
+        state.iteration = int(stored["iteration"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise ValueError(f"{path}: does not fit this scene and configuration ({reason})") from None

@@ -1,0 +1,104 @@
+"""What watches a training: the log and its curves, checkpoints, saved models.
+
+A hook is called after every step, with the loss terms of that step.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+from typing import Protocol
+
+from tqdm import tqdm
+
+from training import checkpoint
+from training.training import Training
+from utils.run_log import Board, RunLog
+
+
+class Hook(Protocol):
+    """Something that looks at a training after every step."""
+
+    def __call__(self, training: Training, terms: dict[str, float]) -> None:
+        """Look at a step and its loss terms."""
+
+    def close(self) -> None:
+        """Called once, when the training ends for whatever reason."""
+
+
+class Journal:
+    """Progress bar, ``log.jsonl``, and TensorBoard or standard output where asked for.
+
+    Attributes:
+        latest: PSNR of the probe and number of Gaussians of the latest row.
+    """
+
+    def __init__(self, training: Training):
+        run, model = training.settings.run, training.settings.scene.model_path
+        self.latest: dict[str, float] = {}
+        self._log = RunLog(model, training.iteration)
+        self._board = Board(model, training.iteration) if run.tensorboard else None
+        self._bar = tqdm(
+            total=training.steps, initial=training.iteration, disable=run.quiet, dynamic_ncols=True, desc="Training"
+        )
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began to train."""
+        return time.monotonic() - self._started
+
+    def __call__(self, training: Training, terms: dict[str, float]) -> None:
+        self._bar.update()
+        run = training.settings.run
+        if training.iteration % run.log_every and training.iteration != training.steps:
+            return
+        value, image = training.probe()
+        gaussians = training.state.field.gaussians
+        self.latest = {"psnr": value, "gaussians": len(gaussians)}
+        row = self._log.add(training.iteration, self.seconds, **terms, **self.latest)
+        self._bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", N=row["gaussians"])
+        if self._board is not None:
+            self._board.add(row, image, gaussians.opacities.detach())
+        if run.json_log:
+            print(json.dumps(row), flush=True)
+
+    def finish(self, training: Training) -> None:
+        """Write down how the run was made and what it took."""
+        self._log.finish(training.iteration, self.seconds)
+
+    def close(self) -> None:
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+
+class Keeper:
+    """Saves models and checkpoints while the training goes on."""
+
+    def __call__(self, training: Training, terms: dict[str, float]) -> None:
+        del terms
+        run = training.settings.run
+        if training.iteration in run.save_iterations:
+            checkpoint.save_model(training)
+        every = run.checkpoint_every
+        if every and training.iteration % every == 0 and training.iteration < training.steps:
+            checkpoint.save(training)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@contextmanager
+def stopped_by_signals(stop: Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set ``stop``, so that the step ends and a checkpoint is written."""
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

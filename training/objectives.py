@@ -1,0 +1,205 @@
+"""What training minimizes: each objective owns its weight, its schedule and its variant.
+
+An objective is called with the ``Moment`` of a step and gives its value, or None in a step that it does not
+apply to.  The formulas are in ``training.losses``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from gaussian_renderer import RenderOutput
+from scene.fusion import fuse
+from training.losses import (
+    exposure_loss,
+    half_widths,
+    joint_loss,
+    l1,
+    reblur_loss,
+    scale_ratio_penalty,
+    subframe_loss,
+)
+from training.reconstruction import Frames
+from training.sampling import Sample
+from training.state import State
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a step has made: the sample, its renders, and Recon-Net's images where the network takes part."""
+
+    state: State
+    sample: Sample
+    renders: RenderOutput
+    frames: Frames | None = None
+
+
+class Objective(Protocol):
+    """One term of the loss."""
+
+    name: ClassVar[str]
+
+    @property
+    def weight(self) -> float:
+        """Factor of the term in the loss."""
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        """The value [], or None where the term does not apply."""
+
+
+def present(objectives: Iterable[Objective]) -> list[Objective]:
+    """The objectives with a weight; a weight of 0 leaves one out."""
+    return [objective for objective in objectives if objective.weight]
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Base of the objectives.
+
+    Raises:
+        ValueError: a weight that is not finite, or below 0.
+    """
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"the weight of a loss must be a finite number of at least 0, not {self.weight}")
+
+
+@dataclass(frozen=True)
+class ExposureLoss(Weighted):
+    """L_gs: the mean of an exposure's renders against E(T) (eq. 9)."""
+
+    name: ClassVar[str] = "gs"
+    dssim: float = 0.2
+
+    def __call__(self, moment: Moment) -> Tensor:
+        long = moment.state.recording.exposures[moment.sample.view].long
+        return exposure_loss(moment.renders.images, long, self.dssim)
+
+
+@dataclass(frozen=True)
+class SubframeLoss(Weighted):
+    """L_sub: renders, averaged over the spikes' window, against the intensity that the spikes give there."""
+
+    name: ClassVar[str] = "sub"
+
+    def __call__(self, moment: Moment) -> Tensor:
+        recording, sample = moment.state.recording, moment.sample
+        seen = sample.averaged(moment.renders.images)
+        return subframe_loss(seen, recording.targets(sample), recording.variance(sample))
+
+
+@dataclass(frozen=True)
+class ScaleRatio(Weighted):
+    """The penalty on needles, every tenth iteration."""
+
+    name: ClassVar[str] = "ratio"
+    every: int = 10
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        if moment.state.iteration % self.every:
+            return None
+        return scale_ratio_penalty(moment.state.field.gaussians.scales)
+
+
+@dataclass(frozen=True)
+class MeanOpacity(Weighted):
+    """The mean opacity (Kheradmand et al. 2024, eq. 10), so that Gaussians nobody needs vanish."""
+
+    name: ClassVar[str] = "opacity"
+
+    def __call__(self, moment: Moment) -> Tensor:
+        return moment.state.field.gaussians.opacities.mean()
+
+
+@dataclass(frozen=True)
+class MeanScale(Weighted):
+    """The mean scale (Kheradmand et al. 2024, eq. 10) in units of the scene's extent."""
+
+    name: ClassVar[str] = "scale"
+
+    def __call__(self, moment: Moment) -> Tensor:
+        return moment.state.field.gaussians.scales.mean() / moment.state.recording.scene.extent
+
+
+@dataclass(frozen=True)
+class ReblurLoss(Weighted):
+    """L_rec: Recon-Net's images of an exposure, blurred again, against the spikes' means (supplement D)."""
+
+    name: ClassVar[str] = "rec"
+    subframes: int = 13
+    multi_interval: bool = True
+
+    @property
+    def widths(self) -> list[int]:
+        """Half-widths of the intervals, sub-frames."""
+        return half_widths(self.subframes, self.multi_interval)
+
+    @property
+    def intervals(self) -> tuple[tuple[int, int], ...]:
+        """First and last sub-frame of every interval whose mean is compared."""
+        middle = (self.subframes - 1) // 2
+        return tuple((middle - k, middle + k) for k in self.widths)
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        if moment.frames is None:
+            return None
+        crop, exposure = moment.frames.crops[0], moment.state.recording.exposures[moment.sample.view]
+        return reblur_loss(moment.frames.images, lambda a, b: crop.of(exposure.interval(a, b)), self.widths)
+
+
+@dataclass(frozen=True)
+class JointLoss(Weighted):
+    """L_joint over a whole exposure: renders against Recon-Net's images, with flip and minimum."""
+
+    name: ClassVar[str] = "joint"
+    flip: bool = True
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        if moment.frames is None:
+            return None
+        renders = moment.frames.crops[0].of(moment.renders.images)
+        return joint_loss(renders, moment.frames.images, self.flip)
+
+
+@dataclass(frozen=True)
+class InstantJointLoss(Weighted):
+    """L_joint at single instants, whose time is known: there is nothing to flip.
+
+    Only pixels count that Recon-Net sees on its crop as in the full frame.
+    """
+
+    name: ClassVar[str] = "joint"
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        if moment.frames is None:
+            return None
+        inner = moment.frames.inner
+        assert inner is not None
+        return l1(moment.frames.of(self.targets(moment)), moment.frames.images, inner / inner.mean())
+
+    def targets(self, moment: Moment) -> Tensor:
+        """What Recon-Net is compared with [B, C, H, W]: the renders, which then learn from its images too."""
+        return moment.sample.middle(moment.renders.images)
+
+
+@dataclass(frozen=True)
+class FusedDistillation(InstantJointLoss):
+    """L_joint against fused images: renders that the spikes' residuals have corrected.
+
+    No gradient passes them: they are better than Recon-Net's images, whose pull would cost the Gaussians 0.3 dB.
+    """
+
+    def targets(self, moment: Moment) -> Tensor:
+        """The fused images [B, C, H, W]."""
+        recording, sample = moment.state.recording, moment.sample
+        images = moment.renders.images.detach()
+        residual = recording.targets(sample) - sample.averaged(images)
+        return fuse(sample.middle(images), residual, recording.variance(sample))

@@ -1,0 +1,116 @@
+"""The optimizers of the Gaussians, the poses and Recon-Net, and how their rates decay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gaussians.densification import Strategy
+from gaussians.model import PARAMETERS
+from training.state import State
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate that decays exponentially from ``start`` to ``end`` (None: constant), times ``unit``."""
+
+    start: float
+    end: float | None = None
+    unit: float = 1.0
+
+    def at(self, progress: float) -> float:
+        """The rate at ``progress`` 0..1 of the training."""
+        if self.end is None or self.start == 0:
+            return self.unit * self.start
+        return self.unit * (self.start * (self.end / self.start) ** progress)
+
+
+class Optimizers:
+    """Adam for each part of the state.
+
+    Args:
+        state: what is optimized; new optimizers have no moments.
+        steps: length of the training.
+        gaussians: a rate for every one of ``PARAMETERS``.
+        poses: rate of the knots; None leaves the poses as they are.
+        pose_every: steps over which gradients of the knots are summed before an update.
+        network: rate of Recon-Net; its decay begins after ``network_from`` iterations.
+    """
+
+    def __init__(
+        self, state: State, steps: int, gaussians: dict[str, Rate], poses: Rate | None, pose_every: int = 1,
+        network: Rate | None = None, network_from: int = 0,
+    ):  # fmt: skip
+        self.state, self.steps, self.pose_every, self.network_from = state, steps, pose_every, network_from
+        self.rates = {"gaussians": gaussians, "poses": {"": poses}, "network": {"": network}}
+        raw = state.field.gaussians.raw
+        # One fused kernel over all parameters: fifteen times faster than the loop on a CPU.
+        self.gaussians = torch.optim.Adam(
+            [{"params": [raw[name]], "lr": gaussians[name].at(0), "name": name} for name in PARAMETERS],
+            eps=1e-15, fused=True,
+        )  # fmt: skip
+        self.poses = None if poses is None else _adam([state.trajectory.increments], poses)
+        state.trajectory.increments.requires_grad_(poses is not None)
+        self.network = None
+        if state.network is not None and network is not None:
+            self.network = _adam(state.network.parameters(), network)
+
+    def renewed(self) -> Optimizers:
+        """Optimizers of the state as it is now, without moments."""
+        rates, of = self.rates, self.state
+        return Optimizers(
+            of, self.steps, rates["gaussians"], rates["poses"][""], self.pose_every, rates["network"][""],
+            self.network_from,
+        )  # fmt: skip
+
+    def step(self, info: dict[str, Any], strategy: Strategy | None, with_network: bool) -> None:
+        """Update everything that has a gradient; ``strategy`` then changes the set of Gaussians."""
+        iteration = self.state.iteration
+        self._update(self.gaussians, "gaussians", iteration / self.steps)
+        if strategy is not None:
+            strategy.step(self.state.field.gaussians, self.gaussians, info, iteration)
+        self.gaussians.zero_grad(set_to_none=True)
+        if self.poses is not None and iteration % self.pose_every == 0:
+            self._update(self.poses, "poses", iteration / self.steps)
+            self.poses.zero_grad(set_to_none=True)
+        if self.network is not None and with_network:
+            own = (iteration - self.network_from) / (self.steps - self.network_from)
+            self._update(self.network, "network", own)
+            self.network.zero_grad(set_to_none=True)
+
+    def _update(self, optimizer: torch.optim.Optimizer, part: str, progress: float) -> None:
+        for group in optimizer.param_groups:
+            rate = self.rates[part][group.get("name", "")]
+            assert rate is not None
+            group["lr"] = rate.at(progress)
+        optimizer.step()
+
+    def reverse(self, view: int) -> None:
+        """Let one view's exposure run the other way; what the optimizer has gathered turns with its knots."""
+        trajectory = self.state.trajectory
+        rows = trajectory.reverse(view)
+        moments = {} if self.poses is None else self.poses.state.get(trajectory.increments, {})
+        for values in (moments.get("exp_avg"), moments.get("exp_avg_sq"), trajectory.increments.grad):
+            if values is not None:
+                values[rows] = values[rows].flip(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments, and the gradients of the knots that are still being summed."""
+        known = {name: getattr(self, name) for name in self.rates}
+        state = {name: optimizer.state_dict() for name, optimizer in known.items() if optimizer is not None}
+        gradient = self.state.trajectory.increments.grad
+        return state | {"pose_gradient": torch.zeros(0) if gradient is None else gradient}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with stored moments."""
+        for name in self.rates:
+            if getattr(self, name) is not None:
+                getattr(self, name).load_state_dict(state[name])
+        if len(state["pose_gradient"]):
+            self.state.trajectory.increments.grad = state["pose_gradient"]
+
+
+def _adam(parameters: Any, rate: Rate) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=rate.at(0), eps=1e-15, fused=True)

@@ -1,0 +1,213 @@
+"""The methods: each is one function that builds a training from its settings and a scene.
+
+    scene = read_scene("data/demo")
+    training = timing(TimingSettings.of(iterations=500), scene)
+    for _ in range(training.steps):
+        training.step()
+
+Change a part of what a recipe returns for an ablation or a method of your own: leave an objective out, put another
+sampler in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from arguments import ImageSettings, PaperSettings, ReleasedSettings, Settings, TimingSettings
+from arguments.parts import NetworkOptions
+from recon_net import AnyReconNet, make_network
+from scene.dataset import SceneData
+from scene.views import Quadrature, TargetSpec
+from spike import WindowSpec
+from training.after import DirectionVotes, FixedPatternUpdates
+from training.building import densification, initial_gaussians, means_unit, start_trajectory
+from training.objectives import (
+    ExposureLoss,
+    FusedDistillation,
+    InstantJointLoss,
+    JointLoss,
+    MeanOpacity,
+    MeanScale,
+    ReblurLoss,
+    ScaleRatio,
+    SubframeLoss,
+    present,
+)
+from training.optimizers import Optimizers, Rate
+from training.reconstruction import ExposureFrames, InstantFrames
+from training.sampling import Instants, WholeExposures
+from training.state import Recording, State
+from training.training import Training
+from utils.device import pick_device
+
+C = TypeVar("C", bound=Settings)
+
+
+def timing(c: TimingSettings, scene: SceneData) -> Training:
+    """Ours: single instants of all views against the intensity that the spikes' own times give there.
+
+    Recon-Net learns from fused images of the scene once that is good.
+    """
+    device = pick_device(c.run.device)
+    c = sized(c, scene)
+    window = window_of(c)
+    learns = c.network.lambda_joint > 0
+    spec = TargetSpec(window, c.targets.targets, c.targets.subframe_width, wide=c.network.recon_net == "slim" and learns)
+    recording = Recording.of_spikes(scene, spec, device)
+    quadrature = spec.quadrature(c.targets.window_points)
+
+    state = State(
+        recording,
+        field=initial_gaussians(c, recording),
+        trajectory=start_trajectory(c, recording, quadrature),
+        network=recon_net(c.network, recording, c.run.seed) if learns else None,
+        seed=c.run.seed,
+    )
+    distillation = FusedDistillation if c.network.fuse else InstantJointLoss
+    return Training(
+        c,
+        state,
+        sample=Instants(len(recording), window.subframes, c.targets.instants, quadrature, c.targets.window_from),
+        reconstruct=InstantFrames(state.network, c.network.crop, c.network.recon_from, c.network.recon_every)
+        if state.network is not None
+        else None,
+        objectives=present([SubframeLoss(1.0), *regularizers(c), distillation(c.network.lambda_joint)]),
+        strategy=densification(c, recording),
+        optimizers=optimizers(c, state, network_from=c.network.recon_from),
+        after=[FixedPatternUpdates(c.targets.fixed_pattern_every)] if c.targets.fixed_pattern_every else [],
+    )
+
+
+def paper(c: PaperSettings, scene: SceneData) -> Training:
+    """USP-Gaussian (Chen et al. 2025, supplement D and E): L = L_gs + L_rec + L_joint on whole exposures.
+
+    Started at rest or, by default, with the motion of the neighboring views.
+    """
+    device = pick_device(c.run.device)
+    window, losses = window_of(c), c.losses
+    learns = losses.lambda_rec > 0 or losses.lambda_joint > 0
+    reblur = ReblurLoss(losses.lambda_rec, window.subframes, losses.multi_interval)
+    spec = TargetSpec(
+        window, c.targets.targets, intervals=reblur.intervals if losses.lambda_rec else (),
+        wide=c.network.recon_net == "slim" and learns,
+    )  # fmt: skip
+    recording = Recording.of_spikes(scene, spec, device)
+
+    state = State(
+        recording,
+        field=initial_gaussians(c, recording),
+        trajectory=start_trajectory(c, recording, Quadrature.middle()),
+        network=recon_net(c.network, recording, c.run.seed) if learns else None,
+        seed=c.run.seed,
+    )
+    can_turn = losses.lambda_joint > 0 and losses.flip and c.motion.trajectory != "spline"
+    return Training(
+        c,
+        state,
+        sample=WholeExposures(len(recording), window.subframes, c.run.seed),
+        reconstruct=None if state.network is None else ExposureFrames(state.network, c.network.crop),
+        objectives=present(
+            [
+                ExposureLoss(losses.lambda_gs, losses.lambda_dssim),
+                *regularizers(c),
+                reblur,
+                JointLoss(losses.lambda_joint, losses.flip),
+            ]
+        ),
+        # L_rec alone teaches the network: nothing says which Gaussians are needed.
+        strategy=densification(c, recording) if losses.lambda_gs or losses.lambda_joint else None,
+        optimizers=optimizers(c, state),
+        after=[DirectionVotes(len(recording))] if can_turn else [],
+    )
+
+
+def released(c: ReleasedSettings, scene: SceneData) -> Training:
+    """USP-Gaussian as its authors' released program does it: the paper's method with other defaults.
+
+    Recon-Net's long input sums frames 34 apart, densification sees the last sub-frame alone, and motion starts
+    at rest.
+    """
+    return paper(c, scene)
+
+
+def images(c: ImageSettings, scene: SceneData) -> Training:
+    """BAD-Gaussians (Zhao et al. 2024): the mean of an exposure's renders against the view's blurred image."""
+    device = pick_device(c.run.device)
+    c = sized(c, scene)
+    window = window_of(c)
+    recording = Recording.of_images(scene, window, device)
+    state = State(
+        recording,
+        field=initial_gaussians(c, recording),
+        trajectory=start_trajectory(c, recording, Quadrature.middle()),
+        seed=c.run.seed,
+    )
+    return Training(
+        c,
+        state,
+        sample=WholeExposures(len(recording), window.subframes, c.run.seed),
+        objectives=present([ExposureLoss(1.0, c.losses.lambda_dssim), *regularizers(c)]),
+        strategy=densification(c, recording),
+        optimizers=optimizers(c, state),
+    )
+
+
+RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
+    "timing": timing,
+    "paper": paper,
+    "released": released,
+    "images": images,
+}
+
+
+def build(settings: Settings, scene: SceneData) -> Training:
+    """The training of the recipe that ``settings`` belong to."""
+    return RECIPES[settings.recipe](settings, scene)
+
+
+# ---- parts that all recipes share --------------------------------------------------------------------------
+
+
+def sized(c: C, scene: SceneData) -> C:
+    """The settings with numbers for what depends on the scene's size."""
+    camera = scene.train[0].camera
+    return c.for_scene(len(scene.train), camera.width, camera.height)
+
+
+def window_of(c: Settings) -> WindowSpec:
+    """The exposure and its sub-frames."""
+    return WindowSpec(exposure=c.window.exposure, short=c.window.short, subframes=c.window.subframes)
+
+
+def recon_net(c: NetworkOptions, recording: Recording, seed: int) -> AnyReconNet:
+    """A new Recon-Net for the recording's window."""
+    window = recording.window
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make_network(c.recon_net, window.short, window.long_channels, c.long_grouping)
+    return network.to(recording.device)
+
+
+def regularizers(c: Settings) -> list[ScaleRatio | MeanOpacity | MeanScale]:
+    """Penalties on the Gaussians alone."""
+    r = c.regularization
+    return [ScaleRatio(r.lambda_scale_ratio), MeanOpacity(r.opacity_reg), MeanScale(r.scale_reg)]
+
+
+def optimizers(c: Settings, state: State, network_from: int = 0) -> Optimizers:
+    """Adam with the rates of the settings; those of the means are in units of the scene."""
+    r = c.rates
+    rates = {
+        "means": Rate(r.means_lr, r.means_lr_final, means_unit(c, state)),
+        "quats": Rate(r.quats_lr),
+        "log_scales": Rate(r.scales_lr),
+        "opacity_logits": Rate(r.opacities_lr),
+        "sh0": Rate(r.sh0_lr),
+        "shN": Rate(r.shN_lr),
+    }
+    poses = Rate(r.pose_opt_lr, r.pose_opt_lr_final) if c.motion.pose_opt else None
+    network = Rate(r.recon_lr, r.recon_lr_final)
+    return Optimizers(state, r.iterations, rates, poses, r.pose_every, network, network_from)

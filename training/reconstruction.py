@@ -1,0 +1,99 @@
+"""Recon-Net in a training step: when it joins, and on which part of the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from recon_net import AnyReconNet, instant_frames, recon_frames
+from training.sampling import Sample
+from training.state import State
+from utils.crops import Crop
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Recon-Net's images [B, C, h, w] of the sampled instants, on a crop of each.
+
+    ``inner`` [B, 1, h, w] is 1 where a pixel has the value it has in the full frame, else 0; None: everywhere.
+    """
+
+    images: Tensor
+    crops: list[Crop]
+    inner: Tensor | None = None
+
+    def of(self, images: Tensor) -> Tensor:
+        """The same crops of ``images`` [B, C, H, W]."""
+        return torch.stack([crop.of(image) for crop, image in zip(self.crops, images, strict=True)])
+
+
+class Reconstruction(Protocol):
+    """What makes Recon-Net's images in a step."""
+
+    def joins(self, iteration: int) -> bool:
+        """Whether the network takes part in a step."""
+
+    def __call__(self, state: State, sample: Sample, random: torch.Generator) -> Frames:
+        """I_rec at the sampled instants."""
+
+
+@dataclass(frozen=True)
+class ExposureFrames:
+    """A whole exposure on one random crop, with the surround that makes it equal the full frame's.
+
+    Args:
+        network: Recon-Net.
+        crop: side of the crop, pixels; 0 is the full frame.
+    """
+
+    network: AnyReconNet
+    crop: int = 0
+
+    def joins(self, iteration: int) -> bool:
+        return True
+
+    def __call__(self, state: State, sample: Sample, random: torch.Generator) -> Frames:
+        recording = state.recording
+        crop = Crop.random(self.crop, *recording.size, random)
+        frames = recon_frames(self.network, recording.exposures[sample.view], recording.u, crop)
+        return Frames(frames, [crop] * len(frames))
+
+
+@dataclass(frozen=True)
+class InstantFrames:
+    """Single instants, each on a random crop of its own.
+
+    Args:
+        network: Recon-Net.
+        crop: side of the crops, pixels; 0 is the full frame.
+        begins, every: iterations before it joins, and between its steps.
+
+    Raises:
+        ValueError: a crop without a pixel that the network sees as in the full frame.
+    """
+
+    network: AnyReconNet
+    crop: int
+    begins: int
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        radius = self.network.receptive_radius
+        if 0 < self.crop <= 2 * radius:
+            raise ValueError(
+                f"--crop {self.crop} has no pixel {radius} from its sides, as far as --recon_net "
+                f"{self.network.variant} looks: expected 0 or at least {2 * radius + 1}"
+            )
+
+    def joins(self, iteration: int) -> bool:
+        return iteration > self.begins and (iteration - self.begins) % self.every == 0
+
+    def __call__(self, state: State, sample: Sample, random: torch.Generator) -> Frames:
+        recording = state.recording
+        crops = [Crop.random(self.crop, *recording.size, random) for _ in sample.views]
+        exposures = [recording.exposures[view] for view in sample.views.tolist()]
+        images, inner = instant_frames(self.network, exposures, sample.subframes, recording.u, crops)
+        return Frames(images, crops, inner)

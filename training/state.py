@@ -1,0 +1,131 @@
+"""The state of a run: the recording that is learned from, and what is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gaussian_renderer import RenderOutput
+from gaussian_renderer.field import GaussianField
+from recon_net import AnyReconNet
+from scene.dataset import SceneData
+from scene.exposure import Exposure
+from scene.trajectory import Trajectory
+from scene.views import TargetSpec, image_exposures, spike_exposures
+from spike import SensorModel, WindowSpec
+from training.sampling import Sample
+
+
+class Recording:
+    """The training views: their cameras, and the targets that their spikes (or images) give.
+
+    Attributes:
+        scene: the scene as it was read.
+        exposures: targets of every training view.
+        sensor: what the targets were read with; its gains may be learned (``use_sensor``).
+        mosaic: the color filters of the pixels that renders are compared with, or None.
+        u: times [M] of the sub-frames in the exposure, on the device.
+    """
+
+    def __init__(
+        self, scene: SceneData, window: WindowSpec, device: torch.device,
+        read: Callable[[SensorModel], list[Exposure]], from_spikes: bool,
+    ):  # fmt: skip
+        self.scene = scene
+        self.window = window
+        self.device = device
+        self.sensor = scene.sensor
+        self.mosaic = scene.mosaic if from_spikes else None
+        self.u = torch.tensor(window.times, device=device)
+        self._read = read
+        self.exposures = read(scene.sensor)
+
+    @classmethod
+    def of_spikes(cls, scene: SceneData, spec: TargetSpec, device: torch.device) -> Recording:
+        """Targets from the views' spike streams."""
+        return cls(
+            scene, spec.window, device,
+            lambda sensor: spike_exposures(scene.train, scene, spec, device, sensor), from_spikes=True,
+        )  # fmt: skip
+
+    @classmethod
+    def of_images(cls, scene: SceneData, window: WindowSpec, device: torch.device) -> Recording:
+        """The views' images as long exposures."""
+        return cls(scene, window, device, lambda _: image_exposures(scene.train, scene, device), from_spikes=False)
+
+    def __len__(self) -> int:
+        return len(self.exposures)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images, pixels."""
+        height, width = self.exposures[0].long.shape[-2:]
+        return height, width
+
+    def use_sensor(self, sensor: SensorModel) -> None:
+        """Make the targets anew with another sensor."""
+        self.sensor = sensor
+        self.exposures = self._read(sensor)
+
+    def intrinsics(self, views: Tensor) -> Tensor:
+        """Camera matrices [B, 3, 3] of the views ``views`` [B], on the device."""
+        return torch.stack([self.exposures[view].camera.K for view in views.tolist()]).to(self.device)
+
+    def targets(self, sample: Sample) -> Tensor:
+        """The spikes' own intensity at the sampled instants [B, C, H, W]."""
+        pairs = zip(sample.views.tolist(), sample.subframes.tolist(), strict=True)
+        return torch.stack([self.exposures[view].subframe(m) for view, m in pairs])
+
+    def variance(self, sample: Sample) -> Tensor:
+        """The expected variance of ``targets`` [B]."""
+        return torch.stack([self.exposures[view].noise for view in sample.views.tolist()])
+
+    def colors(self, raw: Tensor) -> Tensor:
+        """Channels of the Gaussians for a target [1 or C, H, W]: three where the pixels have color filters."""
+        return raw if self.mosaic is None else self.mosaic.colors(raw)
+
+    def middle(self, view: int) -> Tensor:
+        """The target [C, H, W] of a view at u = 0.5: its narrow window, or its long exposure."""
+        exposure = self.exposures[view]
+        return exposure.long if exposure.subframes is None else exposure.subframes[self.window.subframes // 2]
+
+
+@dataclass
+class State:
+    """Everything that changes while training, its optimizers apart.
+
+    Attributes:
+        recording: what is learned from.
+        field: what renders (the Gaussians).
+        trajectory: the camera's path in every exposure.
+        network: Recon-Net, or None where it is not trained.
+        seed: of every random choice.
+        iteration: of the latest step, 0 before the first.
+    """
+
+    recording: Recording
+    field: GaussianField
+    trajectory: Trajectory
+    network: AnyReconNet | None = None
+    seed: int = 0
+    iteration: int = 0
+
+    def random(self) -> torch.Generator:
+        """Random numbers of this iteration: a resumed run draws the same."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.iteration)
+
+    def render(self, sample: Sample) -> RenderOutput:
+        """I_gs(t_m): the sampled instants along the trajectories, as the sensor's pixels see them."""
+        recording = self.recording
+        views, times = sample.cameras(recording.u)
+        height, width = recording.size
+        out = self.field.render(
+            self.trajectory(views.to(recording.device), times), recording.intrinsics(views), width, height,
+            self.iteration,
+        )  # fmt: skip
+        if recording.mosaic is not None:
+            out.images = recording.mosaic.of(out.images)
+        return out

@@ -1,0 +1,108 @@
+"""A method on a scene, and one step of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from arguments import Settings
+from gaussians.densification import Strategy
+from training.after import Action
+from training.objectives import Moment, Objective
+from training.optimizers import Optimizers
+from training.reconstruction import Reconstruction
+from training.sampling import Sample, Sampler
+from training.state import State
+from utils.device import use_threads
+from utils.image_metrics import psnr
+
+
+@dataclass
+class Training:
+    """What a recipe returns: the state and everything that a step does with it.
+
+    Attributes:
+        settings: what the recipe was made from.
+        state: what is learned, and what it is learned from.
+        sample: chooses the cameras of a step.
+        objectives: the terms of the loss, in the order in which they are added.
+        optimizers: of all parts of the state.
+        reconstruct: makes Recon-Net's images, or None.
+        strategy: changes the set of Gaussians, or None.
+        after: what else is done after a step.
+
+    Raises:
+        ValueError: no objectives.
+    """
+
+    settings: Settings
+    state: State
+    sample: Sampler
+    objectives: Sequence[Objective]
+    optimizers: Optimizers
+    reconstruct: Reconstruction | None = None
+    strategy: Strategy | None = None
+    after: Sequence[Action] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise ValueError("nothing to learn from: the weights of all losses are 0")
+
+    @property
+    def iteration(self) -> int:
+        """The latest step, 0 before the first."""
+        return self.state.iteration
+
+    @property
+    def steps(self) -> int:
+        """The length of the training."""
+        return self.optimizers.steps
+
+    def step(self) -> dict[str, float]:
+        """Render the sampled cameras, compare, propagate, update.  Returns the loss and its terms.
+
+        Raises:
+            ValueError: the loss is not finite; nothing is updated with it.
+        """
+        state = self.state
+        state.iteration += 1
+        joins = self.reconstruct is not None and self.reconstruct.joins(state.iteration)
+        use_threads(heavy=joins)
+        random = state.random()
+
+        sample = self.sample(state.iteration, random)
+        renders = state.render(sample)
+        frames = self.reconstruct(state, sample, random) if self.reconstruct is not None and joins else None
+        moment = Moment(state, sample, renders, frames)
+        terms = {}
+        for objective in self.objectives:
+            value = objective(moment)
+            if value is not None:
+                terms[objective.name] = (objective.weight, value)
+        loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        loss.backward()
+        total = self._finite(loss, terms)
+
+        self.optimizers.step(renders.info, self.strategy, with_network=joins)
+        for action in self.after:
+            action(moment, self.optimizers)
+        return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": total}
+
+    def _finite(self, loss: Tensor, terms: dict[str, tuple[float, Tensor]]) -> float:
+        total = float(loss.detach())
+        if not math.isfinite(total):
+            wrong = [name for name, (_, value) in terms.items() if not bool(value.detach().isfinite())]
+            names = " + ".join(wrong or terms)
+            raise ValueError(f"iteration {self.iteration}: the loss {names} is {total}, expected a finite number")
+        return total
+
+    def probe(self) -> tuple[float, Tensor]:
+        """The first training view's middle render [C, H, W], and its PSNR against its own target (not the truth)."""
+        recording = self.state.recording
+        with torch.no_grad():
+            image = self.state.render(Sample.instant(0, recording.window.subframes // 2)).images
+        return float(psnr(image, recording.middle(0)[None])), image[0]
