@@ -171,7 +171,7 @@ class TimingSettings(Settings):
         steps = size.iterations if values["iterations"] is None else values["iterations"]
         by_size = {"iterations": steps, "cap_max": size.cap_max, "init_num_pts": size.init_num_pts}
         by_size |= {name: max(round(share * steps), 1) for name, share in SCHEDULE.items()}
-        return self.replaced(**{name: value for name, value in by_size.items() if values[name] is None})
+        return self.replaced(**{name: value for name, value in by_size.items() if values.get(name, 0) is None})
 
 
 # Where the parts of ``timing`` begin and end, as shares of its steps (found with 3,600).
@@ -193,7 +193,7 @@ class PaperLosses(Options):
         1.0, "weight of L_rec: Recon-Net's images, blurred again, against the spikes' means", common=True
     )
     lambda_joint: float = option(1.0, "weight of L_joint: renders against Recon-Net's images", common=True)
-    lambda_dssim: float = option(0.2, "share of 1 - SSIM in L_gs", at_most=1, at_least=0)
+    lambda_dssim: float = option(0.2, "share of 1 - SSIM in L_gs", at_least=0, at_most=1)
     flip: bool = option(True, "L_joint takes the smaller of the pairing in order and in reverse")
     multi_interval: bool = option(True, "L_rec over several sub-intervals; off: the whole exposure alone")
 
@@ -203,7 +203,7 @@ class PaperTargets(Options):
     """Targets from spikes"""
 
     targets: Literal["counting", "timing"] = option(
-        "counting", "intensity from counts over a window, or from the intervals between spike times", common=True
+        "counting", "intensity from counts over a window, or from the intervals between spike times"
     )
 
 
@@ -234,7 +234,7 @@ class ReleasedSettings(PaperSettings):
 class ImageLosses(Options):
     """Losses"""
 
-    lambda_dssim: float = option(0.2, "share of 1 - SSIM in the loss", at_most=1, at_least=0)
+    lambda_dssim: float = option(0.2, "share of 1 - SSIM in the loss", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)

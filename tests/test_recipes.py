@@ -1,0 +1,446 @@
+"""The recipes: every option matters, each loss does what it says, and a resumed run is the same run."""
+
+import dataclasses
+
+import pytest
+import torch
+from training_runs import IMAGES, PAPER, TIMING, learned, same, small_training, stepped
+
+from arguments import RECIPES, TimingSettings
+from scene.dataset import read_scene
+from scene.fusion import fuse
+from scene.views import Quadrature
+from training import checkpoint, objectives
+from training.objectives import FusedDistillation, InstantJointLoss, JointLoss, MeanScale, Moment, SubframeLoss
+from training.recipes import timing
+from training.reconstruction import Frames, InstantFrames
+from training.sampling import Instants, Sample
+from training.training import Training
+from utils.crops import Crop
+
+FLAGS = {"timing": TIMING, "paper": PAPER, "images": IMAGES}
+
+# Every option that changes what is learned, with another value, in a recipe where it matters.
+CHANGES = {
+    "targets": ("timing", "--targets counting --no-fuse"),
+    "exposure": ("timing", "--exposure 73"),
+    "short": ("paper", "--short 33"),
+    "subframes": ("timing", "--subframes 9"),
+    "subframe_width": ("timing", "--subframe_width 21"),
+    "window_points": ("timing", "--window_points 1"),
+    "window_from": ("timing", "--window_from 5"),
+    "fixed_pattern_every": ("timing", "--fixed_pattern_every 0"),
+    "instants": ("timing", "--instants 7"),
+    "long_grouping": ("paper", "--long_grouping strided"),
+    "transforms": ("timing", "--transforms transforms_noisy.json"),
+    "eval": ("timing", "--eval"),
+    "llffhold": ("timing", "--eval --llffhold 2"),
+    "sh_degree": ("timing", "--sh_degree 1"),
+    "sh_degree_interval": ("timing", "--sh_degree_interval 3"),
+    "low_pass": ("timing", "--low_pass 0.2"),
+    "antialiased": ("timing", "--no-antialiased"),
+    "init_num_pts": ("timing", "--init_num_pts 310"),
+    "init_opa": ("timing", "--init_opa 0.2"),
+    "strategy": ("timing", "--strategy none"),
+    "cap_max": ("timing", "--cap_max 310"),
+    "densify_from_iter": ("timing", "--densify_from_iter 4"),
+    "densify_until_iter": ("timing", "--densify_until_iter 3"),
+    "densification_interval": ("timing", "--densification_interval 5"),
+    "densify_grad_threshold": ("paper", "--densify_grad_threshold 1"),
+    "densify_subframes": ("paper", "--densify_grad_threshold 2e-3 --densify_subframes last"),
+    "opacity_reset_interval": ("paper", "--opacity_reset_interval 3"),
+    "min_opacity": ("paper", "--min_opacity 0.099"),
+    "trajectory": ("timing", "--trajectory cubic"),
+    "knot_spacing": ("timing", "--trajectory spline --knot_spacing 0.7"),
+    "pose_opt": ("timing", "--no-pose_opt"),
+    "motion_init": ("timing", "--no-motion_init"),
+    "view_spacing": ("timing", "--view_spacing 150"),
+    "recon_net": ("timing", "--recon_net paper"),
+    "recon_from": ("timing", "--recon_from 3"),
+    "recon_every": ("timing", "--recon_every 2"),
+    "fuse": ("timing", "--no-fuse"),
+    "crop": ("timing", "--crop 20"),
+    "lambda_gs": ("paper", "--no-gs"),
+    "lambda_rec": ("paper", "--no-rec"),
+    "lambda_joint": ("paper", "--no-joint"),
+    "lambda_dssim": ("images", "--no-dssim"),
+    "multi_interval": ("paper", "--no-multi_interval"),
+    "opacity_reg": ("timing", "--opacity_reg 0.1"),
+    "scale_reg": ("timing", "--scale_reg 0.1"),
+    "iterations": ("timing", "--iterations 60"),
+    "means_lr": ("timing", "--means_lr 3e-3"),
+    "means_lr_final": ("timing", "--means_lr_final 1e-3"),
+    "means_unit": ("timing", "--means_unit extent"),
+    "sh0_lr": ("timing", "--sh0_lr 1e-3"),
+    "shN_lr": ("timing", "--shN_lr 1e-3"),
+    "opacities_lr": ("timing", "--opacities_lr 1e-3"),
+    "scales_lr": ("timing", "--scales_lr 3e-3"),
+    "quats_lr": ("timing", "--quats_lr 1e-3"),
+    "pose_opt_lr": ("timing", "--pose_opt_lr 2e-3"),
+    "pose_opt_lr_final": ("timing", "--pose_opt_lr_final 1e-3"),
+    "pose_every": ("timing", "--pose_every 3"),
+    "recon_lr": ("timing", "--recon_lr 5e-3"),
+    "recon_lr_final": ("timing", "--recon_lr_final 1e-3"),
+    "seed": ("timing", "--seed 1"),
+}
+# Options whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
+ELSEWHERE = {
+    "source_path", "model_path", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume", "quiet",
+    "log_every", "json_log", "viewer", "viewer_port", "tensorboard", "flip", "lambda_scale_ratio",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(scene_folder, tmp_path_factory):
+    """What is learned with each of the sets of flags."""
+    return {
+        name: learned(stepped(small_training(scene_folder, tmp_path_factory.mktemp(name), *flags)))
+        for name, flags in FLAGS.items()
+    }
+
+
+def test_no_option_is_forgotten():
+    options = {
+        item.name for kind in RECIPES.values() for part in kind.parts().values() for item in dataclasses.fields(part)
+    }
+    assert options == CHANGES.keys() | ELSEWHERE
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_option_changes_what_is_learned(name, base, scene_folder, tmp_path):
+    recipe, flags = CHANGES[name]
+    t = stepped(small_training(scene_folder, tmp_path, *FLAGS[recipe], *flags.split()))
+    assert not same(learned(t), base[recipe])
+
+
+def test_the_same_flags_learn_the_same(base, scene_folder, tmp_path):
+    assert same(learned(stepped(small_training(scene_folder, tmp_path, *TIMING))), base["timing"])
+
+
+# ---- what a step does --------------------------------------------------------------------------------------
+
+
+def moment_of(t: Training, iteration: int) -> Moment:
+    """What the step ``iteration`` would look at, without learning from it."""
+    state = t.state
+    state.iteration = iteration
+    random = state.random()
+    sample = t.sample(iteration, random)
+    frames = t.reconstruct(state, sample, random) if t.reconstruct.joins(iteration) else None
+    return Moment(state, sample, state.render(sample), frames)
+
+
+def test_flip_lets_reversed_frames_pass(scene_folder, tmp_path):
+    """Recon-Net's frames equal to the renders in reverse cost nothing with the flip, and something without."""
+    t = small_training(scene_folder, tmp_path, *PAPER, "--crop", "0")
+    moment = moment_of(t, 1)
+    reverse = dataclasses.replace(moment.frames, images=moment.renders.images.flip(0))
+    moment = dataclasses.replace(moment, frames=reverse)
+    assert float(JointLoss(1.0, flip=True)(moment)) < 1e-7 < float(JointLoss(1.0, flip=False)(moment))
+    for flags, flips in (((), True), (("--no-flip",), False)):
+        losses = small_training(scene_folder, tmp_path, *PAPER, *flags).objectives
+        assert [loss.flip for loss in losses if loss.name == "joint"] == [flips]
+
+
+class Reversed:
+    """Recon-Net's frames are the renders in reverse, of view 2 in every step."""
+
+    def __init__(self, t: Training):
+        self.render = t.state.render
+        t.state.render = self.noted
+        t.sample = lambda iteration, random: Sample.exposure(2, t.state.recording.window.subframes)
+
+    def noted(self, sample):
+        self.latest = self.render(sample)
+        return self.latest
+
+    def joins(self, iteration):
+        return True
+
+    def __call__(self, state, sample, random):
+        images = self.latest.images.detach().flip(0)
+        return Frames(images, [Crop.whole(*images.shape[-2:])] * len(images))
+
+
+@pytest.mark.parametrize(("flags", "turned"), [((), True), (("--no-flip",), False), (("--trajectory", "spline"), False)])
+def test_a_view_whose_reverse_keeps_winning_is_turned_round(flags, turned, scene_folder, tmp_path, monkeypatch):
+    """For good, and no other view; not on a spline, which knows the direction."""
+    t = small_training(scene_folder, tmp_path, *PAPER, "--iterations", "60", "--crop", "0", "--no-rec", *flags)
+    t.reconstruct = Reversed(t)
+    monkeypatch.setattr(t.optimizers, "step", lambda *args, **named: None)  # the knots stay where they are
+    u, trajectory = t.state.recording.u, t.state.trajectory
+    before, beside = (trajectory.view(view, u).detach() for view in (2, 1))
+    for _ in range(16):  # the memory is at -0.79 after 15 steps, at -0.81 after 16
+        assert torch.equal(trajectory.view(2, u), before)
+        t.step()
+    if turned:
+        torch.testing.assert_close(trajectory.view(2, u), before.flip(0), atol=1e-5, rtol=0)
+        assert float(t.after[0].direction[2]) == 0
+    else:
+        assert torch.equal(trajectory.view(2, u), before)
+    assert torch.equal(trajectory.view(1, u), beside)
+
+
+def test_turning_a_view_turns_what_the_optimizer_has_gathered(scene_folder, tmp_path):
+    t = stepped(small_training(scene_folder, tmp_path, *PAPER, "--pose_every", "1"), 2)
+    increments = t.state.trajectory.increments
+    moments = t.optimizers.poses.state[increments]
+    rows = torch.arange(60.0).reshape(10, 6)
+    increments.grad = rows.clone()
+    moments["exp_avg"].copy_(rows)
+    moments["exp_avg_sq"].copy_(rows)
+    before = increments.detach().clone()
+    t.optimizers.reverse(1)
+    expected = [0, 6, 18, 12, 24, 30, 36, 42, 48, 54]  # the two knots of view 1 change places
+    for values in (increments.grad, moments["exp_avg"], moments["exp_avg_sq"]):
+        assert values[:, 0].tolist() == expected
+    assert torch.equal(increments[2:4], before[2:4].flip(0)) and torch.equal(increments[4:], before[4:])
+
+
+def test_a_window_is_the_mean_of_its_renders(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *TIMING, "--instants", "6", "--window_points", "3", "--window_from", "0")
+    t.state.iteration = 1
+    sample = t.sample(1, torch.Generator().manual_seed(1))
+    window = sample.window
+    assert len(sample.views) == 2 and len(window.offsets) == 3 and float(window.weights.sum()) == pytest.approx(1)
+    images = t.state.render(sample).images
+    assert len(images) == 6
+    middle = t.state.render(dataclasses.replace(sample, window=Quadrature.middle())).images
+    torch.testing.assert_close(sample.middle(images), middle)
+    expected = sum(float(w) * images[2 * k : 2 * k + 2] for k, w in enumerate(window.weights))
+    torch.testing.assert_close(sample.averaged(images), expected)
+
+
+def test_windows_begin_after_their_iteration():
+    window = Quadrature(torch.tensor([-0.1, 0.0, 0.1]), torch.tensor([0.25, 0.5, 0.25]))
+    sample = Instants(4, 13, 6, window, window_from=5)
+    for iteration, points, instants in ((5, 1, 6), (6, 3, 2)):
+        chosen = sample(iteration, torch.Generator().manual_seed(0))
+        assert len(chosen.window.weights) == points and len(chosen.views) == instants
+    many = sample(1, torch.Generator().manual_seed(3)).views
+    assert sorted(many[:4].tolist()) == [0, 1, 2, 3]  # every view once before one comes again
+
+
+def test_each_view_once_an_epoch(scene_folder, tmp_path):
+    sample = small_training(scene_folder, tmp_path, *PAPER).sample
+    orders = [[sample(5 * epoch + i + 1, torch.Generator()).view for i in range(5)] for epoch in range(3)]
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders) and len({tuple(o) for o in orders}) > 1
+
+
+def test_l_sub_is_in_units_of_its_own_noise(scene_folder, tmp_path):
+    """Its value against Charbonnier's formula with the expected variance of the sampled windows."""
+    t = small_training(scene_folder, tmp_path, *TIMING)
+    moment = moment_of(t, 5)
+    recording, sample = t.state.recording, moment.sample
+    total = []
+    for i, (view, m) in enumerate(zip(sample.views.tolist(), sample.subframes.tolist(), strict=True)):
+        exposure = recording.exposures[view]
+        noise = 1.4 * float(exposure.variance) ** 0.5
+        weights = sample.window.weights
+        render = sum(w * moment.renders.images[k * len(sample.views) + i] for k, w in enumerate(weights))
+        total.append(((render - exposure.subframes[m]).square() + noise**2).sqrt().mean() - noise)
+    assert float(SubframeLoss(1.0)(moment)) == pytest.approx(float(sum(total) / len(total)), rel=1e-4)
+    # Nine frames of clean timing are good to some per cent, and no better than to some thousandths.
+    assert all(2e-3 < float(e.variance) ** 0.5 < 5e-2 for e in recording.exposures)
+
+
+def test_fused_lessons_come_from_the_window(scene_folder, tmp_path):
+    """The residual is of the window's mean, the correction goes onto its middle."""
+    t = small_training(scene_folder, tmp_path, *TIMING, "--window_from", "0", "--recon_from", "0")
+    moment = moment_of(t, 3)
+    recording, sample, images = t.state.recording, moment.sample, moment.renders.images.detach()
+    assert len(sample.window.weights) == 3
+    residual = recording.targets(sample) - sample.averaged(images)
+    expected = fuse(sample.middle(images), residual, recording.variance(sample))
+    found = FusedDistillation(1.0).targets(moment)
+    torch.testing.assert_close(found, expected)
+    wrong = fuse(sample.middle(images), recording.targets(sample) - sample.middle(images), recording.variance(sample))
+    assert (found - wrong).abs().max() > 10 * (found - expected).abs().max() + 1e-6
+
+
+@pytest.mark.parametrize(("flag", "reached"), [("--fuse", False), ("--no-fuse", True)])
+def test_fused_lessons_reach_the_network_alone(flag, reached, scene_folder, tmp_path):
+    """With plain renders the Gaussians learn from the network as well."""
+    t = small_training(scene_folder, tmp_path, *TIMING, "--window_from", "0", flag)
+    moment = moment_of(t, 2)
+    (joint,) = (objective for objective in t.objectives if objective.name == "joint")
+    scene, network = t.state.field.gaussians.raw["means"], t.state.network.layers[-1].bias
+    of_scene, of_network = torch.autograd.grad(joint(moment), [scene, network], allow_unused=True)
+    assert (of_scene is not None) == reached and of_network.abs().sum() > 0
+    assert torch.equal(joint.targets(moment), moment.sample.middle(moment.renders.images)) == reached
+
+
+def test_l_joint_leaves_out_what_the_crop_cuts_off(scene_folder, tmp_path):
+    """Pixels nearer to a crop's side than the network looks differ from the full frame's: they have no weight."""
+    t = small_training(scene_folder, tmp_path, *TIMING, "--recon_from", "0", "--no-fuse")
+    moment = moment_of(t, 1)
+    inner, loss = moment.frames.inner, InstantJointLoss(1.0)
+    assert 0 < float(inner.mean()) < 1
+    wrong = dataclasses.replace(moment.frames, images=moment.frames.images + 100 * (1 - inner))
+    assert float(loss(dataclasses.replace(moment, frames=wrong))) == pytest.approx(float(loss(moment)), rel=1e-5)
+    parts = moment.frames.of(moment.sample.middle(moment.renders.images))
+    expected = (parts - moment.frames.images).abs()[inner.bool().expand_as(parts)].mean()
+    assert float(loss(moment)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_network_joins_when_its_schedule_says():
+    frames = InstantFrames(type("Net", (), {"receptive_radius": 4, "variant": "slim"})(), 16, begins=10, every=3)
+    assert [i for i in range(20) if frames.joins(i)] == [13, 16, 19]
+
+
+def test_spherical_harmonics_rise_by_one_an_interval(scene_folder, tmp_path, monkeypatch):
+    t, seen = small_training(scene_folder, tmp_path, *TIMING), []
+    rasterize = t.state.field.rasterizer
+    t.state.field.rasterizer = lambda **named: seen.append(named["sh_degree"]) or rasterize(**named)
+    t.sample = lambda iteration, random: Sample.instant(0, 6)
+    t.after = []
+    stepped(t)
+    assert seen == [0, 1, 1, 2, 2, 3]  # every second iteration, as --sh_degree_interval 2 says
+    t.state.iteration = 100
+    t.state.render(Sample.instant(0, 6))
+    assert seen[-1] == 3  # the model's own
+
+
+def test_the_spline_reaches_as_far_as_the_windows(scene_folder, tmp_path):
+    wide = "--exposure 25 --subframe_width 21 --window_points 3 --trajectory spline --knot_spacing 0.2".split()
+    t = small_training(scene_folder, tmp_path, *TIMING, *wide)
+    reach, trajectory = t.sample.window.reach, t.state.trajectory
+    assert reach > 0.3
+    first, last = trajectory.first[0], trajectory.first[-1]
+    assert first - reach / 0.2 > 0 and last + (1 + reach) / 0.2 < len(trajectory.anchors) - 3
+
+
+def test_the_cap_holds_for_the_initial_points(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *TIMING, "--cap_max", "150")
+    assert len(t.state.field.gaussians) == 150
+    assert len(stepped(t, 2).state.field.gaussians) == 150
+
+
+def test_needles_are_punished_every_tenth_iteration(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *PAPER, "--iterations", "20")
+    with torch.no_grad():
+        t.state.field.gaussians.raw["log_scales"][:, 0] += 4
+    t.state.iteration = 9
+    assert t.step()["ratio"] > 0 and "ratio" not in t.step()
+    t = small_training(scene_folder, tmp_path, *PAPER, "--iterations", "20", "--no-scale-ratio")
+    t.state.iteration = 9
+    assert "ratio" not in t.step()
+
+
+def test_mean_scale_is_in_extents(scene_folder, tmp_path):
+    """The same scene in other units costs the same."""
+    t = small_training(scene_folder, tmp_path, *TIMING)
+    moment = moment_of(t, 1)
+    before = float(MeanScale(1.0)(moment))
+    assert before == pytest.approx(float(t.state.field.gaussians.scales.mean()) / t.state.recording.scene.extent)
+    recording = t.state.recording
+    recording.scene = dataclasses.replace(recording.scene, extent=1000 * recording.scene.extent)
+    with torch.no_grad():
+        t.state.field.gaussians.raw["log_scales"] += torch.log(torch.tensor(1000.0))
+    assert float(MeanScale(1.0)(moment)) == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["default", "mcmc"])
+def test_l_rec_alone_teaches_the_network_alone(strategy, scene_folder, tmp_path):
+    only = f"--no-gs --no-joint --strategy {strategy} --cap_max 330 --opacity_reset_interval 2".split()
+    t = small_training(scene_folder, tmp_path, *PAPER, *only)
+    before = learned(t)
+    assert all(t.step()["rec"] > 0 for _ in range(6))
+    changed = {name for name, value in learned(t).items() if not torch.equal(value, before[name])}
+    assert changed and changed == set(t.state.network.state_dict())
+
+
+def test_fixed_poses_have_no_gradient(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *TIMING, "--no-pose_opt")
+    before = t.state.trajectory.increments.detach().clone()
+    stepped(t)
+    assert t.state.trajectory.increments.grad is None and torch.equal(t.state.trajectory.increments, before)
+    assert not len(t.optimizers.state_dict()["pose_gradient"])
+
+
+def test_rates_decay_from_their_start_to_their_end(scene_folder, tmp_path):
+    t = stepped(small_training(scene_folder, tmp_path, *TIMING))
+    depth = t.optimizers.rates["gaussians"]["means"].unit
+    rates = {group["name"]: group["lr"] for group in t.optimizers.gaussians.param_groups}
+    assert rates["means"] == pytest.approx(6e-5 * depth) and rates["log_scales"] == 2e-2 and rates["quats"] == 3e-3
+    assert t.optimizers.poses.param_groups[0]["lr"] == pytest.approx(3e-5)
+    assert t.optimizers.network.param_groups[0]["lr"] == pytest.approx(1e-4)
+    half = t.optimizers.rates["gaussians"]["means"].at(0.5)
+    assert half == pytest.approx((2e-3 * 6e-5) ** 0.5 * depth)
+
+
+def test_a_loss_that_is_no_number_stops_before_it_is_learned_from(scene_folder, tmp_path, monkeypatch):
+    t = small_training(scene_folder, tmp_path, *TIMING)
+    monkeypatch.setattr(objectives, "l1", lambda *_: torch.tensor(float("nan")))
+    t.step()
+    before = learned(t)
+    with pytest.raises(ValueError, match="iteration 2: the loss joint is nan, expected a finite number"):
+        t.step()
+    assert same(learned(t), before)
+
+
+def test_a_training_needs_something_to_learn_from(scene_folder, tmp_path):
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        small_training(scene_folder, tmp_path, *PAPER, "--no-gs", "--no-rec", "--no-joint", "--no-scale-ratio")
+    with pytest.raises(ValueError, match="a finite number of at least 0"):
+        SubframeLoss(float("nan"))
+
+
+# ---- whole runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [TIMING, [*PAPER, "--pose_every", "4"], IMAGES], ids=["timing", "paper", "images"])
+def test_a_resumed_run_is_the_same_run(flags, scene_folder, tmp_path):
+    straight = stepped(small_training(scene_folder, tmp_path / "a", *flags))
+    first = stepped(small_training(scene_folder, tmp_path / "b", *flags), 3)
+    path = checkpoint.save(first)
+    second = small_training(scene_folder, tmp_path / "b", *flags)
+    checkpoint.load(second, path)
+    stepped(second, 3)
+    assert same(learned(straight), learned(second))
+    for a, b in zip(straight.after, second.after, strict=True):
+        assert all(torch.equal(a.state_dict()[name], b.state_dict()[name]) for name in a.state_dict())
+    if "paper" in flags:
+        assert bool(straight.after[0].direction.any())
+
+
+def test_a_checkpoint_of_other_settings_is_refused(scene_folder, tmp_path):
+    path = checkpoint.save(small_training(scene_folder, tmp_path, *TIMING))
+    for flags in ("--sh_degree 1", "--trajectory linear"):
+        with pytest.raises(ValueError, match=r"chkpnt0.pth: does not fit this scene and configuration \([^\n]+\)$"):
+            checkpoint.load(small_training(scene_folder, tmp_path, *TIMING, *flags.split()), path)
+
+
+def test_learning_brings_the_renders_nearer(scene_folder, tmp_path):
+    flags = "--iterations 40 --densification_interval 20 --recon_from 30".split()
+    t = small_training(scene_folder, tmp_path, *TIMING, *flags)
+    before, image = t.probe()
+    assert image.shape == (1, 32, 48)
+    first = t.step()["sub"]
+    for _ in range(39):
+        last = t.step()["sub"]
+    assert t.probe()[0] > before + 1 and last < 0.9 * first
+
+
+def test_images_are_long_exposures(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *IMAGES)
+    terms = t.step()
+    assert t.state.network is None and terms["gs"] > 0 and terms.keys() == {"gs", "loss"}
+
+
+@pytest.mark.parametrize("flags", [[*TIMING, "--crop", "9"], [*PAPER, "--crop", "1"], [*PAPER, "--subframes", "1"]])
+def test_the_least_that_is_accepted_learns(flags, scene_folder, tmp_path):
+    t = stepped(small_training(scene_folder, tmp_path, *flags), 4)
+    assert all(bool(value.isfinite().all()) for value in learned(t).values())
+
+
+def test_a_run_from_python(scene_folder):
+    """Without a command line or a folder of results."""
+    scene = read_scene(scene_folder)
+    training = timing(TimingSettings.of(iterations=4, init_num_pts=300, cap_max=330), scene)
+    losses = [training.step()["loss"] for _ in range(training.steps)]
+    assert len(losses) == 4 and training.settings.densification.cap_max == 330
+    training.objectives = [o for o in training.objectives if o.name != "joint"]  # an ablation
+    assert training.step().keys() == {"sub", "loss"}
+    psnr, image = training.probe()
+    assert psnr > 0 and image.shape == (1, *training.state.recording.size)
