@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from conversion.windows import FEWEST, Window
+from pictures.colors import stretched
 from scene.colmap import open_model, pose_of
 from scene.trajectory import interpolate_poses
-from spike.preview import Method, grey, picture, stretched
+from spike.preview import Method, grey, picture
 from spike.sensor import SensorModel
 from utils.io import save_image
 from utils.trajectory_metrics import centres, umeyama

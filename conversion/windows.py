@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pictures.colors import stretched
 from spike.inspection import refuse_stuck
-from spike.preview import grey, picture, stretched
+from spike.preview import grey, picture
 from spike.stream import SpikeStream
 from spike.window import WindowSpec
 

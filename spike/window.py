@@ -64,6 +64,11 @@ class WindowSpec:
         return self.short // 2
 
     @property
+    def middle(self) -> int:
+        """Sub-frame at u = 0.5."""
+        return self.subframes // 2
+
+    @property
     def context(self) -> int:
         """All frames a view needs (137)."""
         return self.exposure + self.short - 1
@@ -105,3 +110,10 @@ class WindowSpec:
             raise ValueError(f"a window about a sub-frame must be odd, not {width}")
         start = self.centers[m] - width // 2
         return start, start + width
+
+
+# The paper's window, which recordings are cut by and truth is given at.
+PAPER = WindowSpec()
+# Frames stored at either end beyond the context, as in the authors' data: spikes just outside make the ends as exact.
+SPARE = 20
+STORED = PAPER.context + 2 * SPARE

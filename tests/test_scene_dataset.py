@@ -11,7 +11,7 @@ import torch
 
 from gaussians.ply import write_point_ply
 from scene.dataset import read_scene
-from spike import SensorModel, save_sensor, write_dat
+from spike import Layout, SensorModel, save_sensor, write_dat
 from utils.io import load_image, save_image
 
 WIDTH, HEIGHT, FRAMES, VIEWS = 16, 8, 20, 9
@@ -172,7 +172,7 @@ def test_every_eighth_view_is_held_out_with_eval(root):
 def test_the_sensor_and_the_stream_are_read(root):
     stored = {"dark_rate": 0.01, "spurious_rate": 0.02, "bit_order": "big", "flip": False, "stored_width": 24}
     for i in range(VIEWS):
-        write_dat(root / f"spike_data/{i:03d}.dat", spikes(i), bit_order="big", flip=False, stored_width=24)
+        write_dat(root / f"spike_data/{i:03d}.dat", spikes(i), Layout("big", flip=False, stored_width=24))
     save(root, meta() | {"spike": stored})
     scene = read_scene(root)
     assert scene.sensor.to_dict() == {"gain": 0.4, "dark_rate": 0.01, "spurious_rate": 0.02}
