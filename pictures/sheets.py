@@ -151,7 +151,8 @@ def compose(
             if image is None or true is None:
                 drawn.append(_blank(size))
             else:
-                drawn.append(cv2.resize(error_colors(image, true), size, interpolation=cv2.INTER_NEAREST))
+                error = cv2.resize(error_colors(image, true), size, interpolation=cv2.INTER_NEAREST)
+                drawn.append(np.asarray(error, np.float32))
         spaced = [np.pad(panel, ((0, gap), (0, gap), (0, 0)), constant_values=1) for panel in drawn]
         lines.append(np.concatenate(spaced, axis=1))
     header = np.full((bar, lines[0].shape[1], 3), 255, np.uint8)

@@ -1,8 +1,8 @@
 """How an unknown ``.dat`` is packed, guessed from its own statistics.
 
 Frames of one recording resemble each other, so the number of bytes a frame is the one at which the average of
-every other frame resembles the average of the rest.  Neighbouring rows resemble each other, which gives the
-bytes a row; so do neighbouring pixels, which gives the order of the bits.  Columns that never fire at the
+every other frame resembles the average of the rest.  Neighboring rows resemble each other, which gives the
+bytes a row; so do neighboring pixels, which gives the order of the bits.  Columns that never fire at the
 right are padding.  Which way is up no statistic tells.
 """
 
@@ -48,6 +48,12 @@ class Guess:
     size_sure: float
     order_sure: float
     why: tuple[str, ...]
+
+    @property
+    def packing(self) -> Packing:
+        """The guess as what is known of other recordings of the camera."""
+        layout = self.layout
+        return Packing(self.height, self.width, layout.stored_width, layout.bit_order, layout.flip)
 
     def flags(self) -> str:
         """The guess as command line flags."""
@@ -161,7 +167,7 @@ def _row_scores(
     """Likeness of frames and of rows ``step`` apart, rows and columns of every way to cut ``frame`` bytes into rows.
 
     Rows need not begin with a byte, so the bits are put in order first (either way, the better counts) and
-    averaged over eight neighbours against the noise of short recordings.  What all rows have in common (dark
+    averaged over eight neighbors against the noise of short recordings.  What all rows have in common (dark
     padding above all) says nothing about where a frame begins, so it is left out.
     """
     known = {(rows, columns) for _, rows, columns in COMMON_SIZES}
@@ -215,7 +221,7 @@ def _guess_order(maps: dict[str, Floats], given: BitOrder | None, step: int) -> 
     best: BitOrder = "little" if rough["little"] <= rough["big"] else "big"
     worse = max(rough.values())
     margin = 1 - rough[best] / worse if worse > 0 else 0.0
-    note = f"bit order {best}: neighbouring pixels differ by {rough[best]:.4f} a frame, in the other order {worse:.4f}"
+    note = f"bit order {best}: neighboring pixels differ by {rough[best]:.4f} a frame, in the other order {worse:.4f}"
     return (best, min(margin / 0.15, 1.0), note) if given is None else (given, 1.0, f"bit order {given}: given")
 
 

@@ -28,7 +28,7 @@ def picture(
     sensor: SensorModel | None = None,
     spurious_rate: float = 0.0,
 ) -> Tensor:
-    """Intensities [H, W] at ``frame`` of a recording, of a colour sensor [H, W, 3].
+    """Intensities [H, W] at ``frame`` of a recording, of a color sensor [H, W, 3].
 
     At the recording's ends the window is what there is of it.
 
@@ -56,7 +56,7 @@ def picture(
 def _intensities(
     stream: SpikeStream, frame: int, method: Method, width: int, sensor: SensorModel, spurious_rate: float
 ) -> Tensor:
-    """What every pixel [H, W] saw, whatever its colour."""
+    """What every pixel [H, W] saw, whatever its color."""
     reach = width // 2 + (0 if method == "tfp" else _REACH)
     first = max(frame - reach, 0)
     spikes = stream.unpack(first, min(frame + reach + 1, len(stream)))
@@ -72,10 +72,10 @@ def _intensities(
 
 
 def colored(pixels: Tensor, bayer: BayerPattern | None) -> Tensor:
-    """The pixels [H, W] of a sensor as they are, those of a colour sensor as colours [H, W, 3]."""
+    """The pixels [H, W] of a sensor as they are, those of a color sensor as colors [H, W, 3]."""
     return pixels if bayer is None else Mosaic(bayer).colors(pixels[None]).permute(1, 2, 0)
 
 
 def grey(image: Tensor) -> Tensor:
-    """An image [H, W] of a ``picture``: the luma of colours [H, W, 3]."""
+    """An image [H, W] of a ``picture``: the luma of colors [H, W, 3]."""
     return image if image.ndim == 2 else image @ image.new_tensor(LUMA)

@@ -132,7 +132,7 @@ class SpikeStream:
         self.width = width
         self.layout = layout
         self.name = name
-        self.bayer = bayer  # a colour sensor's filters; None: all pixels see the same
+        self.bayer = bayer  # a color sensor's filters; None: all pixels see the same
 
     @classmethod
     def open(
@@ -207,7 +207,7 @@ class SpikeStream:
         return cls(packed, height, width, Layout(flip=False), name)
 
     def with_filters(self, pattern: BayerPattern | None) -> SpikeStream:
-        """The same frames, of a colour sensor whose top left 2x2 pixels have these colours."""
+        """The same frames, of a color sensor whose top left 2x2 pixels have these colors."""
         return SpikeStream(self._packed, self.height, self.width, self.layout, self.name, pattern)
 
     @property

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from commands.guard import guarded
-from commands.spike import frames_of, main
+from commands.recording_flags import frames_of
+from commands.spike import main
 from pictures.colors import stretched
 from pictures.sheets import contact_sheet
 from simulation import simulate
@@ -337,10 +338,10 @@ def test_pictures_of_a_colour_sensor_have_colours(color_recording, tmp_path, mon
 def test_inspection_knows_colours(color_recording, tmp_path, monkeypatch, capsys):
     words = ("inspect", color_recording, "--height", HEIGHT, "--width", WIDTH, "--out", tmp_path / "found")
     status, out, _ = run(monkeypatch, capsys, *words)
-    assert status == 0 and "a colour sensor? then give --bayer GRBG or GBRG" in out
+    assert status == 0 and "a color sensor? then give --bayer GRBG or GBRG" in out
     assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 1
     status, out, _ = run(monkeypatch, capsys, *words, "--bayer", "GBRG")
-    assert status == 0 and "a colour sensor?" not in out
+    assert status == 0 and "a color sensor?" not in out
     assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 3
 
 
