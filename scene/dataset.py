@@ -135,6 +135,7 @@ class SceneData:
             )
             for i, (camera, stream) in enumerate(zip(cameras, streams, strict=True))
         ]
+        _check_truth(IN_MEMORY, truth or {})
         views = _in_order(IN_MEMORY, views)
         _refuse_duplicates(IN_MEMORY, views)
         pattern = streams[0].bayer
@@ -214,6 +215,9 @@ def _check_streams(
         raise ValueError("a scene needs one spike stream or more, not none")
     if tuple(w2c.shape) != (count, 4, 4):
         raise ValueError(f"w2c has the shape {tuple(w2c.shape)}, expected ({count}, 4, 4): a pose for every stream")
+    rotation = w2c[:, :3, :3].double()
+    if not bool(((rotation @ rotation.mT - torch.eye(3).double()).abs() < 1e-3).all() and w2c.isfinite().all()):
+        raise ValueError("w2c has poses that are no rigid motions: expected orthonormal rotations and finite numbers")
     if tuple(K.shape) not in ((3, 3), (count, 3, 3)):
         raise ValueError(f"K has the shape {tuple(K.shape)}, expected (3, 3) or ({count}, 3, 3)")
     for name, values in lists.items():
@@ -456,10 +460,15 @@ def _read_truth(root: Path) -> dict[str, Tensor] | None:
             truth[name] = torch.tensor(poses, dtype=torch.float32)
         except (TypeError, ValueError):
             raise ValueError(f"{path}: the poses of view {name} are no array of numbers") from None
-        shape = tuple(truth[name].shape)
-        if shape[1:] != (4, 4) or not bool(torch.isfinite(truth[name]).all()):
-            raise ValueError(f"{path}: view {name} has poses of shape {shape}, expected finite (M, 4, 4)")
+    _check_truth(path, truth)
     return truth
+
+
+def _check_truth(path: Path, truth: dict[str, Tensor]) -> None:
+    for name, poses in truth.items():
+        shape = tuple(poses.shape)
+        if shape[1:] != (4, 4) or not bool(torch.isfinite(poses).all()):
+            raise ValueError(f"{path}: view {name} has poses of shape {shape}, expected finite (M, 4, 4)")
 
 
 def _read_points(root: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:

@@ -65,6 +65,8 @@ def test_layout_is_guessed(tmp_path, spikes, bit_order, stored_width):
     assert guess.size_sure > 0.3 and guess.order_sure > 0.3
     assert f"--height {HEIGHT} --width {WIDTH}" in guess.flags() and "--no-flip" not in guess.flags()
     assert any("upright" in line for line in guess.why)
+    again, none = open_recording(tmp_path / "a.dat", guess.packing)  # what one clip tells of the next
+    assert none is None and (again.unpack(0, 200) == spikes).all()
 
 
 def test_what_is_given_is_not_guessed(recording):

@@ -7,7 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from spike import Layout, SpikeStream, WindowSpec, write_array, write_dat
+from spike import Layout, Packing, SpikeStream, WindowSpec, write_array, write_dat
+from spike.formats import open_recording, write_recording
+from spike.window import PAPER, SPARE, STORED
 
 RNG = np.random.default_rng(0)
 
@@ -235,3 +237,26 @@ def test_another_window():
     assert spec.centers == [4, 12, 20, 28, 36] and spec.interval(1, 3) == (12, 29)
     alone = WindowSpec(exposure=33, short=9, subframes=1, long_group=8)
     assert (alone.centers, alone.times, alone.interval(0, 0)) == ([20], [0.5], (4, 37))
+
+
+@pytest.mark.parametrize("subframes", [1, 3, 13])
+def test_the_middle_is_at_half_time(subframes):
+    spec = WindowSpec(subframes=subframes)
+    assert spec.times[spec.middle] == 0.5 and spec.centers[spec.middle] == spec.context // 2
+
+
+def test_stored_views_have_their_context_in_the_middle():
+    assert (STORED - PAPER.context) // 2 == SPARE and STORED == 177
+
+
+def test_what_is_not_known_of_a_layout_is_the_default():
+    assert Packing().layout == Layout() == Layout("little", True, None)
+    assert Packing(4, 6, 8, "big", False).layout == Layout("big", False, 8)
+    assert Packing(flip=False).layout == Layout(flip=False)
+
+
+@pytest.mark.parametrize("name", ["a.dat", "a.npy"])
+def test_filters_are_kept(tmp_path, name):
+    write_recording(tmp_path / name, SpikeStream.from_array(spikes(height=8)))
+    assert SpikeStream.open(tmp_path / name, 8, 10, bayer="GRBG").bayer == "GRBG"
+    assert open_recording(tmp_path / name, Packing(8, 10, bayer="RGGB"))[0].bayer == "RGGB"
