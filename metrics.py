@@ -26,7 +26,7 @@ from tqdm import tqdm
 from arguments import Config, add_model_arguments
 from commands.guard import guarded
 from evaluation.report import METHODS, Run, write_report
-from pictures.comparison import compose
+from pictures.sheets import compose
 from scene.dataset import read_scene
 from scene.model_folder import NOVEL, find_iteration, read_cameras, why_stale
 from scene.views import true_poses, window_spec

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from conversion.structure_from_motion import LIKELY, SURE, Solution
 from conversion.windows import Window
-from spike.preview import contact_sheet, picture, stretched, three_channels
+from pictures.colors import stretched
+from pictures.plots import plot
+from pictures.sheets import contact_sheet, framed
+from spike.preview import picture
 from utils.io import atomic_write, save_image
 from utils.trajectory_metrics import centres
-
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -43,41 +43,6 @@ class Conversion:
     notes: Sequence[str]
     focal_origin: str
     spread_over: str
-
-
-def plot(
-    lines: Sequence[tuple[Floats, Floats, tuple[float, float, float], bool]],
-    size: tuple[int, int],
-    square: bool = False,
-) -> NDArray[np.float32]:
-    """Points and lines [n] in one frame of ``size`` (width, height): (x, y, RGB, joined)."""
-    width, height = size
-    page = np.full((height, width, 3), 255, np.uint8)
-    # All of the lines is shown, of loose points all but the far ones.
-    ends = np.array([
-        [np.nanpercentile(line[axis], p) for axis in (0, 1)]
-        for line in lines if len(line[0]) for p in ((0, 100) if line[3] else (4, 96))
-    ])  # fmt: skip
-    low = ends.min(0)
-    scale = np.array([width - 40, height - 40]) / np.maximum(ends.max(0) - low, 1e-9)
-    if square:
-        scale[:] = scale.min()
-    for xs, ys, color, joined in lines:
-        at = (np.stack([xs, ys], -1) - low) * scale
-        pixels = np.nan_to_num(np.stack([20 + at[:, 0], height - 20 - at[:, 1]], -1)).clip(-9999, 9999).astype(np.int32)
-        shade = tuple(int(255 * c) for c in color)
-        if joined:
-            cv2.polylines(page, [pixels.reshape(-1, 1, 2)], False, shade, 1, cv2.LINE_AA)
-        for px in pixels:
-            cv2.circle(page, (int(px[0]), int(px[1])), 3 if joined else 1, shade, -1, cv2.LINE_AA)
-    return np.asarray(page / np.float32(255), np.float32)
-
-
-def framed(image: NDArray[np.float32], color: tuple[float, float, float]) -> NDArray[np.float32]:
-    """A picture [H, W] or [H, W, 3] with a coloured border [H, W, 3]."""
-    out = three_channels(image).copy()
-    out[:3], out[-3:], out[:, :3], out[:, -3:] = color, color, color, color
-    return np.asarray(out, np.float32)
 
 
 def sureness_of(disagreement: float) -> str:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from conversion.windows import FEWEST, Window
+from pictures.colors import stretched
 from scene.colmap import open_model, pose_of
 from scene.trajectory import interpolate_poses
-from spike.preview import Method, grey, picture, stretched
+from spike.preview import Method, grey, picture
 from spike.sensor import SensorModel
 from utils.io import save_image
 from utils.trajectory_metrics import centres, umeyama
@@ -31,7 +32,7 @@ FEATURES = 1500
 LEAST_ANGLE = 1.0  # degrees; below this the points' depths are guesses
 # Disagreement of two attempts (relative to the cameras' spread) below which the poses are sure, or likely.
 SURE, LIKELY = 0.02, 0.05
-# More pictures than this are matched with their neighbours in time only.
+# More pictures than this are matched with their neighbors in time only.
 EXHAUSTIVE = 30
 # Pictures that structure from motion works best with are about this wide.
 WIDE = 640
@@ -86,13 +87,13 @@ def save_previews(
     windows: Sequence[Window], names: Sequence[str], attempt: Attempt, scale: int, folder: Path, sensor: SensorModel
 ) -> None:
     """Pictures at mid-exposure, enlarged, with local contrast evened out."""
-    equalise = cv2.createCLAHE(2.0, (8, 8))
+    equalize = cv2.createCLAHE(2.0, (8, 8))
     for window, name in zip(windows, names, strict=True):
         image = picture(
             window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
             sensor.spurious_rate if attempt.method == "timing" else 0.0,
         )  # fmt: skip
-        shown = equalise.apply((stretched(grey(image)) * 255).astype(np.uint8))
+        shown = equalize.apply((stretched(grey(image)) * 255).astype(np.uint8))
         size = (scale * window.stream.width, scale * window.stream.height)
         save_image(folder / f"{name}.png", cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC) / 255)
 
@@ -287,9 +288,9 @@ def normalised(solution: Solution) -> tuple[Solution, Array]:
     depth = [(solution.xyz @ p[2, :3] + p[2, 3]) for p in poses]
     positive = np.concatenate(depth) if len(solution.xyz) else np.ones(1)
     scale = DEPTH / float(np.median(positive[positive > 0])) if (positive > 0).any() else 1.0
-    centre = np.median(solution.xyz, axis=0) if len(solution.xyz) else centres(poses).mean(0)
+    center = np.median(solution.xyz, axis=0) if len(solution.xyz) else centres(poses).mean(0)
     similarity = np.eye(4)
-    similarity[:3, :3], similarity[:3, 3] = scale * rotation, -scale * rotation @ centre
+    similarity[:3, :3], similarity[:3, 3] = scale * rotation, -scale * rotation @ center
 
     def moved(pose: Array) -> Array:
         new = np.eye(4)

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pictures.colors import stretched
 from spike.inspection import refuse_stuck
-from spike.preview import grey, picture, stretched
+from spike.preview import grey, picture
 from spike.stream import SpikeStream
-from spike.window import WindowSpec
+from spike.window import PAPER, STORED
 
-SPEC = WindowSpec()
-SPARE = 20  # frames stored beyond the context at either end: spikes just outside make the ends as exact
-STORED = SPEC.context + 2 * SPARE
 # Candidates looked at in a recording, and views by default.
 CANDIDATES = 240
 VIEWS = (8, 60)
@@ -53,7 +51,8 @@ class Window:
     @property
     def middle_frame(self) -> int:
         """The stream's frame at the middle of the exposure."""
-        return self.first + (self.frames - SPEC.context) // 2 + SPEC.context // 2
+        return self.first + (self.frames - PAPER.context) // 2 + PAPER.context // 2
+
 
 def quick_look(stream: SpikeStream, frame: int) -> NDArray[np.uint8]:
     """A small counted preview for measuring motion."""
@@ -81,7 +80,7 @@ def image_motion(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 def measured(window: Window, max_blur: float) -> Window:
     """The window with its light and image motion, and a reason where it is of no use."""
-    middle, half = window.middle_frame, SPEC.exposure // 2
+    middle, half = window.middle_frame, PAPER.exposure // 2
     spikes = window.stream.unpack(middle - 16, middle + 17)
     level = float(spikes.mean())
     looks = [quick_look(window.stream, middle + offset) for offset in (-half, half)]
@@ -126,7 +125,7 @@ def choose_windows(
     if np.isnan(blur).all():
         raise ValueError(f"{stream.name}: no features to follow anywhere; is it in focus, and lit? try python -m spike")
     # Path of the picture: speed is known at the candidates, and taken as constant in between.
-    speed = np.interp(np.arange(count), np.flatnonzero(~np.isnan(blur)), blur[~np.isnan(blur)]) / SPEC.exposure
+    speed = np.interp(np.arange(count), np.flatnonzero(~np.isnan(blur)), blur[~np.isnan(blur)]) / PAPER.exposure
     path = np.concatenate([[0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(firsts))])
     if path[-1] < STANDSTILL:
         raise ValueError(
@@ -171,8 +170,8 @@ def clip_windows(clips: Sequence[SpikeStream], names: Sequence[str], consecutive
     windows: list[Window] = []
     at = 0
     for clip, name in zip(clips, names, strict=True):
-        if len(clip) < SPEC.context:
-            raise ValueError(f"{clip.name}: {len(clip)} frames are fewer than one view needs ({SPEC.context})")
+        if len(clip) < PAPER.context:
+            raise ValueError(f"{clip.name}: {len(clip)} frames are fewer than one view needs ({PAPER.context})")
         if (clip.height, clip.width) != (clips[0].height, clips[0].width):
             raise ValueError(f"{clip.name}: {clip.width}x{clip.height} pixels, unlike the clips before it")
         recording = "clips" if consecutive else name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from conversion.structure_from_motion import Solution
-from conversion.windows import SPEC, Window
+from conversion.windows import Window
 from gaussians.ply import write_point_ply
-from scene.dataset import CALIBRATION, OPENGL_TO_OPENCV
+from scene.cameras import opengl
+from scene.dataset import CALIBRATION, TRAJECTORY
 from scene.tum import read_tum
-from spike import SensorModel, SpikeStream, save_sensor, write_dat
-from utils.io import atomic_write, load_image, save_image
+from spike import Layout, SensorModel, SpikeStream, save_sensor, write_dat
+from spike.window import PAPER
+from utils.io import load_image, save_image, write_json
 
 Array = NDArray[np.float64]
 
 POINTS = "sparse_pc.ply"
-# In the truth of a simulated recording: the pose at every spike frame.
-TRAJECTORY = "trajectory.tum"
-
-
-def opengl(w2c: Array) -> list[list[float]]:
-    """Camera-to-world with OpenGL axes, as transforms.json has it, of a world-to-camera pose with OpenCV's."""
-    matrix: list[list[float]] = (np.linalg.inv(w2c) @ OPENGL_TO_OPENCV).tolist()
-    return matrix
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object as JSON, whole or not at all."""
-    with atomic_write(path, "w") as file:
-        json.dump(content, file, indent=1)
 
 
 def write_scene(
@@ -56,7 +43,7 @@ def write_scene(
             continue
         file = f"spike_data/{window.name}.dat"
         cut = window.stream.unpack(window.first, window.first + window.frames)
-        write_dat(root / file, cut, stored_width=padded_width(stream))
+        write_dat(root / file, cut, Layout(stored_width=padded_width(stream)))
         registered = window.name in solution.w2c
         entries.append(
             {
@@ -102,13 +89,13 @@ def write_truth(root: Path, windows: Sequence[Window], folder: Path) -> None:
     has_poses = (folder / TRAJECTORY).is_file()
     if not pictures and not has_poses:
         raise ValueError(f"{folder}: holds no truth of a simulation ({TRAJECTORY}, or pictures named by spike frame)")
-    instants = {w.name: [round(w.middle) - SPEC.context // 2 + centre for centre in SPEC.centers] for w in windows}
+    instants = {w.name: [round(w.middle) - PAPER.context // 2 + center for center in PAPER.centers] for w in windows}
     for name, frames in instants.items():
         for m, frame in enumerate(frames):
             if frame in pictures:
                 image = load_image(pictures[frame], channels=None)
                 save_image(root / "sequence" / f"{name}_{m:02d}.png", image)
-                if m == SPEC.subframes // 2:
+                if m == PAPER.middle:
                     save_image(root / "sharp_data" / f"{name}.png", image)
     if not has_poses:
         return

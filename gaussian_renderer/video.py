@@ -5,32 +5,47 @@ Nothing here needs more than a camera path, Gaussians and, for side by side, Rec
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.video import Video
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import CameraPath, SavedView, exposure_path, file_path, orbit_path, recording_path
-from pictures.colors import Image, depth_colors, depth_range, labelled, rgb, side_by_side
-from utils.io import atomic_write, save_image
+from pictures.colors import Image, depth_colors, depth_range, rgb
+from pictures.sheets import labelled, side_by_side
+from pictures.video import write_mp4, write_pngs
 
 # Cameras a call of the rasterizer: enough for one view a thread, little enough to be held in memory.
 _BATCH = 8
-# Frames from which the range of depth colours is taken.
+# Frames from which the range of depth colors is taken.
 _PROBES = 8
-_RANGE_NAME = "depth.json"
 
 ReconFrames = Callable[[SavedView], Tensor]
+
+
+@dataclass
+class Video:
+    """A video (or numbered pictures) of the Gaussians, instead of the views"""
+
+    video: str = ""
+    """camera path: trajectory (along all views), exposure (slow motion inside one), orbit, or a camera file (.json)"""
+    video_view: str = ""
+    """name of the view whose exposure is shown (default: the middle one)"""
+    video_frames: int = 120
+    """frames of the video; for an exposure, its sub-frames"""
+    video_fps: float = 24.0
+    """frames a second"""
+    video_of: Literal["gaussians", "depth", "side"] = "gaussians"
+    """what is shown: the Gaussians, their depth in colors, or Recon-Net's images and the Gaussians side by side"""
+    video_out: str = ""
+    """where it goes: a name ending in .mp4, or a folder for numbered PNGs (default: <model>/video_<path>.mp4)"""
+    video_bits: int = 8
+    """bits a channel, 8 or 16 (16: PNGs only; depth is then gray, its scale in depth.json)"""
 
 
 def choose_path(video: Video, views: Sequence[SavedView]) -> CameraPath:
@@ -52,7 +67,7 @@ def choose_path(video: Video, views: Sequence[SavedView]) -> CameraPath:
 
 
 def _batches(path: CameraPath, drawing: Drawing, depth: bool) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Colour [C, H, W], coverage [1, H, W] and depth [1, H, W] of every frame."""
+    """Color [C, H, W], coverage [1, H, W] and depth [1, H, W] of every frame."""
     for start in range(0, len(path.w2c), _BATCH):
         out = drawing(path.w2c[start : start + _BATCH], path.K, path.width, path.height, depth)
         for i, image in enumerate(out.images):
@@ -66,7 +81,7 @@ def color_frames(path: CameraPath, drawing: Drawing) -> Iterator[Image]:
 
 
 def depth_limits(path: CameraPath, drawing: Drawing) -> tuple[float, float]:
-    """One range of depths [world units] for the whole path, so that colours do not flicker."""
+    """One range of depths [world units] for the whole path, so that colors do not flicker."""
     probes = torch.linspace(0, len(path.w2c) - 1, min(_PROBES, len(path.w2c))).round().long()
     out = drawing(path.w2c[probes], path.K, path.width, path.height, depth=True)
     assert out.depths is not None
@@ -74,14 +89,14 @@ def depth_limits(path: CameraPath, drawing: Drawing) -> tuple[float, float]:
 
 
 def depth_frames(path: CameraPath, drawing: Drawing, near: float, far: float) -> Iterator[Image]:
-    """Expected depth along the path as colours."""
+    """Expected depth along the path as colors."""
     for _, alpha, depth in _batches(path, drawing, depth=True):
         assert depth is not None
         yield depth_colors(depth, alpha, near, far)
 
 
 def measured_depth_frames(path: CameraPath, drawing: Drawing, white: float) -> Iterator[Image]:
-    """Expected depth along the path as grey: 1 is the depth ``white``, 0 is uncovered."""
+    """Expected depth along the path as gray: 1 is the depth ``white``, 0 is uncovered."""
     for _, alpha, depth in _batches(path, drawing, depth=True):
         assert depth is not None
         yield rgb(torch.where(alpha > 0.5, depth / white, 0.0))
@@ -105,70 +120,6 @@ def beside_recon(path: CameraPath, frames: Iterable[Image], recon: ReconFrames) 
         yield side_by_side([labelled(left, "Recon-Net"), labelled(frame, "Gaussians")])
 
 
-def _even(frame: np.ndarray) -> np.ndarray:
-    """The frame with its last row or column repeated where a side is odd: halved colour needs even sides."""
-    height, width = frame.shape[:2]
-    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def write_mp4(path: str | os.PathLike[str], frames: Iterable[Image], fps: float) -> None:
-    """Encode ``frames`` as H.264, playable everywhere; written whole or not at all.
-
-    Raises:
-        ValueError: the encoder is not installed, or the file cannot be written.
-    """
-    try:
-        import av
-    except ImportError:
-        raise ValueError("an .mp4 needs the package av (pip install av); a folder of PNGs does not") from None
-
-    with atomic_write(path, "wb") as file, av.open(file, mode="w", format="mp4") as container:
-        stream = None
-        for frame in frames:
-            pixels = _even((frame.clip(0, 1) * 255).round().astype(np.uint8))
-            if stream is None:
-                rate = Fraction(fps).limit_denominator(1001)
-                stream = container.add_stream("libx264", rate=rate, options={"crf": "17"})
-                stream.height, stream.width = pixels.shape[:2]
-                stream.pix_fmt = "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        if stream is None:
-            raise ValueError(f"{path}: a video needs at least one frame")
-        container.mux(stream.encode())
-
-
-def _ours(name: str) -> bool:
-    return (name.endswith(".png") and name[:-4].isdigit()) or name == _RANGE_NAME
-
-
-def write_pngs(folder: str | os.PathLike[str], frames: Iterable[Image], bits: int, white: float | None = None) -> None:
-    """Write ``frames`` as 00000.png, 00001.png, ...; the folder appears when all are there.
-
-    Args:
-        bits: 8 or 16 a channel.
-        white: the depth that 1 stands for, kept in ``depth.json``.
-
-    Raises:
-        ValueError: the folder holds anything but such pictures, or cannot be written.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or not all(_ours(entry.name) for entry in folder.iterdir())):
-        raise ValueError(f"{folder}: holds other files; give a folder for the pictures alone")
-    temporary = folder.parent / f".{folder.name[:64]}.{secrets.token_hex(8)}"
-    try:
-        for i, frame in enumerate(frames):
-            grey = bool((frame == frame[..., :1]).all())
-            save_image(temporary / f"{i:05d}.png", frame[..., 0] if grey else frame, bits=bits)
-        if white is not None:
-            with atomic_write(temporary / _RANGE_NAME, "w") as file:
-                json.dump({"world_units_at_white": white, "uncovered": 0}, file)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def record(
     video: Video, views: Sequence[SavedView], drawing: Drawing, recon: ReconFrames | None, quiet: bool
 ) -> Path:
@@ -182,7 +133,7 @@ def record(
     if video.video_of == "depth":
         near, far = depth_limits(path, drawing)
         if video.video_bits == 16:
-            # Some room, because single pixels lie behind the range of the colours.
+            # Some room, because single pixels lie behind the range of the colors.
             white = 1.5 * far
             frames = measured_depth_frames(path, drawing, white)
         else:

@@ -10,6 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spike.stream import SpikeStream
+
+# From OpenGL's camera axes (y up, z backward), which transforms.json uses, to OpenCV's.
+OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -28,11 +33,12 @@ class Camera:
 
 @dataclass(frozen=True)
 class View:
-    """One view of a scene: its camera and the files that belong to it, where they exist.
+    """One view of a scene: its camera and what belongs to it, where it exists.
 
-    ``sequence_paths`` are sharp images of single sub-frames by their number; ``recording`` names the
-    recording the view was cut from, ``position`` is its place in that recording's order (0, 1, ...), and
-    ``middle_frame`` the spike frame of the recording at the middle of the exposure, where it is known.
+    ``spikes`` is a stream in memory, used instead of the file ``spike_path``; ``sequence_paths`` are sharp images
+    of single sub-frames by their number; ``recording`` names the recording the view was cut from, ``position`` is
+    its place in that recording's order (0, 1, ...), and ``middle_frame`` the spike frame of the recording at the
+    middle of the exposure, where it is known.
     """
 
     camera: Camera
@@ -42,6 +48,12 @@ class View:
     recording: str = ""
     position: int = 0
     middle_frame: float | None = None
+    spikes: SpikeStream | None = None
+
+    @property
+    def has_spikes(self) -> bool:
+        """Whether the view was recorded: as a stream in memory, or in a file."""
+        return self.spikes is not None or self.spike_path is not None
 
 
 def pixel_rays(k: NDArray[np.float64], width: int, height: int, supersampling: int = 1) -> Tensor:
@@ -70,3 +82,9 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
     w2c[:, :3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
     w2c[:, :3, 3] = -(w2c[:, :3, :3] @ eye[..., None])[..., 0]
     return w2c
+
+
+def opengl(w2c: NDArray[np.float64]) -> list[list[float]]:
+    """Camera-to-world matrix (4 x 4) with OpenGL axes, as transforms.json has it, of a world-to-camera pose [4, 4]."""
+    matrix: list[list[float]] = (np.linalg.inv(w2c) @ OPENGL_TO_OPENCV).tolist()
+    return matrix

@@ -11,7 +11,7 @@ a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), 
 (camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
 listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by
 ``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes a frame),
-``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a colour sensor); a COLMAP scene
+``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a color sensor); a COLMAP scene
 has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
 (``python -m spike calibrate``), wins over both.
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 import glob
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -32,41 +33,35 @@ import torch
 from torch import Tensor
 
 from gaussians.ply import read_point_ply
-from scene.cameras import Camera, View
+from scene.cameras import OPENGL_TO_OPENCV, Camera, View
 from scene.colmap import open_model, pose_of
-from spike import Mosaic, SensorModel, SpikeStream, load_sensor
+from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
 from spike.stream import BitOrder
+from utils.se3 import camera_centers
 
-# From OpenGL's camera axes (y up, z backward), which transforms.json uses, to OpenCV's.
-OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 _SPIKE_SUFFIXES = (".dat", ".npy", ".npz")
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
 # Camera models that are a pinhole camera once their coefficients are zero; a fisheye's never is.
 _PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL", "RADIAL")
 CALIBRATION = "sensor.json"
+# In the truth of a simulated recording: the pose at every spike frame, as TUM text.
+TRAJECTORY = "trajectory.tum"
+# The root of scenes that were never read from a folder.
+IN_MEMORY = Path("<memory>")
 _SENSOR_KEYS = ("gain", "dark_rate", "spurious_rate")
 _STREAM_KEYS = ("bit_order", "flip", "stored_width")
 
 
 @dataclass(frozen=True)
-class StreamSettings:
-    """How the scene's ``.dat`` files are packed (see ``SpikeStream.open``)."""
-
-    bit_order: BitOrder = "little"
-    flip: bool = True
-    stored_width: int | None = None
-
-
-@dataclass(frozen=True)
 class SceneData:
-    """A scene as it was read.
+    """A scene as it was read from the folder ``root``, or made in memory (``from_streams``).
 
     ``train`` and ``test`` views have exposures of their own, ``novel`` views are sharp images alone.
-    ``mosaic`` is a colour sensor's filter
-    array.  ``truth`` gives true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene
-    radius: 1.1 times the largest distance of a camera from their centre, world units.  ``frames_per_view`` is
-    the stored length of a view's stream (0 without spikes).
+    ``mosaic`` is a color sensor's filter array, ``layout`` how the ``.dat`` files are packed.  ``truth`` gives
+    true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene radius: 1.1 times the largest
+    distance of a camera from their center, world units.  ``frames_per_view`` is the stored length of a view's
+    stream (0 without spikes).
     """
 
     root: Path
@@ -77,24 +72,76 @@ class SceneData:
     rgb: Tensor | None
     sensor: SensorModel
     mosaic: Mosaic | None
-    settings: StreamSettings
+    layout: Layout
     truth: dict[str, Tensor] | None
     extent: float
     frames_per_view: int = 0
 
     def open_stream(self, view: View) -> SpikeStream:
-        """The spikes of a view."""
+        """The spikes of a view.
+
+        Raises:
+            ValueError: it has none, or not the frames that the scene says.
+        """
+        if view.spikes is not None:
+            return view.spikes
         if view.spike_path is None:
             raise ValueError(f"view {view.camera.name}: no spike stream in {self.root / 'spike_data'}")
-        s = self.settings
-        return SpikeStream.open(
-            view.spike_path,
-            view.camera.height,
-            view.camera.width,
-            bit_order=s.bit_order,
-            flip=s.flip,
-            stored_width=s.stored_width,
-        )
+        return SpikeStream.open(view.spike_path, view.camera.height, view.camera.width, self.layout)
+
+    @classmethod
+    def from_streams(
+        cls,
+        streams: Sequence[SpikeStream],
+        K: Tensor,
+        w2c: Tensor,
+        *,
+        sensor: SensorModel = SensorModel(),
+        points: Tensor | None = None,
+        rgb: Tensor | None = None,
+        middle_frames: Sequence[float] | None = None,
+        names: Sequence[str] | None = None,
+        truth: dict[str, Tensor] | None = None,
+        images: Sequence[Path] | None = None,
+    ) -> SceneData:
+        """A scene of streams in memory, all views in training; ``root`` (``<memory>``) is no folder.
+
+        Args:
+            streams: spikes of the V views, cut from one recording and in its order, of one size.
+            K: intrinsics [3, 3] of all views, or [V, 3, 3], pixels.
+            w2c: world-to-camera poses [V, 4, 4] at the exposures' middles, OpenCV axes.
+            points, rgb: initial points [P, 3] in world units and their colors [P, 3] in [0, 1], both or none.
+            middle_frames: spike frame of the recording at the middle of every exposure, rising.
+            names: of the views (default: 000, 001, ...).
+            truth: true poses [M, 4, 4] of the sub-frames by view name.
+            images: files of the views' sharp images.
+
+        Raises:
+            ValueError: no views, lists or tensors of other lengths, streams of several sizes, or one name twice.
+        """
+        count = len(streams)
+        names = [f"{i:03d}" for i in range(count)] if names is None else list(names)
+        _check_streams(streams, K, w2c, points, rgb, {"names": names, "middle_frames": middle_frames, "images": images})
+        cameras = [
+            Camera(name, stream.width, stream.height, k.float(), pose.float())
+            for name, stream, k, pose in zip(names, streams, K.expand(count, 3, 3), w2c, strict=True)
+        ]
+        views = [
+            View(
+                camera,
+                spikes=stream,
+                image_path=None if images is None else images[i],
+                middle_frame=None if middle_frames is None else float(middle_frames[i]),
+            )
+            for i, (camera, stream) in enumerate(zip(cameras, streams, strict=True))
+        ]
+        _check_truth(IN_MEMORY, truth or {})
+        views = _in_order(IN_MEMORY, views)
+        _refuse_duplicates(IN_MEMORY, views)
+        pattern = streams[0].bayer
+        mosaic = None if pattern is None else Mosaic(pattern)
+        extent, frames = _extent(views), len(streams[0])
+        return cls(IN_MEMORY, views, [], [], points, rgb, sensor, mosaic, Layout(), truth, extent, frames)
 
 
 def read_scene(
@@ -133,8 +180,6 @@ def read_scene(
     if not train:
         raise ValueError(f"{root}: none of {len(views)} views is left to train on, {len(test)} are held out")
     points, rgb = _read_points(root, meta)
-    centres = np.stack([np.linalg.inv(v.camera.w2c.double().numpy())[:3, 3] for v in train])
-    extent = 1.1 * float(np.linalg.norm(centres - centres.mean(0), axis=1).max())
     scene = SceneData(
         root,
         train,
@@ -144,13 +189,50 @@ def read_scene(
         rgb,
         load_sensor(root / CALIBRATION) if (root / CALIBRATION).is_file() else _sensor(path, meta),
         _mosaic(path, meta),
-        _settings(path, meta),
+        _layout(path, meta),
         _read_truth(root),
-        extent if extent > 0 else 1.0,
+        _extent(train),
     )
-    if train[0].spike_path is None:
+    if not train[0].has_spikes:
         return scene
     return replace(scene, frames_per_view=len(scene.open_stream(train[0])))
+
+
+def _extent(views: list[View]) -> float:
+    """3DGS's scene radius: 1.1 times the largest distance of a camera from their center, world units."""
+    centers = camera_centers(torch.stack([v.camera.w2c for v in views]).double())
+    extent = 1.1 * float((centers - centers.mean(0)).norm(dim=-1).max())
+    return extent if extent > 0 else 1.0
+
+
+def _check_streams(
+    streams: Sequence[SpikeStream], K: Tensor, w2c: Tensor, points: Tensor | None, rgb: Tensor | None,
+    lists: dict[str, Sequence[Any] | None],
+) -> None:  # fmt: skip
+    """An error for views in memory that do not fit each other."""
+    count = len(streams)
+    if not count:
+        raise ValueError("a scene needs one spike stream or more, not none")
+    if tuple(w2c.shape) != (count, 4, 4):
+        raise ValueError(f"w2c has the shape {tuple(w2c.shape)}, expected ({count}, 4, 4): a pose for every stream")
+    rotation = w2c[:, :3, :3].double()
+    if not bool(((rotation @ rotation.mT - torch.eye(3).double()).abs() < 1e-3).all() and w2c.isfinite().all()):
+        raise ValueError("w2c has poses that are no rigid motions: expected orthonormal rotations and finite numbers")
+    if tuple(K.shape) not in ((3, 3), (count, 3, 3)):
+        raise ValueError(f"K has the shape {tuple(K.shape)}, expected (3, 3) or ({count}, 3, 3)")
+    for name, values in lists.items():
+        if values is not None and len(values) != count:
+            raise ValueError(f"{name} has {len(values)} entries, expected {count}: one for every stream")
+    first = streams[0]
+    for stream in streams:
+        if (stream.height, stream.width, stream.bayer) != (first.height, first.width, first.bayer):
+            raise ValueError(
+                f"{stream.name}: {stream.width}x{stream.height} pixels with the filters {stream.bayer}, expected "
+                f"{first.width}x{first.height} with {first.bayer} as in the first stream"
+            )
+    if (points is None) != (rgb is None) or (points is not None and rgb is not None and points.shape != rgb.shape):
+        shapes = [None if x is None else tuple(x.shape) for x in (points, rgb)]
+        raise ValueError(f"points and rgb have the shapes {shapes[0]} and {shapes[1]}, expected both [P, 3], or none")
 
 
 def _refuse_duplicates(path: Path, views: list[View]) -> None:
@@ -342,17 +424,16 @@ def _mosaic(path: Path, meta: dict[str, Any]) -> Mosaic | None:
     return None if pattern is None else Mosaic(pattern)
 
 
-def _settings(path: Path, meta: dict[str, Any]) -> StreamSettings:
+def _layout(path: Path, meta: dict[str, Any]) -> Layout:
     spike = _spike_settings(path, meta)
-    given = {key: spike[key] for key in _STREAM_KEYS if key in spike}
-    settings = StreamSettings(**given)
-    if settings.bit_order not in ("little", "big"):
-        raise ValueError(f"{path}: bit_order is {settings.bit_order!r}, expected little or big")
-    if not isinstance(settings.flip, bool):
-        raise ValueError(f"{path}: flip is {settings.flip!r}, expected true or false")
-    if settings.stored_width is not None and type(settings.stored_width) is not int:
-        raise ValueError(f"{path}: stored_width is {settings.stored_width!r}, expected a number of columns")
-    return settings
+    order, flip, stored = (spike.get(key, getattr(Layout, key)) for key in _STREAM_KEYS)
+    if order not in get_args(BitOrder):
+        raise ValueError(f"{path}: bit_order is {order!r}, expected {' or '.join(get_args(BitOrder))}")
+    if not isinstance(flip, bool):
+        raise ValueError(f"{path}: flip is {flip!r}, expected true or false")
+    if stored is not None and type(stored) is not int:
+        raise ValueError(f"{path}: stored_width is {stored!r}, expected a number of columns")
+    return Layout(order, flip, stored)
 
 
 def _read_novel(root: Path) -> list[View]:
@@ -379,10 +460,15 @@ def _read_truth(root: Path) -> dict[str, Tensor] | None:
             truth[name] = torch.tensor(poses, dtype=torch.float32)
         except (TypeError, ValueError):
             raise ValueError(f"{path}: the poses of view {name} are no array of numbers") from None
-        shape = tuple(truth[name].shape)
-        if shape[1:] != (4, 4) or not bool(torch.isfinite(truth[name]).all()):
-            raise ValueError(f"{path}: view {name} has poses of shape {shape}, expected finite (M, 4, 4)")
+    _check_truth(path, truth)
     return truth
+
+
+def _check_truth(path: Path, truth: dict[str, Tensor]) -> None:
+    for name, poses in truth.items():
+        shape = tuple(poses.shape)
+        if shape[1:] != (4, 4) or not bool(torch.isfinite(poses).all()):
+            raise ValueError(f"{path}: view {name} has poses of shape {shape}, expected finite (M, 4, 4)")
 
 
 def _read_points(root: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:

@@ -2,7 +2,7 @@
 
     cfg_args.json  cameras.json  input.ply
     point_cloud/iteration_N/point_cloud.ply   Gaussians
-    point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (plain state dict)
+    point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (see recon_net/weights.py)
     point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
     point_cloud/iteration_N/sensor.json       the sensor with the pixels' gains found while training, and its maps
 """
@@ -20,7 +20,8 @@ from torch import Tensor
 from arguments import CONFIG_NAME
 from gaussians.model import GaussianModel
 from gaussians.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
-from recon_net import AnyReconNet, make_network
+from recon_net import AnyReconNet
+from recon_net import weights as recon_weights
 from scene.cameras import View
 from scene.dataset import CALIBRATION
 from scene.trajectory import Trajectory
@@ -86,7 +87,7 @@ def save_iteration(
     # The PLY goes last: a folder that has one is complete.
     save_checkpoint(folder / "trajectory.pth", trajectory.checkpoint())
     if network is not None:
-        save_checkpoint(folder / "recon_net.pth", {"variant": network.variant, "weights": network.state_dict()})
+        recon_weights.save_network(folder / recon_weights.WEIGHTS, network)
     if sensor is not None:
         save_sensor(folder / CALIBRATION, sensor)
     write_gaussian_ply(folder / "point_cloud.ply", gaussians.params)
@@ -112,16 +113,8 @@ def load_learned_sensor(model: str | Path, iteration: int) -> SensorModel | None
 
 def load_network(model: str | Path, iteration: int, short: int, long: int) -> AnyReconNet | None:
     """The saved Recon-Net of an iteration, or None where it was trained without."""
-    path = iteration_folder(model, iteration) / "recon_net.pth"
-    if not path.exists():
-        return None
-    stored = load_checkpoint(path)
-    try:
-        network = make_network(stored["variant"], short, long)
-        network.load_state_dict(stored["weights"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: weights of another network ({error})") from None
-    return network.eval()
+    path = iteration_folder(model, iteration) / recon_weights.WEIGHTS
+    return recon_weights.load_network(path, short, long).eval() if path.exists() else None
 
 
 def camera_entry(

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from scene.cameras import pixel_rays
 from utils.io import LUMA
+from utils.trajectory_metrics import centres
 
 Floats = NDArray[np.float32]
 
 # Rays a pixel, in each direction.
 SUPERSAMPLING = 2
-# What is seen past the mesh, and how surfaces without any colours of their own are lit.
+# What is seen past the mesh, and how surfaces without any colors of their own are lit.
 BACKGROUND = 0.25
 _GREY, _AMBIENT = 0.8, 0.35
 _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
@@ -47,7 +48,7 @@ class Pyramid:
         return cls(np.concatenate([level.reshape(-1, image.shape[2]) for level in levels]), starts, sizes)
 
     def at(self, uv: Floats, footprint: Floats) -> Floats:
-        """Colours [n, C] at ``uv`` [n, 2] (v up, repeating), averaged over ``footprint`` [n] texels."""
+        """Colors [n, C] at ``uv`` [n, 2] (v up, repeating), averaged over ``footprint`` [n] texels."""
         level = np.log2(np.maximum(footprint, 1e-6)).clip(0, len(self.sizes) - 1)
         below = np.floor(level).astype(np.int64)
         share = (level - below).astype(np.float32)[:, None]
@@ -110,7 +111,7 @@ class Mesh:
         """Sharp image [H, W], or [H, W, 3], from a world-to-camera pose (OpenCV axes)."""
         n = SUPERSAMPLING
         rays = np.ascontiguousarray((pixel_rays(k, width, height, n).numpy() @ w2c[:3, :3]).astype(np.float32))
-        eye = -w2c[:3, :3].T @ w2c[:3, 3] - self._middle
+        eye = centres(w2c) - self._middle
         origins = np.ascontiguousarray(np.broadcast_to(eye.astype(np.float32), rays.shape))
         hit = self._embree.run(origins, rays, query="INTERSECT", output=True)
         image = np.full((len(rays), self.channels), BACKGROUND, np.float32)
@@ -129,7 +130,7 @@ class Mesh:
     def _shade(
         self, part: Part, corners: Floats, face: NDArray[np.int64], weights: Floats, rays: Floats, pixel: Floats
     ) -> Floats:
-        """Colours [n, C] where rays meet faces; ``pixel`` [n] is a ray's breadth there, world units."""
+        """Colors [n, C] where rays meet faces; ``pixel`` [n] is a ray's breadth there, world units."""
         vertices = part.faces[face]
         color = np.einsum("nk,nkc->nc", weights, part.colors[vertices])
         sides = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
@@ -152,10 +153,10 @@ class Mesh:
 
 
 def read_mesh(path: Path, channels: int = 1) -> Mesh:
-    """A mesh with its textures or vertex colours; surfaces without either are grey, and lit so that their shape shows.
+    """A mesh with its textures or vertex colors; surfaces without either are grey, and lit so that their shape shows.
 
     Args:
-        channels: 1 for grey (Rec.601 luma of the colours), 3 for RGB.
+        channels: 1 for grey (Rec.601 luma of the colors), 3 for RGB.
 
     Raises:
         ValueError: no such file, not readable, without faces, or a package is missing.
@@ -204,7 +205,7 @@ def _part(path: Path, mesh: Any, channels: int) -> Part:
 
 
 def _rgb(color: Any, default: float) -> Floats:
-    """A material's colour [3] in [0, 1]: trimesh has bytes, or floats."""
+    """A material's color [3] in [0, 1]: trimesh has bytes, or floats."""
     if color is None:
         return np.full(3, default, np.float32)
     values = np.asarray(color)

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conversion.writing import TRAJECTORY, opengl, write_json
-from scene.cameras import Camera, look_at
-from scene.dataset import read_cameras
+from scene.cameras import Camera, look_at, opengl
+from scene.dataset import TRAJECTORY, read_cameras
 from scene.trajectory import interpolate_poses
 from scene.tum import read_tum, write_tum
 from simulation.mesh import Mesh
+from utils.io import write_json
 
 Array = NDArray[np.float64]
 

@@ -7,14 +7,16 @@ from spike.bayer import Mosaic, bayer_channels
 from spike.calibration import calibrate, load_sensor, save_sensor
 from spike.fixed_pattern import FixedPattern
 from spike.sensor import SensorModel
-from spike.stream import SpikeStream, write_array, write_dat
+from spike.stream import Layout, Packing, SpikeStream, write_array, write_dat
 from spike.targets import Targets, long_input, short_windows, tfi, tfp, window_quadrature
 from spike.timing import estimate_spurious_rate
 from spike.window import WindowSpec
 
 __all__ = [
     "FixedPattern",
+    "Layout",
     "Mosaic",
+    "Packing",
     "SensorModel",
     "SpikeStream",
     "Targets",

@@ -16,7 +16,7 @@ from spike.inspection import refuse_stuck
 from spike.sensor import LEAST_GAIN, SensorModel
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
-from utils.io import atomic_write
+from utils.io import atomic_write, write_json
 
 _MAPS = ("gain_map", "dark_map")
 _SCALARS = ("gain", "dark_rate", "spurious_rate")
@@ -103,8 +103,7 @@ def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:
             record[name] = f"{path.stem}_{name}.npy"
             with atomic_write(path.with_name(record[name]), "wb") as file:
                 np.save(file, values.numpy(), allow_pickle=False)
-    with atomic_write(path, "w") as file:
-        json.dump(record, file, indent=1)
+    write_json(path, record)
 
 
 def load_sensor(path: str | os.PathLike[str]) -> SensorModel:

@@ -5,25 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from spike.bayer import BayerPattern
 from spike.guess import Guess, guess_layout
-from spike.stream import BitOrder, SpikeStream, write_array, write_dat
+from spike.stream import Layout, Packing, SpikeStream, write_array, write_dat
 from utils.io import atomic_write
 
 CONFIG = "config.yaml"
 _FOLDER_STREAM = "spikes"
 
 
-def open_recording(
-    path: str | os.PathLike[str],
-    height: int | None = None,
-    width: int | None = None,
-    bit_order: BitOrder | None = None,
-    flip: bool | None = None,
-    stored_width: int | None = None,
-    bayer: BayerPattern | None = None,
-) -> tuple[SpikeStream, Guess | None]:
-    """Open a recording; what a ``.dat`` does not say and nobody gave is guessed from its statistics.
+def open_recording(path: str | os.PathLike[str], known: Packing = Packing()) -> tuple[SpikeStream, Guess | None]:
+    """Open a recording; what a ``.dat`` does not say and is not ``known`` is guessed from its statistics.
 
     A ``config.yaml`` beside a ``.dat`` (SpikeCV) gives its size; a folder stands for its one stream.
 
@@ -38,8 +29,9 @@ def open_recording(
         path = _stream_of(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such recording")
+    height, width, layout = known.height, known.width, known.layout
     if path.suffix in (".npy", ".npz"):
-        return SpikeStream.open(path, height, width).with_filters(bayer), None
+        return SpikeStream.open(path, height, width, bayer=known.bayer), None
     config = path.parent / CONFIG
     if (height is None or width is None) and config.is_file():
         settings = read_config(config)
@@ -47,13 +39,9 @@ def open_recording(
         width = width or _pixels(config, settings, "spike_w")
     guess = None
     if height is None or width is None:
-        guess = guess_layout(path, height, width, stored_width, bit_order, flip, bayer is not None)
-        height, width, stored_width = guess.height, guess.width, guess.stored_width
-        bit_order, flip = guess.bit_order, guess.flip
-    stream = SpikeStream.open(
-        path, height, width, bit_order or "little", True if flip is None else flip, stored_width
-    )
-    return stream.with_filters(bayer), guess
+        guess = guess_layout(path, known)
+        height, width, layout = guess.height, guess.width, guess.layout
+    return SpikeStream.open(path, height, width, layout, known.bayer), guess
 
 
 def check_output(path: str | os.PathLike[str], height: int | None = None, width: int | None = None) -> None:
@@ -68,21 +56,15 @@ def check_output(path: str | os.PathLike[str], height: int | None = None, width:
         )
 
 
-def write_recording(
-    path: str | os.PathLike[str],
-    stream: SpikeStream,
-    bit_order: BitOrder = "little",
-    flip: bool = True,
-    stored_width: int | None = None,
-) -> None:
+def write_recording(path: str | os.PathLike[str], stream: SpikeStream, layout: Layout = Layout()) -> None:
     """Write a stream as its name asks: ``.dat``, ``.npy``, ``.npz``, or (no suffix) a SpikeCV folder.
 
-    Bit order, flip and stored width are those of a ``.dat``; the other forms have their own.
+    ``layout`` is that of a ``.dat``; the other forms have their own.
     """
     path = Path(path)
     check_output(path)
     if path.suffix == ".dat":
-        write_dat(path, stream, bit_order, flip, stored_width)
+        write_dat(path, stream, layout)
     elif path.suffix in (".npy", ".npz"):
         write_array(path, stream)
     else:

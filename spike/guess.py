@@ -1,8 +1,8 @@
 """How an unknown ``.dat`` is packed, guessed from its own statistics.
 
 Frames of one recording resemble each other, so the number of bytes a frame is the one at which the average of
-every other frame resembles the average of the rest.  Neighbouring rows resemble each other, which gives the
-bytes a row; so do neighbouring pixels, which gives the order of the bits.  Columns that never fire at the
+every other frame resembles the average of the rest.  Neighboring rows resemble each other, which gives the
+bytes a row; so do neighboring pixels, which gives the order of the bits.  Columns that never fire at the
 right are padding.  Which way is up no statistic tells.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spike.stream import COMMON_SIZES, BitOrder
+from spike.stream import COMMON_SIZES, BitOrder, Layout, Packing
 
 # What is looked at: the file's beginning, this many bytes (at least _FRAMES frames of a large sensor).
 _SAMPLE = 1 << 24
@@ -40,22 +40,26 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Guess:
-    """A layout and how sure it is: 0 (a coin toss) to 1 for the size and the bit order."""
+    """Size and layout of a ``.dat``, and how sure they are: 0 (a coin toss) to 1 for the size and the bit order."""
 
     height: int
     width: int
-    stored_width: int | None
-    bit_order: BitOrder
-    flip: bool
+    layout: Layout
     size_sure: float
     order_sure: float
     why: tuple[str, ...]
 
+    @property
+    def packing(self) -> Packing:
+        """The guess as what is known of other recordings of the camera."""
+        layout = self.layout
+        return Packing(self.height, self.width, layout.stored_width, layout.bit_order, layout.flip)
+
     def flags(self) -> str:
         """The guess as command line flags."""
-        stored = f" --stored_width {self.stored_width}" if self.stored_width is not None else ""
-        flip = "" if self.flip else " --no-flip"
-        return f"--height {self.height} --width {self.width}{stored} --bit_order {self.bit_order}{flip}"
+        stored = "" if self.layout.stored_width is None else f" --stored_width {self.layout.stored_width}"
+        flip = "" if self.layout.flip else " --no-flip"
+        return f"--height {self.height} --width {self.width}{stored} --bit_order {self.layout.bit_order}{flip}"
 
 
 def sureness(value: float) -> str:
@@ -63,19 +67,8 @@ def sureness(value: float) -> str:
     return "sure" if value >= 0.8 else "likely" if value >= 0.4 else "a guess"
 
 
-def guess_layout(
-    path: str | os.PathLike[str],
-    height: int | None = None,
-    width: int | None = None,
-    stored_width: int | None = None,
-    bit_order: BitOrder | None = None,
-    flip: bool | None = None,
-    colored: bool = False,
-) -> Guess:
-    """Guess what is not given.
-
-    Args:
-        colored: the sensor has Bayer filters, so every other row and column resemble each other.
+def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Guess:
+    """Guess what is not known of a ``.dat``.
 
     Raises:
         ValueError: the stream is empty, all zeros or all ones, or no size explains it.
@@ -90,22 +83,21 @@ def guess_layout(
         what = "empty" if not len(data) else "all zeros" if not data.any() else "all ones"
         raise ValueError(f"{path}: the stream is {what}; there is nothing to tell its layout from")
     why = []
-    step = 2 if colored else 1
-    rows, stored, size_sure, note = _guess_size(path, data, size, height, stored_width or width, width, step)
+    step = 1 if known.bayer is None else 2  # behind Bayer filters every other row and column resemble each other
+    columns = known.stored_width or known.width
+    rows, stored, size_sure, note = _guess_size(path, data, size, known.height, columns, known.width, step)
     why.append(note)
     rates = _rate_bits(data, rows * stored // 8)
     maps = {order: _pixels(rates, order).reshape(rows, stored) for order in ("little", "big")}
-    order, order_sure, note = _guess_order(maps, bit_order, step)
+    order, order_sure, note = _guess_order(maps, known.bit_order, step)
     why.append(note)
-    used, note = _guess_padding(maps[order], width)
+    used, note = _guess_padding(maps[order], known.width)
     if note:
         why.append(note)
-    if flip is None:
+    if known.flip is None:
         why.append("rows are taken as stored bottom to top, as cameras do; look whether the picture stands upright")
-    return Guess(
-        rows, used, stored if stored != used else None, order, True if flip is None else flip, size_sure, order_sure,
-        tuple(why),
-    )  # fmt: skip
+    layout = Layout(order, known.layout.flip, stored if stored != used else None)
+    return Guess(rows, used, layout, size_sure, order_sure, tuple(why))
 
 
 def _frame_score(counts: Floats, frame: int) -> float:
@@ -175,7 +167,7 @@ def _row_scores(
     """Likeness of frames and of rows ``step`` apart, rows and columns of every way to cut ``frame`` bytes into rows.
 
     Rows need not begin with a byte, so the bits are put in order first (either way, the better counts) and
-    averaged over eight neighbours against the noise of short recordings.  What all rows have in common (dark
+    averaged over eight neighbors against the noise of short recordings.  What all rows have in common (dark
     padding above all) says nothing about where a frame begins, so it is left out.
     """
     known = {(rows, columns) for _, rows, columns in COMMON_SIZES}
@@ -229,7 +221,7 @@ def _guess_order(maps: dict[str, Floats], given: BitOrder | None, step: int) -> 
     best: BitOrder = "little" if rough["little"] <= rough["big"] else "big"
     worse = max(rough.values())
     margin = 1 - rough[best] / worse if worse > 0 else 0.0
-    note = f"bit order {best}: neighbouring pixels differ by {rough[best]:.4f} a frame, in the other order {worse:.4f}"
+    note = f"bit order {best}: neighboring pixels differ by {rough[best]:.4f} a frame, in the other order {worse:.4f}"
     return (best, min(margin / 0.15, 1.0), note) if given is None else (given, 1.0, f"bit order {given}: given")
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
+from pictures.colors import stretched, three_channels
+from pictures.sheets import contact_sheet
+from spike.preview import colored, grey, picture
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
 
@@ -17,9 +22,13 @@ _STRETCHES = 16
 _STRETCH = 128
 # A pixel that fires in as many frames is saturated.
 _SATURATED = 0.98
-# A pixel is hot or dead where it differs from its neighbours' median by this factor, and more than chance allows.
+# A pixel is hot or dead where it differs from its neighbors' median by this factor, and more than chance allows.
 _FACTOR = 4.0
 _SIGMAS = 4.0
+# Images of a contact sheet beside the maps.
+_MOMENTS = 8
+# Relative difference of the rates in a 2x2 square that points to color filters.
+_COLORED = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ def inspect(stream: SpikeStream) -> Inspection:
     rate = np.mean(rates, axis=0)
     frames = length * count
     refuse_stuck(rate, stream.name)
-    around = _neighbours(rate, colored=stream.bayer is not None)
+    around = _neighbors(rate, colored=stream.bayer is not None)
     noise = _SIGMAS * np.sqrt(np.maximum(around, 1 / frames) / frames)
     steps = [2 * np.abs(b - a).mean() / max(float(b.mean() + a.mean()), 1e-9) for a, b in pairwise(rates)]
     return Inspection(
@@ -84,8 +93,8 @@ def inspect(stream: SpikeStream) -> Inspection:
     )
 
 
-def _neighbours(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
-    """Median [H, W] of the pixels around each one, of its own colour where they differ."""
+def _neighbors(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
+    """Median [H, W] of the pixels around each one, of its own color where they differ."""
     if not colored:
         return np.asarray(median_filter(rate, 5, mode="nearest"))
     around = np.empty_like(rate)
@@ -99,3 +108,57 @@ def refuse_stuck(rate: NDArray[np.floating], name: str) -> None:
     if not rate.any() or rate.min() == 1:
         kind = "all zeros: no pixel ever fires" if not rate.any() else "all ones: every pixel fires in every frame"
         raise ValueError(f"{name}: the stream is {kind}")
+
+
+def record(stream: SpikeStream, found: Inspection) -> dict[str, Any]:
+    """What was found, as numbers and lists for a JSON file."""
+    return {
+        "frames": len(stream), "height": stream.height, "width": stream.width,
+        "layout": asdict(stream.layout),
+        "mean_rate": float(found.rate.mean()), "saturated": int(found.saturated.sum()),
+        "hot": np.argwhere(found.hot).tolist(), "dead": np.argwhere(found.dead).tolist(),
+        "spurious_rate": found.spurious_rate, "change": found.change, "blank_frames": found.blank,
+        "levels": dict(zip(map(str, found.starts), found.levels, strict=True)),
+    }  # fmt: skip
+
+
+def summary(stream: SpikeStream, found: Inspection) -> list[str]:
+    """What was found, in sentences, one per line."""
+    pixels = found.rate.size
+    lines = [
+        f"{stream.name}: {len(stream)} frames of {stream.width}x{stream.height} pixels, {found.frames} looked at",
+        f"firing rate {found.rate.mean():.4f} spikes a frame and pixel (5 % below "
+        f"{np.percentile(found.rate, 5):.4f}, 5 % above {np.percentile(found.rate, 95):.4f})",
+        f"saturated {found.saturated.sum() / pixels:.2%} of the pixels, hot {found.hot.sum()}, dead {found.dead.sum()}",
+        f"spurious spikes {found.spurious_rate:.4f} a frame and pixel"
+        + ("" if found.spurious_rate else " (no more than a clean stream shows)"),
+        f"a pixel's rate changes by {found.change:.0%} from one stretch to the next",
+    ]
+    if stream.bayer is None and found.filters.max() - found.filters.min() > _COLORED:
+        alike = abs(found.filters[0, 0] - found.filters[1, 1]) < abs(found.filters[0, 1] - found.filters[1, 0])
+        lines.append(
+            "the four pixels of every 2x2 square see different amounts of light: a color sensor? then give --bayer "
+            + ("GRBG or GBRG" if alike else "RGGB or BGGR")
+        )
+    if found.blank:
+        lines.append(f"{found.blank} of the frames have no spike at all: dropped frames, or light that flickers")
+    if found.rate.mean() < 0.02:
+        lines.append("little light: windows hold few spikes; prefer timing targets and longer exposures")
+    return lines
+
+
+def sheet(stream: SpikeStream, found: Inspection) -> NDArray[np.float32]:
+    """The contact sheet [., ., 3] in [0, 1]: rates, stuck pixels, and images along the recording."""
+    rate = colored(torch.from_numpy(found.rate), stream.bayer)
+    stuck = 0.3 * three_channels(stretched(grey(rate)))
+    for mask, color in ((found.saturated, (1, 1, 0)), (found.hot, (1, 0, 0)), (found.dead, (0, 0.4, 1))):
+        stuck[mask] = color
+    panels = {"firing rate": stretched(rate), "saturated (yellow) hot (red) dead (blue)": stuck}
+    for frame in np.linspace(0, len(stream) - 1, _MOMENTS + 2).round().astype(int)[1:-1]:
+        panels[f"frame {frame}"] = stretched(picture(stream, int(frame), spurious_rate=found.spurious_rate))
+    return contact_sheet(panels, columns=5)
+
+
+def rate_image(stream: SpikeStream, found: Inspection) -> NDArray[np.float32]:
+    """Firing rates as an image [H, W], of a color sensor [H, W, 3], from the darkest to the brightest."""
+    return stretched(colored(torch.from_numpy(found.rate), stream.bayer))

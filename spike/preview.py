@@ -1,14 +1,10 @@
-"""Pictures of a recording at any of its instants, and sheets of them."""
+"""Images of a recording at any of its instants."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, get_args
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from spike.bayer import BayerPattern, Mosaic
@@ -32,7 +28,7 @@ def picture(
     sensor: SensorModel | None = None,
     spurious_rate: float = 0.0,
 ) -> Tensor:
-    """Intensities [H, W] at ``frame`` of a recording, of a colour sensor [H, W, 3].
+    """Intensities [H, W] at ``frame`` of a recording, of a color sensor [H, W, 3].
 
     At the recording's ends the window is what there is of it.
 
@@ -60,7 +56,7 @@ def picture(
 def _intensities(
     stream: SpikeStream, frame: int, method: Method, width: int, sensor: SensorModel, spurious_rate: float
 ) -> Tensor:
-    """What every pixel [H, W] saw, whatever its colour."""
+    """What every pixel [H, W] saw, whatever its color."""
     reach = width // 2 + (0 if method == "tfp" else _REACH)
     first = max(frame - reach, 0)
     spikes = stream.unpack(first, min(frame + reach + 1, len(stream)))
@@ -76,51 +72,10 @@ def _intensities(
 
 
 def colored(pixels: Tensor, bayer: BayerPattern | None) -> Tensor:
-    """The pixels [H, W] of a sensor as they are, those of a colour sensor as colours [H, W, 3]."""
+    """The pixels [H, W] of a sensor as they are, those of a color sensor as colors [H, W, 3]."""
     return pixels if bayer is None else Mosaic(bayer).colors(pixels[None]).permute(1, 2, 0)
 
 
 def grey(image: Tensor) -> Tensor:
-    """An image [H, W] of a ``picture``: the luma of colours [H, W, 3]."""
+    """An image [H, W] of a ``picture``: the luma of colors [H, W, 3]."""
     return image if image.ndim == 2 else image @ image.new_tensor(LUMA)
-
-
-def limits(image: Tensor | NDArray[np.floating]) -> tuple[float, float]:
-    """What to show as black and as white: all but the darkest and brightest half percent lies between."""
-    low, high = np.percentile(np.asarray(image, np.float32), [0.5, 99.5])
-    return float(low), float(high)
-
-
-def stretched(
-    image: Tensor | NDArray[np.floating], between: tuple[float, float] | None = None, gamma: float = 0.7
-) -> NDArray[np.float32]:
-    """An image [H, W] or [H, W, 3] brought to [0, 1] from ``between`` (default: its ``limits``), dark parts lifted."""
-    low, high = limits(image) if between is None else between
-    array = np.asarray(image, np.float32)
-    return np.asarray(((array - low) / max(high - low, 1e-6)).clip(0, 1) ** gamma, np.float32)
-
-
-def three_channels(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """An image [H, W] or [H, W, 3] as [H, W, 3]."""
-    return np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image
-
-
-def contact_sheet(
-    pictures: Mapping[str, NDArray[np.floating]], columns: int = 4, width: int = 320
-) -> NDArray[np.float32]:
-    """Titled pictures [H, W] or [H, W, 3] in [0, 1] of one shape, side by side and below each other [., ., 3]."""
-    if not pictures:
-        raise ValueError("a contact sheet needs at least one picture")
-    panels = []
-    for title, image in pictures.items():
-        shown = three_channels(image)
-        height = round(width * image.shape[0] / image.shape[1])
-        kind = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
-        panel = cv2.resize(np.ascontiguousarray(shown, np.float32), (width, height), interpolation=kind)
-        head = np.full((24, width, 3), 255, np.uint8)
-        cv2.putText(head, title, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-        panels.append(np.concatenate([head / np.float32(255), panel]))
-    columns = min(columns, len(panels))
-    panels += [np.ones_like(panels[0])] * (-len(panels) % columns)
-    rows = [np.concatenate(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)]
-    return np.asarray(np.concatenate(rows).clip(0, 1), np.float32)

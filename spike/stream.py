@@ -31,7 +31,13 @@ _BLOCK = 1 << 23
 
 @dataclass(frozen=True)
 class Layout:
-    """How a ``.dat`` stores its frames (the defaults are the authors' data)."""
+    """How a ``.dat`` stores its frames (the defaults are the authors' data).
+
+    Args:
+        bit_order: which bit of a byte is its first pixel.
+        flip: rows are stored bottom to top.
+        stored_width: columns a row stores, where it is padded (None: the used ones).
+    """
 
     bit_order: BitOrder = "little"
     flip: bool = True
@@ -54,6 +60,30 @@ class Layout:
                 f"give the padded width ({-(-stored // 8) * 8}?)"
             )
         return height * stored // 8
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What is known of a recording before it is opened; None: to be found out.
+
+    Args:
+        height, width: used pixels.
+        stored_width, bit_order, flip: as in ``Layout``.
+        bayer: colors of the top left 2x2 pixels of a color sensor; None: all pixels see the same.
+    """
+
+    height: int | None = None
+    width: int | None = None
+    stored_width: int | None = None
+    bit_order: BitOrder | None = None
+    flip: bool | None = None
+    bayer: BayerPattern | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """How a ``.dat`` is stored, with the defaults for what is not known."""
+        flip = Layout.flip if self.flip is None else self.flip
+        return Layout(self.bit_order or Layout.bit_order, flip, self.stored_width)
 
 
 # Used width, height and stored width of sensors in the field, for hints in errors and first guesses.
@@ -102,7 +132,7 @@ class SpikeStream:
         self.width = width
         self.layout = layout
         self.name = name
-        self.bayer = bayer  # a colour sensor's filters; None: all pixels see the same
+        self.bayer = bayer  # a color sensor's filters; None: all pixels see the same
 
     @classmethod
     def open(
@@ -110,17 +140,15 @@ class SpikeStream:
         path: str | os.PathLike[str],
         height: int | None = None,
         width: int | None = None,
-        bit_order: BitOrder = "little",
-        flip: bool = True,
-        stored_width: int | None = None,
+        layout: Layout = Layout(),
+        bayer: BayerPattern | None = None,
     ) -> SpikeStream:
         """Open a recording; a ``.dat`` is memory-mapped, never read whole.
 
         Args:
             height, width: used pixels; needed for ``.dat``, checked for the others.
-            bit_order: which bit of a byte is its first pixel.
-            flip: rows are stored bottom to top.
-            stored_width: columns a row stores, where it is padded.
+            layout: how a ``.dat`` stores its frames.
+            bayer: colors of the top left 2x2 pixels of a color sensor.
 
         Raises:
             ValueError: the file is missing, empty, of another size, or no stream of zeros and ones.
@@ -135,11 +163,10 @@ class SpikeStream:
                     f"{path}: frames of {stream.width}x{stream.height} pixels, "
                     f"expected {width or stream.width}x{height or stream.height}"
                 )
-            return stream
+            return stream.with_filters(bayer)
         if height is None or width is None:
             raise ValueError(f"{path}: a .dat does not say its size; give height and width")
         try:
-            layout = Layout(bit_order, flip, stored_width)
             frame = layout.bytes_per_frame(height, width)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
@@ -154,7 +181,7 @@ class SpikeStream:
                 f"({frame} bytes each{over}){_fitting_sizes(size, height, width)}"
             )
         packed = np.memmap(path, np.uint8, "r", shape=(frames, frame))
-        return cls(packed, height, width, layout, str(path))
+        return cls(packed, height, width, layout, str(path), bayer)
 
     @classmethod
     def from_array(cls, spikes: NDArray[np.generic], name: str = "array") -> SpikeStream:
@@ -180,7 +207,7 @@ class SpikeStream:
         return cls(packed, height, width, Layout(flip=False), name)
 
     def with_filters(self, pattern: BayerPattern | None) -> SpikeStream:
-        """The same frames, of a colour sensor whose top left 2x2 pixels have these colours."""
+        """The same frames, of a color sensor whose top left 2x2 pixels have these colors."""
         return SpikeStream(self._packed, self.height, self.width, self.layout, self.name, pattern)
 
     @property
@@ -248,24 +275,24 @@ def _blocks(spikes: NDArray[np.generic], frames: int = 64) -> Iterator[tuple[int
 
 
 def write_dat(
-    path: str | os.PathLike[str],
-    spikes: NDArray[np.generic] | SpikeStream,
-    bit_order: BitOrder = "little",
-    flip: bool = True,
-    stored_width: int | None = None,
+    path: str | os.PathLike[str], spikes: NDArray[np.generic] | SpikeStream, layout: Layout = Layout()
 ) -> None:
-    """Write spikes [T, H, W] (zeros and ones), or another stream, as ``.dat``; padded columns are zero."""
+    """Write spikes [T, H, W] (zeros and ones), or another stream, as ``.dat``; padded columns are zero.
+
+    Raises:
+        ValueError: frames that the layout cannot hold, no zeros and ones, or the file cannot be written.
+    """
     stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
-    stored = stored_width or stream.width
+    stored = layout.stored_width or stream.width
     try:
-        Layout(bit_order, flip, stored_width).bytes_per_frame(stream.height, stream.width)
+        layout.bytes_per_frame(stream.height, stream.width)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     with atomic_write(path, "wb") as file:
         for block in stream.blocks():
             rows = np.pad(block, ((0, 0), (0, 0), (0, stored - stream.width)))
-            rows = rows[:, ::-1] if flip else rows
-            file.write(np.packbits(rows.reshape(len(block), -1), axis=-1, bitorder=bit_order).tobytes())
+            rows = rows[:, ::-1] if layout.flip else rows
+            file.write(np.packbits(rows.reshape(len(block), -1), axis=-1, bitorder=layout.bit_order).tobytes())
 
 
 def write_array(path: str | os.PathLike[str], spikes: NDArray[np.generic] | SpikeStream) -> None:

@@ -14,7 +14,7 @@ def _fault(numbers: tuple[int, ...]) -> tuple[int, str] | None:
     if subframes < 1 or subframes % 2 == 0:
         return 2, f"the number of sub-frames must be odd (one is the middle), not {subframes}"
     if short < 1 or short % 2 == 0:
-        return 1, f"the short window must be odd (centred on a frame), not {short}"
+        return 1, f"the short window must be odd (centered on a frame), not {short}"
     if long_group < 1:
         return 3, f"the long input sums at least 1 frame into one, not {long_group}"
     # A single sub-frame still needs a middle frame, so its exposure grows by two.
@@ -60,8 +60,13 @@ class WindowSpec:
 
     @property
     def half(self) -> int:
-        """Frames of a short window on either side of its centre (20)."""
+        """Frames of a short window on either side of its center (20)."""
         return self.short // 2
+
+    @property
+    def middle(self) -> int:
+        """Sub-frame at u = 0.5."""
+        return self.subframes // 2
 
     @property
     def context(self) -> int:
@@ -93,15 +98,22 @@ class WindowSpec:
         return (self.context - 1) // self.long_group
 
     def interval(self, a: int, b: int) -> tuple[int, int]:
-        """Context frames [start, stop) from the centre of sub-frame ``a`` to that of ``b``, both included."""
+        """Context frames [start, stop) from the center of sub-frame ``a`` to that of ``b``, both included."""
         centers = self.centers
         if self.subframes == 1:
             return self.half, self.half + self.exposure
         return centers[a], centers[b] + 1
 
     def window(self, m: int, width: int) -> tuple[int, int]:
-        """Context frames [start, stop) of the ``width`` (odd) frames centred on sub-frame ``m``."""
+        """Context frames [start, stop) of the ``width`` (odd) frames centered on sub-frame ``m``."""
         if width < 1 or width % 2 == 0:
             raise ValueError(f"a window about a sub-frame must be odd, not {width}")
         start = self.centers[m] - width // 2
         return start, start + width
+
+
+# The paper's window, which recordings are cut by and truth is given at.
+PAPER = WindowSpec()
+# Frames stored at either end beyond the context, as in the authors' data: spikes just outside make the ends as exact.
+SPARE = 20
+STORED = PAPER.context + 2 * SPARE

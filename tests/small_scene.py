@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.make_demo import opengl, transforms, write_json
 from gaussians.ply import write_point_ply
+from scene.cameras import opengl
 from simulation import Simulator
+from simulation.demo import transforms
 from spike import Mosaic, WindowSpec, write_dat
-from utils.io import save_image
+from utils.io import save_image, write_json
 
 WIDTH, HEIGHT, VIEWS, FRAMES, GAP = 48, 32, 5, 177, 20
 K = np.array([[40.0, 0, WIDTH / 2], [0, 40.0, HEIGHT / 2], [0, 0, 1]])
@@ -59,7 +60,7 @@ def write_scene(root: Path, mosaic: Mosaic | None = None) -> None:
         subframes = (FRAMES - spec.context) // 2 + np.array(spec.centers)
         for m, frame in enumerate(subframes):
             save_image(root / f"sequence/{name}_{m:02d}.png", shown(frames[frame]))
-        save_image(root / f"sharp_data/{name}.png", shown(frames[subframes[spec.subframes // 2]]))
+        save_image(root / f"sharp_data/{name}.png", shown(frames[subframes[spec.middle]]))
         truth[name] = w2c[subframes].tolist()
         middle = w2c[FRAMES // 2]
         known.append({"file_path": f"sharp_data/{name}.png", "transform_matrix": opengl(middle)})

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pictures.comparison import ERROR_TOP, compose
+from pictures.colors import ERROR_TOP
+from pictures.sheets import compose
 
 BAR, GAP = 26, 4
 

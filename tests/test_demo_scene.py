@@ -1,24 +1,19 @@
 """The demo's scene: geometry, light, sensor, and the same reader as real data."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from commands.make_demo import main
 from scene.dataset import read_scene
+from simulation import Simulator, demo, still_life
 from spike import WindowSpec
+from spike.window import STORED
 from utils.io import load_image
-
-PATH = Path(__file__).resolve().parents[1] / "data" / "make_demo.py"
-loader = importlib.util.spec_from_file_location("make_demo", PATH)
-demo = importlib.util.module_from_spec(loader)
-sys.modules["make_demo"] = demo
-loader.loader.exec_module(demo)
 
 WIDTH, HEIGHT = 48, 32
 K = np.array([[0.78 * WIDTH, 0, WIDTH / 2], [0, 0.78 * WIDTH, HEIGHT / 2], [0, 0, 1]])
@@ -59,42 +54,42 @@ def project(points, w2c):
 
 
 def test_a_ray_cast_point_reprojects_onto_its_pixel():
-    points, _ = demo.surface(pose(), K, WIDTH, HEIGHT, 200, np.random.default_rng(0))
+    points, _ = still_life.surface(pose(), K, WIDTH, HEIGHT, 200, np.random.default_rng(0))
     rng = np.random.default_rng(0)
     u, v = rng.integers(0, WIDTH, 200), rng.integers(0, HEIGHT, 200)
     pixels, _, depth = project(points, pose())
     assert (depth > 0).all()
-    assert np.allclose(pixels, np.stack([u, v], -1) + 0.5 / demo.SUPERSAMPLING, atol=1e-3)
+    assert np.allclose(pixels, np.stack([u, v], -1) + 0.5 / still_life.SUPERSAMPLING, atol=1e-3)
 
 
 def test_points_lie_on_the_surfaces_that_another_view_sees():
-    points, _ = demo.surface(pose(40), K, WIDTH, HEIGHT, 300, np.random.default_rng(1))
+    points, _ = still_life.surface(pose(40), K, WIDTH, HEIGHT, 300, np.random.default_rng(1))
     other = pose(90)
     eye = -other[:3, :3].T @ other[:3, 3]
     offset = points - eye
     length = np.linalg.norm(offset, axis=1)
     rays = torch.as_tensor(offset / length[:, None], dtype=torch.float32)
-    _, distance = demo.trace(torch.as_tensor(eye, dtype=torch.float32), rays)
+    _, distance = still_life.trace(torch.as_tensor(eye, dtype=torch.float32), rays)
     # Nothing is seen behind a surface; most points are seen from there too, and where they were found.
     assert (distance.numpy() < length + 1e-3).all()
     assert (np.abs(distance.numpy() - length) < 1e-3).mean() > 0.7
 
 
 def test_a_ball_and_a_box_are_where_the_tables_say():
-    (x, y, z), radius, _ = demo.BALLS[0]
+    (x, y, z), radius, _ = still_life.BALLS[0]
     eye = torch.tensor([x, y - 1.5, z])
-    _, distance = demo.trace(eye, torch.tensor([[0.0, 1.0, 0.0]]))
+    _, distance = still_life.trace(eye, torch.tensor([[0.0, 1.0, 0.0]]))
     assert float(distance) == pytest.approx(1.5 - radius, abs=1e-5)
-    (x, y), half, _, _ = demo.BOXES[1]
-    _, distance = demo.trace(torch.tensor([x, y, 2.0]), torch.tensor([[0.0, 0.0, -1.0]]))
+    (x, y), half, _, _ = still_life.BOXES[1]
+    _, distance = still_life.trace(torch.tensor([x, y, 2.0]), torch.tensor([[0.0, 0.0, -1.0]]))
     assert float(distance) == pytest.approx(2 - 2 * half[2], abs=1e-5)
 
 
 def test_the_cameras_stay_in_the_room_and_out_of_the_solids():
     w2c = demo.poses_at(np.arange(0, 2960, 37), 2960, seed=0)
     eyes = -np.einsum("fji,fj->fi", w2c[:, :3, :3], w2c[:, :3, 3])
-    assert (np.abs(eyes[:, :2]) < demo.ROOM - 0.2).all() and (eyes[:, 2] > 0.2).all()
-    gap = np.linalg.norm(eyes[:, None] - demo._AROUND.numpy(), axis=-1) - demo._REACH.numpy()
+    assert (np.abs(eyes[:, :2]) < still_life.ROOM - 0.2).all() and (eyes[:, 2] > 0.2).all()
+    gap = np.linalg.norm(eyes[:, None] - still_life._AROUND.numpy(), axis=-1) - still_life._REACH.numpy()
     assert gap.min() > 0.1
     assert np.allclose(np.linalg.det(w2c[:, :3, :3]), 1)
 
@@ -104,35 +99,35 @@ def test_the_cameras_stay_in_the_room_and_out_of_the_solids():
 
 def floor_point(place, height, along):
     """The floor point whose ray to the light passes ``place`` (x, y) at ``height``, moved ``along`` its shadow."""
-    light = demo.LIGHT.numpy()
+    light = still_life.LIGHT.numpy()
     shift = light[:2] / light[2] * height
     return np.array([place[0] - shift[0] - along * light[0], place[1] - shift[1] - along * light[1], 0.0])
 
 
 def test_shadows_fall_away_from_the_light():
-    (x, y, z), radius, _ = demo.BALLS[2]
-    index = len(demo.BOXES) + 2
+    (x, y, z), radius, _ = still_life.BALLS[2]
+    index = len(still_life.BOXES) + 2
     shaded, free = floor_point((x, y), z, 0), floor_point((x, y), z, -8 * radius)
     points = torch.as_tensor(np.stack([shaded, free]), dtype=torch.float32)
-    share = demo.lit(points, torch.full((2,), -1))
+    share = still_life.lit(points, torch.full((2,), -1))
     assert float(share[0]) == pytest.approx(0, abs=1e-4)
     assert float(share[1]) == pytest.approx(1)
-    assert float(demo.lit(points[:1], torch.tensor([index]))) == 1, "nothing stands in its own shadow here"
+    assert float(still_life.lit(points[:1], torch.tensor([index]))) == 1, "nothing stands in its own shadow here"
 
 
 def test_a_boxs_shadow():
-    (x, y), half, _, _ = demo.BOXES[4]
+    (x, y), half, _, _ = still_life.BOXES[4]
     points = torch.as_tensor(np.stack([floor_point((x, y), half[2], 0)]), dtype=torch.float32)
-    assert float(demo.lit(points, torch.tensor([-1]))) < 0.05
+    assert float(still_life.lit(points, torch.tensor([-1]))) < 0.05
     above = torch.tensor([[x, y, 2 * half[2] + 0.5]])
-    assert float(demo.lit(above, torch.tensor([-1]))) == 1, "what is above a box is not shaded by it"
+    assert float(still_life.lit(above, torch.tensor([-1]))) == 1, "what is above a box is not shaded by it"
 
 
 def test_penumbras_are_soft():
-    (x, y, z), radius, _ = demo.BALLS[2]
-    sideways = np.array([demo.LIGHT[1], -demo.LIGHT[0], 0]) / float(demo.LIGHT[:2].norm())
+    (x, y, z), radius, _ = still_life.BALLS[2]
+    sideways = np.array([still_life.LIGHT[1], -still_life.LIGHT[0], 0]) / float(still_life.LIGHT[:2].norm())
     line = floor_point((x, y), z, 0) + np.linspace(0, -2 * radius, 2000)[:, None] * sideways
-    share = demo.lit(torch.as_tensor(line, dtype=torch.float32), torch.full((2000,), -1)).numpy()
+    share = still_life.lit(torch.as_tensor(line, dtype=torch.float32), torch.full((2000,), -1)).numpy()
     assert share[0] == pytest.approx(0, abs=1e-4) and share[-1] == 1
     assert (np.diff(share) > -1e-6).all() and np.diff(share).max() < 0.05
     assert ((share > 0.05) & (share < 0.95)).sum() > 50
@@ -144,7 +139,7 @@ def test_penumbras_are_soft():
 def test_the_scene_goes_through_the_reader_of_real_data(scene):
     spec = WindowSpec()
     assert [v.camera.name for v in scene.train] == ["000", "001"]
-    assert scene.frames_per_view == demo.FRAMES >= spec.context
+    assert scene.frames_per_view == STORED >= spec.context
     assert (scene.train[0].camera.width, scene.train[0].camera.height) == (WIDTH, HEIGHT)
     assert len(scene.novel) == 1 and scene.points.shape == (80, 3)
     assert all(sorted(v.sequence_paths) == list(range(spec.subframes)) for v in scene.train)
@@ -152,14 +147,14 @@ def test_the_scene_goes_through_the_reader_of_real_data(scene):
         ("000", "001"), (spec.subframes, 4, 4)
     )
     for view in scene.train:
-        assert torch.allclose(view.camera.w2c, scene.truth[view.camera.name][spec.subframes // 2], atol=1e-5)
+        assert torch.allclose(view.camera.w2c, scene.truth[view.camera.name][spec.middle], atol=1e-5)
 
 
 def test_truth_and_pictures_agree(scene):
     """A sub-frame's picture is what its true pose sees."""
     view = scene.train[1]
     for m in (0, 12):
-        drawn, _ = demo.picture(scene.truth["001"][m].double().numpy(), K, WIDTH, HEIGHT)
+        drawn, _ = still_life.picture(scene.truth["001"][m].double().numpy(), K, WIDTH, HEIGHT)
         stored = load_image(view.sequence_paths[m])[0]
         assert float((drawn - stored).abs().mean()) < 0.004
     assert float((load_image(view.sequence_paths[0]) - load_image(view.sequence_paths[12])).abs().mean()) > 0.01
@@ -168,25 +163,25 @@ def test_truth_and_pictures_agree(scene):
 def test_subframes_lie_at_the_centres_of_the_central_context(scene):
     """Where SpikeStream.central looks for them: as much before as after."""
     spec = WindowSpec()
-    first = (demo.FRAMES - spec.context) / 2
-    frames = demo.FRAMES + demo.GAP + first + np.array(spec.centers)
-    expected = demo.poses_at(frames, 2 * (demo.FRAMES + demo.GAP), RECIPE.seed)
+    first = (STORED - spec.context) / 2
+    frames = STORED + demo.GAP + first + np.array(spec.centers)
+    expected = demo.poses_at(frames, 2 * (STORED + demo.GAP), RECIPE.seed)
     assert np.allclose(scene.truth["001"].numpy(), expected, atol=1e-5)
 
 
 def test_novel_views_lie_in_the_gaps_of_the_recording(scene):
-    drawn, _ = demo.picture(scene.novel[0].camera.w2c.double().numpy(), K, WIDTH, HEIGHT)
+    drawn, _ = still_life.picture(scene.novel[0].camera.w2c.double().numpy(), K, WIDTH, HEIGHT)
     assert float((drawn - load_image(scene.novel[0].image_path)[0]).abs().mean()) < 0.004
-    frame = demo.FRAMES + demo.GAP / 2
-    expected = demo.poses_at(np.array([frame]), 2 * (demo.FRAMES + demo.GAP), RECIPE.seed)[0]
+    frame = STORED + demo.GAP / 2
+    expected = demo.poses_at(np.array([frame]), 2 * (STORED + demo.GAP), RECIPE.seed)[0]
     assert np.allclose(scene.novel[0].camera.w2c.numpy(), expected, atol=1e-5)
 
 
 def test_the_firing_rate_is_gain_times_intensity(scene):
     view = scene.train[0]
     stream = scene.open_stream(view)
-    total = demo.poses_at(np.arange(demo.FRAMES), 2 * (demo.FRAMES + demo.GAP), RECIPE.seed)
-    light = torch.stack([demo.picture(p, K, WIDTH, HEIGHT)[0] for p in total[::4]]).mean(0).numpy()
+    total = demo.poses_at(np.arange(STORED), 2 * (STORED + demo.GAP), RECIPE.seed)
+    light = torch.stack([still_life.picture(p, K, WIDTH, HEIGHT)[0] for p in total[::4]]).mean(0).numpy()
     rate = stream.count() / len(stream)
     assert scene.sensor.gain == pytest.approx(0.4964)
     # spurious spikes add one in 140 frames
@@ -196,11 +191,11 @@ def test_the_firing_rate_is_gain_times_intensity(scene):
 
 def test_points_lie_near_the_surfaces(scene):
     points = scene.points.numpy()
-    assert (points[:, 2] > -0.03).all() and (np.abs(points[:, :2]) < demo.ROOM + 0.03).all()
+    assert (points[:, 2] > -0.03).all() and (np.abs(points[:, :2]) < still_life.ROOM + 0.03).all()
     w2c = scene.train[0].camera.w2c.double().numpy()
     pixels, distance, _ = project(points[:40], w2c)
-    _, seen = demo.picture(w2c, K, WIDTH, HEIGHT)
-    u, v = (pixels - 0.5 / demo.SUPERSAMPLING).round().astype(int).T
+    _, seen = still_life.picture(w2c, K, WIDTH, HEIGHT)
+    u, v = (pixels - 0.5 / still_life.SUPERSAMPLING).round().astype(int).T
     inside = (u >= 0) & (u < WIDTH) & (v >= 0) & (v < HEIGHT)
     off = np.abs(seen.numpy()[v[inside], u[inside]] - distance[inside])
     assert np.median(off) < 0.02
@@ -266,10 +261,10 @@ def test_somebodys_own_folder_is_not_overwritten(tmp_path):
 def test_sizes_are_checked(monkeypatch, tmp_path, size, message):
     monkeypatch.setattr(sys, "argv", ["make_demo.py", "--out", str(tmp_path / "x"), "--size", size])
     with pytest.raises(ValueError, match=message):
-        demo.main()
+        main()
     assert not (tmp_path / "x").exists()
 
 
 def test_a_view_is_the_same_whenever_it_is_made(folder, tmp_path):
-    demo.make_view(1, tmp_path, 2, WIDTH, HEIGHT, K, demo.Simulator(spurious_gap=(140, 50), seed=3), 3)
+    demo.make_view(1, tmp_path, 2, WIDTH, HEIGHT, K, Simulator(spurious_gap=(140, 50), seed=3), 3)
     assert (tmp_path / "spike_data/001.dat").read_bytes() == (folder / "spike_data/001.dat").read_bytes()

@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and pictures keep their values."""
 
 import io
+import json
 import os
 import resource
 import stat
@@ -13,7 +14,7 @@ import torch
 
 from gaussians.ply import write_point_ply
 from utils.checkpoint import save_checkpoint
-from utils.io import LUMA, atomic_write, load_image, save_image
+from utils.io import LUMA, atomic_write, load_image, save_image, write_json
 
 
 @contextmanager
@@ -47,6 +48,16 @@ def test_an_error_of_the_body_leaves_the_old_file_and_passes_unchanged(tmp_path)
         raise KeyError("mine")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_json_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": [1, 2.5, None]})
+    assert json.loads(path.read_text()) == {"a": [1, 2.5, None]} and "\n" in path.read_text()
+    with pytest.raises(TypeError):
+        write_json(path, {"first": 1, "b": object()})
+    assert json.loads(path.read_text()) == {"a": [1, 2.5, None]}
+    assert os.listdir(tmp_path) == ["a.json"]
 
 
 def test_an_error_with_another_file_blames_that_file(tmp_path):

@@ -196,7 +196,7 @@ def test_a_colour_sensor_sees_its_own_channels(tmp_path, monkeypatch, capsys):
 
 
 def test_a_mesh_without_a_path_gets_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("simulation.walk.WALK", 5)
+    monkeypatch.setattr("simulation.sources.WALK", 5)
     textured().export(tmp_path / "m.glb")
     made = []
     for up in ("y", "z"):

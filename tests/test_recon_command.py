@@ -8,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_model import tiny_gaussians
 
 from commands.guard import guarded
-from commands.recon_net import SPEC, Clip, learn, load_weights, main, save_weights, sharp, truths
+from commands.recon_net import main
 from recon_net import make_network
+from recon_net.weights import load_network, save_network
+from scene.model_folder import save_iteration
+from scene.trajectory import Trajectory
 from simulation import simulate
 from spike import Mosaic, SensorModel, SpikeStream, write_array
+from spike.window import PAPER
 from training.losses import reblur_loss
+from training.recon_alone import Clip, learn, sharp, truths
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.image_metrics import psnr
 from utils.io import load_image, save_image
 
@@ -48,18 +55,18 @@ def run(monkeypatch, capsys, *words):
 
 
 def test_any_instant_has_a_window(clip):
-    for frame in range(SPEC.half, FRAMES - SPEC.half):
+    for frame in range(PAPER.half, FRAMES - PAPER.half):
         first, m = clip.at(frame)
-        assert 0 <= first <= FRAMES - SPEC.context and first + SPEC.centers[m] == frame
+        assert 0 <= first <= FRAMES - PAPER.context and first + PAPER.centers[m] == frame
     assert clip.at(95)[1] == 6  # the middle, where there is room on both sides
-    for frame in (SPEC.half - 1, FRAMES - SPEC.half):
+    for frame in (PAPER.half - 1, FRAMES - PAPER.half):
         with pytest.raises(ValueError, match="too near the ends; instants lie between 20 and 169"):
             clip.at(frame)
 
 
 def test_the_slim_network_is_sharp_at_any_instant(clip):
     torch.manual_seed(0)
-    network = make_network("slim", SPEC.short, SPEC.long_channels)
+    network = make_network("slim", PAPER.short, PAPER.long_channels)
     for frame in (20, 77, 169):
         truth = torch.from_numpy(scene(frame)).float()
         assert float(psnr(sharp(network, clip, frame, CPU)[None, None], truth[None, None])) > 25
@@ -88,7 +95,7 @@ def test_a_colour_sensor_gives_colours(tmp_path, monkeypatch, capsys):
 
 def test_learning_lowers_the_loss_and_needs_no_truth(clip):
     torch.manual_seed(0)
-    network = make_network("paper", SPEC.short, SPEC.long_channels)
+    network = make_network("paper", PAPER.short, PAPER.long_channels)
     truth = torch.from_numpy(scene(95)).float()[None, None]
     before = float(psnr(sharp(network, clip, 95, CPU)[None, None], truth))
     losses, best = learn(network, clip, 15, 16, 0, CPU, True)
@@ -100,9 +107,9 @@ def test_learning_lowers_the_loss_and_needs_no_truth(clip):
 def test_a_network_that_gets_worse_is_left_at_its_best(clip, monkeypatch):
     """The loss is turned against it from the start: nothing of that stays."""
     torch.manual_seed(0)
-    network = make_network("slim", SPEC.short, SPEC.long_channels)
+    network = make_network("slim", PAPER.short, PAPER.long_channels)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    monkeypatch.setattr("commands.recon_net.reblur_loss", lambda *given: -reblur_loss(*given))
+    monkeypatch.setattr("training.recon_alone.reblur_loss", lambda *given: -reblur_loss(*given))
     _, best = learn(network, clip, 4, 16, 0, CPU, True)
     assert best == 0 and all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
@@ -111,29 +118,87 @@ def test_same_seed_same_network(clip):
     made = []
     for seed in (0, 0, 1):
         torch.manual_seed(0)
-        network = make_network("paper", SPEC.short, SPEC.long_channels)
+        network = make_network("paper", PAPER.short, PAPER.long_channels)
         learn(network, clip, 2, 16, seed, CPU, True)
         made.append(network.body[-1].weight.detach())
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
-def test_weights_read_back(tmp_path):
-    for variant in ("slim", "paper"):
-        network = make_network(variant, SPEC.short, SPEC.long_channels)
-        save_weights(tmp_path / "w.pt", network)
-        again = load_weights(tmp_path / "w.pt")
-        assert again.variant == variant
-        pairs = zip(network.state_dict().values(), again.state_dict().values(), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
+def same_weights(a, b):
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return a.variant == b.variant and all(n == m and torch.equal(x, y) for (n, x), (m, y) in pairs)
+
+
+@pytest.mark.parametrize("variant", ["slim", "paper"])
+def test_weights_read_back(tmp_path, variant):
+    network = make_network(variant, PAPER.short, PAPER.long_channels)
+    save_network(tmp_path / "w.pth", network)
+    assert same_weights(load_network(tmp_path / "w.pth"), network)
+    assert set(load_checkpoint(tmp_path / "w.pth")) == {"variant", "weights", "version"}
+    # What python -m recon_net wrote in version 0.1.0.
+    torch.save({"variant": variant, "state": network.state_dict()}, tmp_path / "recon_net.pt")
+    assert same_weights(load_network(tmp_path / "recon_net.pt"), network)
+
+
+def test_other_files_are_no_weights(tmp_path):
     for content in (b"", b"no weights"):
-        (tmp_path / "bad.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad\.pt: not readable weights"):
-            load_weights(tmp_path / "bad.pt")
-    torch.save({"variant": "slim", "state": {}}, tmp_path / "bad.pt")
-    with pytest.raises(ValueError, match=r"bad\.pt: not readable weights"):
-        load_weights(tmp_path / "bad.pt")
-    with pytest.raises(ValueError, match="not readable weights"):
-        load_weights(tmp_path / "missing.pt")
+        (tmp_path / "bad.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"bad\.pth: not a readable checkpoint"):
+            load_network(tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"missing\.pth: no such checkpoint"):
+        load_network(tmp_path / "missing.pth")
+    paper = make_network("paper", PAPER.short, PAPER.long_channels).state_dict()
+    one_layer = {name: value for name, value in paper.items() if name.startswith("short")}
+    sentence = r"bad\.pth: expected weights of a Recon-Net with 41 short and 34 long inputs \("
+    for content in (
+        {"variant": "slim", "state": {}},
+        {"variant": "paper", "state": None},
+        {"variant": "huge", "state": paper},
+        {"state": paper},
+        {"variant": "paper", "state": one_layer},
+    ):
+        torch.save(content, tmp_path / "bad.pth")
+        with pytest.raises(ValueError, match=sentence) as error:
+            load_network(tmp_path / "bad.pth")
+        assert "\n" not in str(error.value)
+    for content in ({"variant": "slim"}, {"variant": "slim", "weights": paper}, {"gaussians": {}}):
+        save_checkpoint(tmp_path / "bad.pth", content)
+        with pytest.raises(ValueError, match=sentence):
+            load_network(tmp_path / "bad.pth")
+    save_checkpoint(tmp_path / "bad.pth", {"variant": "paper", "weights": paper})
+    with pytest.raises(ValueError, match=r"with 21 short and 24 long inputs"):
+        load_network(tmp_path / "bad.pth", 21, 24)
+    torch.save({"variant": "paper", "weights": paper, "version": 0}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"bad\.pth: checkpoint version 0, expected 1"):
+        load_network(tmp_path / "bad.pth")
+
+
+def test_nothing_in_a_file_of_weights_is_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "sprung",)
+
+    torch.save({"variant": "slim", "state": Trap()}, tmp_path / "trap.pt")
+    with pytest.raises(ValueError, match=r"trap\.pt: not a readable checkpoint"):
+        load_network(tmp_path / "trap.pt")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_the_network_of_a_trained_model_draws_a_clip(recording, tmp_path, monkeypatch, capsys):
+    """recon_net.pth of a model folder, as it is, in --weights."""
+    network = make_network("slim", PAPER.short, PAPER.long_channels)
+    with torch.no_grad():
+        network.layers[-1].bias += 0.25
+    trajectory = Trajectory(torch.eye(4)[None], "linear")
+    folder = save_iteration(tmp_path / "model", 7, tiny_gaussians(), trajectory, network, None)
+    words = (recording, "--weights", folder / "recon_net.pth", "--iterations", 0, "--frames", 95, "--quiet")
+    status, _, err = run(monkeypatch, capsys, *words, "--out", tmp_path / "out")
+    assert status == 0, err
+    plain = make_network("slim", PAPER.short, PAPER.long_channels)
+    clip = Clip.of(SpikeStream.open(recording), None, "timing")
+    drawn = load_image(tmp_path / "out" / "frames" / "000095.png")[0]
+    torch.testing.assert_close(drawn, (sharp(plain, clip, 95, CPU) + 0.25).clamp(0, 1), atol=0.02, rtol=0)
+    assert same_weights(load_network(tmp_path / "out" / "recon_net.pth"), network)
 
 
 def test_the_command_and_its_weights_again(recording, tmp_path, monkeypatch, capsys):
@@ -152,7 +217,7 @@ def test_the_command_and_its_weights_again(recording, tmp_path, monkeypatch, cap
     assert table["Recon-Net"]["PSNR_gain"] > table["TFI"]["PSNR_gain"]
     assert record["sensor"]["gain"] == pytest.approx(GAIN, rel=0.15)
 
-    again = (recording, "--iterations", 0, "--weights", tmp_path / "a" / "recon_net.pt", "--frames", 60, "--quiet")
+    again = (recording, "--iterations", 0, "--weights", tmp_path / "a" / "recon_net.pth", "--frames", 60, "--quiet")
     assert run(monkeypatch, capsys, *again, "--out", tmp_path / "b")[0] == 0
     same = [load_image(tmp_path / x / "frames" / "000060.png") for x in "ab"]
     assert torch.equal(*same)
@@ -170,9 +235,9 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
     write_array(tmp_path / "short.npy", np.ones((100, 8, 8), np.uint8))
     write_array(tmp_path / "zeros.npy", np.zeros((150, 8, 8), np.uint8))
     save_image(tmp_path / "small.png", np.zeros((8, 8)))
-    save_weights(tmp_path / "slim.pt", make_network("slim", SPEC.short, SPEC.long_channels))
+    save_network(tmp_path / "slim.pth", make_network("slim", PAPER.short, PAPER.long_channels))
     for flags, expected in (
-        ([recording, "--weights", tmp_path / "slim.pt", "--recon_net", "paper"], "of the slim network, not of paper"),
+        ([recording, "--weights", tmp_path / "slim.pth", "--recon_net", "paper"], "of the slim network, not of paper"),
         ([tmp_path / "short.npy"], "100 frames, Recon-Net needs at least 137"),
         ([tmp_path / "zeros.npy"], "the stream is all zeros"),
         ([recording, "--iterations", 0], "give its --weights"),
@@ -181,7 +246,7 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         ([recording, "--frames", 3], "instants lie between 20 and 169"),
         ([recording, "--truth", tmp_path / "none"], "no picture"),
         ([recording, "--truth", tmp_path / "small.png", "--iterations", 1], "8x8 pixels, expected 48x32"),
-        ([recording, "--weights", tmp_path / "none.pt"], "not readable weights"),
+        ([recording, "--weights", tmp_path / "none.pth"], "none.pth: no such checkpoint"),
     ):
         status, _, err = run(monkeypatch, capsys, *flags, "--out", tmp_path / "out", "--quiet", "--crop", 8)
         assert status == 1 and expected in err and err.count("\n") == 1, flags

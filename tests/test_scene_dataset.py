@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import pycolmap
 import pytest
 import torch
 
+from arguments import Config
 from gaussians.ply import write_point_ply
-from scene.dataset import read_scene
-from spike import SensorModel, save_sensor, write_dat
+from scene.cameras import View, opengl
+from scene.dataset import IN_MEMORY, SceneData, read_scene
+from scene.views import load_exposures
+from spike import Layout, SensorModel, SpikeStream, save_sensor, write_dat
 from utils.io import load_image, save_image
 
 WIDTH, HEIGHT, FRAMES, VIEWS = 16, 8, 20, 9
@@ -172,7 +176,7 @@ def test_every_eighth_view_is_held_out_with_eval(root):
 def test_the_sensor_and_the_stream_are_read(root):
     stored = {"dark_rate": 0.01, "spurious_rate": 0.02, "bit_order": "big", "flip": False, "stored_width": 24}
     for i in range(VIEWS):
-        write_dat(root / f"spike_data/{i:03d}.dat", spikes(i), bit_order="big", flip=False, stored_width=24)
+        write_dat(root / f"spike_data/{i:03d}.dat", spikes(i), Layout("big", flip=False, stored_width=24))
     save(root, meta() | {"spike": stored})
     scene = read_scene(root)
     assert scene.sensor.to_dict() == {"gain": 0.4, "dark_rate": 0.01, "spurious_rate": 0.02}
@@ -389,3 +393,104 @@ def test_the_evaluation_scenes(name, views, novel):
     for view in scene.train:
         # The mid-exposure pose is the true pose of the middle sub-frame.
         torch.testing.assert_close(view.camera.w2c, scene.truth[view.camera.name][6], atol=2e-4, rtol=0)
+
+
+# ---- scenes in memory ------------------------------------------------------------------------------------
+
+
+def in_memory(root: Path, **given) -> SceneData:
+    """The scene of ``root`` from streams and tensors alone."""
+    known = read_scene(root)
+    streams = [SpikeStream.from_array(spikes(i), f"stream {i}") for i in range(VIEWS)]
+    w2c = torch.stack([view.camera.w2c for view in known.train])
+    settings = {"sensor": SensorModel(0.4), "points": known.points, "rgb": known.rgb} | given
+    K = settings.pop("K", known.train[0].camera.K)
+    return SceneData.from_streams(settings.pop("streams", streams), K, settings.pop("w2c", w2c), **settings)
+
+
+def test_a_scene_in_memory_is_that_of_its_files(root):
+    known, scene = read_scene(root), in_memory(root)
+    assert scene.root == IN_MEMORY and not scene.root.exists() and scene.mosaic is None
+    assert (scene.extent, scene.frames_per_view) == (pytest.approx(known.extent), FRAMES)
+    assert (scene.sensor, scene.test, scene.novel, scene.truth) == (SensorModel(0.4), [], [], None)
+    for i, (mine, theirs) in enumerate(zip(scene.train, known.train, strict=True)):
+        assert mine.has_spikes and theirs.has_spikes and mine.spike_path is None
+        for name in ("name", "width", "height"):
+            assert getattr(mine.camera, name) == getattr(theirs.camera, name)
+        assert torch.equal(mine.camera.K, theirs.camera.K) and torch.equal(mine.camera.w2c, theirs.camera.w2c)
+        assert (mine.recording, mine.position, mine.middle_frame) == ("", i, None)
+        np.testing.assert_array_equal(scene.open_stream(mine).unpack(0, FRAMES), spikes(i))
+
+
+def test_the_extent_is_the_cameras_spread(root):
+    centers = np.array([[0.5 * i, 0.2, 1.0] for i in range(VIEWS)])
+    expected = 1.1 * np.linalg.norm(centers - centers.mean(0), axis=1).max()
+    assert read_scene(root).extent == pytest.approx(expected, rel=1e-5)
+    eye = torch.eye(4).expand(VIEWS, 4, 4)
+    assert in_memory(root, w2c=eye).extent == 1.0  # all at one place
+
+
+def test_what_is_given_in_memory_is_kept(root):
+    middles, names = [88.0 + 100 * i for i in range(VIEWS)], [f"v{i}" for i in range(VIEWS)]
+    images = [root / f"sharp_data/{i:03d}.png" for i in range(VIEWS)]
+    truth, K = {"v3": torch.eye(4).repeat(13, 1, 1)}, torch.eye(3).repeat(VIEWS, 1, 1)
+    K[5, 0, 0] = 7.0
+    points = torch.rand(30, 3)
+    filtered = [SpikeStream.from_array(spikes(i)).with_filters("GBRG") for i in range(VIEWS)]
+    scene = in_memory(
+        root, streams=filtered, K=K, points=points, rgb=points / 2, middle_frames=middles, names=names, truth=truth,
+        images=images,
+    )  # fmt: skip
+    assert [v.camera.name for v in scene.train] == names and [v.middle_frame for v in scene.train] == middles
+    assert [v.image_path for v in scene.train] == images and scene.truth == truth
+    assert [float(v.camera.K[0, 0]) for v in scene.train] == [1.0] * 5 + [7.0] + [1.0] * 3
+    assert scene.points is points and scene.mosaic is not None and scene.mosaic.pattern == "GBRG"
+
+
+def test_a_stream_in_memory_stands_for_the_file(root):
+    scene = read_scene(root)
+    view = replace(scene.train[0], spikes=SpikeStream.from_array(spikes(7)))
+    np.testing.assert_array_equal(scene.open_stream(view).unpack(0, FRAMES), spikes(7))
+    assert not View(view.camera).has_spikes
+
+
+def test_training_targets_come_from_streams_in_memory(scene_folder):
+    known, config = read_scene(scene_folder), Config()
+    config.data.spike = True
+    streams = [known.open_stream(view) for view in known.train]
+    w2c = torch.stack([view.camera.w2c for view in known.train])
+    scene = SceneData.from_streams(streams, known.train[0].camera.K, w2c, sensor=known.sensor)
+    device = torch.device("cpu")
+    for mine, theirs in zip(*(load_exposures(s.train, s, config, device) for s in (scene, known)), strict=True):
+        assert torch.equal(mine.long, theirs.long) and torch.equal(mine.subframes, theirs.subframes)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"streams": []}, "one spike stream or more, not none"),
+        ({"w2c": torch.eye(4)[None]}, r"w2c has the shape \(1, 4, 4\), expected \(9, 4, 4\)"),
+        ({"w2c": 2 * torch.eye(4).repeat(VIEWS, 1, 1)}, "w2c has poses that are no rigid motions"),
+        ({"w2c": torch.full((VIEWS, 4, 4), torch.nan)}, "w2c has poses that are no rigid motions"),
+        ({"K": torch.eye(4)}, r"K has the shape \(4, 4\), expected \(3, 3\) or \(9, 3, 3\)"),
+        ({"names": ["a"]}, "names has 1 entries, expected 9"),
+        ({"names": ["a"] * VIEWS}, "view a is listed more than once"),
+        ({"middle_frames": [1.0]}, "middle_frames has 1 entries, expected 9"),
+        ({"middle_frames": [5.0] * VIEWS}, "view 001 has middle_frame 5, expected one after the last"),
+        ({"images": []}, "images has 0 entries, expected 9"),
+        ({"points": torch.rand(3, 3)}, r"points and rgb have the shapes \(3, 3\) and None"),
+        ({"truth": {"000": torch.eye(4)}}, r"view 000 has poses of shape \(4, 4\), expected finite \(M, 4, 4\)"),
+        (
+            {"streams": [SpikeStream.from_array(np.ones((9, HEIGHT + i, WIDTH), np.uint8)) for i in range(VIEWS)]},
+            "array: 16x9 pixels with the filters None, expected 16x8",
+        ),
+    ],
+)
+def test_scenes_in_memory_that_do_not_fit(root, given, expected):
+    with pytest.raises(ValueError, match=expected):
+        in_memory(root, **given)
+
+
+def test_poses_are_written_as_they_are_read(root):
+    w2c = read_scene(root).train[3].camera.w2c.double().numpy()
+    np.testing.assert_allclose(opengl(w2c), pose(3), atol=1e-6)

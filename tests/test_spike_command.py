@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from commands.guard import guarded
-from commands.spike import frames_of, main
+from commands.recording_flags import frames_of
+from commands.spike import main
+from pictures.colors import stretched
+from pictures.sheets import contact_sheet
 from simulation import simulate
-from spike import SensorModel, SpikeStream, load_sensor, tfi, tfp, write_array, write_dat
+from spike import Layout, Packing, SensorModel, SpikeStream, load_sensor, tfi, tfp, write_array, write_dat
 from spike.formats import open_recording, read_config, write_recording
 from spike.guess import guess_layout, sureness
 from spike.inspection import inspect
-from spike.preview import contact_sheet, grey, picture, stretched
+from spike.preview import grey, picture
 from utils.io import load_image, save_image
 
 WIDTH, HEIGHT = 60, 44
@@ -55,17 +58,20 @@ def run(monkeypatch, capsys, *words):
 @pytest.mark.parametrize("bit_order", ["little", "big"])
 @pytest.mark.parametrize("stored_width", [None, 72])
 def test_layout_is_guessed(tmp_path, spikes, bit_order, stored_width):
-    write_dat(tmp_path / "a.dat", spikes, bit_order=bit_order, stored_width=stored_width)
+    layout = Layout(bit_order, stored_width=stored_width)
+    write_dat(tmp_path / "a.dat", spikes, layout)
     guess = guess_layout(tmp_path / "a.dat")
-    assert (guess.height, guess.width, guess.stored_width, guess.bit_order) == (HEIGHT, WIDTH, stored_width, bit_order)
-    assert guess.flip and guess.size_sure > 0.3 and guess.order_sure > 0.3
+    assert (guess.height, guess.width, guess.layout) == (HEIGHT, WIDTH, layout)
+    assert guess.size_sure > 0.3 and guess.order_sure > 0.3
     assert f"--height {HEIGHT} --width {WIDTH}" in guess.flags() and "--no-flip" not in guess.flags()
     assert any("upright" in line for line in guess.why)
+    again, none = open_recording(tmp_path / "a.dat", guess.packing)  # what one clip tells of the next
+    assert none is None and (again.unpack(0, 200) == spikes).all()
 
 
 def test_what_is_given_is_not_guessed(recording):
-    guess = guess_layout(recording, height=22, bit_order="big", flip=False)
-    assert (guess.height, guess.bit_order, guess.order_sure, guess.flip) == (22, "big", 1.0, False)
+    guess = guess_layout(recording, Packing(height=22, bit_order="big", flip=False))
+    assert (guess.height, guess.layout, guess.order_sure) == (22, Layout("big", flip=False), 1.0)
     assert "--bit_order big --no-flip" in guess.flags()
     assert [sureness(v) for v in (1.0, 0.5, 0.1)] == ["sure", "likely", "a guess"]
 
@@ -102,8 +108,9 @@ def test_every_form_reads_back(tmp_path, spikes, name):
 
 def test_packing_flags_reach_the_file(tmp_path, spikes):
     stream = SpikeStream.from_array(spikes)
-    write_recording(tmp_path / "a.dat", stream, "big", False, 64)
-    found, _ = open_recording(tmp_path / "a.dat", HEIGHT, WIDTH, "big", False, 64)
+    write_recording(tmp_path / "a.dat", stream, Layout("big", False, 64))
+    known = Packing(HEIGHT, WIDTH, bit_order="big", flip=False, stored_width=64)
+    found, _ = open_recording(tmp_path / "a.dat", known)
     np.testing.assert_array_equal(found.unpack(3, 5), spikes[3:5])
 
 
@@ -279,7 +286,7 @@ def test_files_that_end_within_a_frame(recording, tmp_path):
     """A size in the field is recognised all the same; of others the guess at least does not seem sure."""
     y, x = np.mgrid[:260, :346] / 9
     spikes = simulate([0.5 + 0.4 * np.sin(x + 3 * np.sin(y))] * 40, gain=0.4)
-    write_dat(tmp_path / "whole.dat", spikes, stored_width=352)
+    write_dat(tmp_path / "whole.dat", spikes, Layout(stored_width=352))
     (tmp_path / "cut.dat").write_bytes((tmp_path / "whole.dat").read_bytes()[:-240])
     with pytest.raises(ValueError, match=r"cut\.dat: 457360 bytes .* 346x260 pixels .* cut off the last 11200 bytes"):
         guess_layout(tmp_path / "cut.dat")
@@ -333,10 +340,10 @@ def test_pictures_of_a_colour_sensor_have_colours(color_recording, tmp_path, mon
 def test_inspection_knows_colours(color_recording, tmp_path, monkeypatch, capsys):
     words = ("inspect", color_recording, "--height", HEIGHT, "--width", WIDTH, "--out", tmp_path / "found")
     status, out, _ = run(monkeypatch, capsys, *words)
-    assert status == 0 and "a colour sensor? then give --bayer GRBG or GBRG" in out
+    assert status == 0 and "a color sensor? then give --bayer GRBG or GBRG" in out
     assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 1
     status, out, _ = run(monkeypatch, capsys, *words, "--bayer", "GBRG")
-    assert status == 0 and "a colour sensor?" not in out
+    assert status == 0 and "a color sensor?" not in out
     assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 3
 
 
@@ -464,7 +471,7 @@ def test_convert_command(recording, spikes, tmp_path, monkeypatch, capsys):
     flags = ("--to_bit_order", "big", "--no-to_flip", "--to_stored_width", "64")
     assert run(monkeypatch, capsys, "convert", recording, out, *flags)[0] == 0
     np.testing.assert_array_equal(
-        SpikeStream.open(out, HEIGHT, WIDTH, "big", False, 64).unpack(0, 200), spikes
+        SpikeStream.open(out, HEIGHT, WIDTH, Layout("big", False, 64)).unpack(0, 200), spikes
     )
     status, _, err = run(monkeypatch, capsys, "convert", recording, out)
     assert status == 1 and "is there already; give --force" in err
@@ -484,9 +491,9 @@ def test_real_recordings(tmp_path):
     stream, _ = open_recording(SPIKE_ZOO / "data" / "uhsr.npz")
     assert (len(stream), stream.height, stream.width) == (200, 250, 250)
     assert 0.02 < inspect(stream).rate.mean() < 0.05
-    write_dat(tmp_path / "padded.dat", stream, stored_width=256)
+    write_dat(tmp_path / "padded.dat", stream, Layout(stored_width=256))
     guess = guess_layout(tmp_path / "padded.dat")
-    assert (guess.height, guess.width, guess.stored_width, guess.bit_order) == (250, 250, 256, "little")
+    assert (guess.height, guess.width, guess.layout) == (250, 250, Layout(stored_width=256))
     clip, guess_ = open_recording(SPIKE_ZOO / "data" / "data.dat")
     assert guess_ is not None and (clip.height, clip.width, clip.layout.bit_order) == (250, 400, "little")
     assert guess_.size_sure > 0.8

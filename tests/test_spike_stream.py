@@ -7,8 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from spike import SpikeStream, WindowSpec, write_array, write_dat
-from spike.stream import Layout
+from spike import Layout, Packing, SpikeStream, WindowSpec, write_array, write_dat
+from spike.formats import open_recording, write_recording
+from spike.window import PAPER, SPARE, STORED
 
 RNG = np.random.default_rng(0)
 
@@ -22,8 +23,9 @@ def spikes(frames=7, height=6, width=10):
 @pytest.mark.parametrize("stored_width", [None, 12, 16])
 def test_every_layout_reads_back(tmp_path, bit_order, flip, stored_width):
     array = spikes(height=8)
-    write_dat(tmp_path / "a.dat", array, bit_order, flip, stored_width)
-    stream = SpikeStream.open(tmp_path / "a.dat", 8, 10, bit_order, flip, stored_width)
+    layout = Layout(bit_order, flip, stored_width)
+    write_dat(tmp_path / "a.dat", array, layout)
+    stream = SpikeStream.open(tmp_path / "a.dat", 8, 10, layout)
     assert (len(stream), stream.height, stream.width) == (7, 8, 10)
     np.testing.assert_array_equal(stream.unpack(0, 7), array)
     np.testing.assert_array_equal(stream.unpack(2, 5), array[2:5])
@@ -37,16 +39,17 @@ def test_bytes_are_the_cameras(tmp_path):
     array[0, 1, 7] = 1  # bottom row, last pixel
     write_dat(tmp_path / "a.dat", array)
     assert (tmp_path / "a.dat").read_bytes() == bytes([0b10000000, 0b00000010])
-    write_dat(tmp_path / "b.dat", array, bit_order="big", flip=False)
+    write_dat(tmp_path / "b.dat", array, Layout("big", flip=False))
     assert (tmp_path / "b.dat").read_bytes() == bytes([0b01000000, 0b00000001])
 
 
 def test_padding_is_zero_and_ignored(tmp_path):
     array = np.ones((1, 4, 6), np.uint8)
-    write_dat(tmp_path / "a.dat", array, flip=False, stored_width=8)
+    write_dat(tmp_path / "a.dat", array, Layout(flip=False, stored_width=8))
     assert (tmp_path / "a.dat").read_bytes() == bytes([0b00111111] * 4)
     (tmp_path / "a.dat").write_bytes(bytes([0b11111111] * 4))
-    assert SpikeStream.open(tmp_path / "a.dat", 4, 6, flip=False, stored_width=8).unpack(0, 1).shape == (1, 4, 6)
+    padded = SpikeStream.open(tmp_path / "a.dat", 4, 6, Layout(flip=False, stored_width=8))
+    assert padded.unpack(0, 1).shape == (1, 4, 6)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -62,9 +65,11 @@ def test_arrays_read_back(tmp_path, suffix):
 
 def test_a_stream_converts_without_an_array(tmp_path):
     array = spikes(height=8)
-    write_dat(tmp_path / "a.dat", array, stored_width=16)
-    write_dat(tmp_path / "b.dat", SpikeStream.open(tmp_path / "a.dat", 8, 10, stored_width=16), "big", False)
-    np.testing.assert_array_equal(SpikeStream.open(tmp_path / "b.dat", 8, 10, "big", False).unpack(0, 7), array)
+    write_dat(tmp_path / "a.dat", array, Layout(stored_width=16))
+    padded = SpikeStream.open(tmp_path / "a.dat", 8, 10, Layout(stored_width=16))
+    write_dat(tmp_path / "b.dat", padded, Layout("big", flip=False))
+    again = SpikeStream.open(tmp_path / "b.dat", 8, 10, Layout("big", flip=False))
+    np.testing.assert_array_equal(again.unpack(0, 7), array)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_what_cannot_be_asked_for(tmp_path):
     with pytest.raises(ValueError, match="10x6 pixels, expected 10x7"):
         SpikeStream.open(tmp_path / "a.npy", height=7)
     with pytest.raises(ValueError, match=r"b\.dat.*cannot hold"):
-        write_dat(tmp_path / "b.dat", array, stored_width=8)
+        write_dat(tmp_path / "b.dat", array, Layout(stored_width=8))
     with pytest.raises(ValueError, match=r"\.npy or \.npz"):
         write_array(tmp_path / "b.dat", array)
     assert not (tmp_path / "b.dat").exists()
@@ -169,7 +174,7 @@ def test_large_files_take_constant_memory(tmp_path):
     except OSError:
         pytest.skip("the file system has no sparse files of 40 GB")
     tracemalloc.start()
-    stream = SpikeStream.open(path, 1000, 1000, stored_width=1024)
+    stream = SpikeStream.open(path, 1000, 1000, Layout(stored_width=1024))
     window = stream.unpack(300_000, 300_020)
     total = stream.count(299_990, 300_020)
     peak = tracemalloc.get_traced_memory()[1]
@@ -232,3 +237,26 @@ def test_another_window():
     assert spec.centers == [4, 12, 20, 28, 36] and spec.interval(1, 3) == (12, 29)
     alone = WindowSpec(exposure=33, short=9, subframes=1, long_group=8)
     assert (alone.centers, alone.times, alone.interval(0, 0)) == ([20], [0.5], (4, 37))
+
+
+@pytest.mark.parametrize("subframes", [1, 3, 13])
+def test_the_middle_is_at_half_time(subframes):
+    spec = WindowSpec(subframes=subframes)
+    assert spec.times[spec.middle] == 0.5 and spec.centers[spec.middle] == spec.context // 2
+
+
+def test_stored_views_have_their_context_in_the_middle():
+    assert (STORED - PAPER.context) // 2 == SPARE and STORED == 177
+
+
+def test_what_is_not_known_of_a_layout_is_the_default():
+    assert Packing().layout == Layout() == Layout("little", True, None)
+    assert Packing(4, 6, 8, "big", False).layout == Layout("big", False, 8)
+    assert Packing(flip=False).layout == Layout(flip=False)
+
+
+@pytest.mark.parametrize("name", ["a.dat", "a.npy"])
+def test_filters_are_kept(tmp_path, name):
+    write_recording(tmp_path / name, SpikeStream.from_array(spikes(height=8)))
+    assert SpikeStream.open(tmp_path / name, 8, 10, bayer="GRBG").bayer == "GRBG"
+    assert open_recording(tmp_path / name, Packing(8, 10, bayer="RGGB"))[0].bayer == "RGGB"

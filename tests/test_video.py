@@ -13,7 +13,7 @@ from tiny_model import HEIGHT, TIMES, WIDTH, make_model, pose, tiny_drawing, tin
 import render
 from arguments import Config, add_model_arguments
 from commands.guard import guarded
-from commands.video import Video, add_video_arguments, parse_video
+from commands.video import add_video_arguments, parse_video
 from gaussian_renderer.paths import (
     SavedView,
     Surround,
@@ -26,18 +26,16 @@ from gaussian_renderer.paths import (
     recording_path,
     save_camera_file,
 )
-from gaussian_renderer.video import choose_path, record, write_mp4, write_pngs
+from gaussian_renderer.video import Video, choose_path, record
 from gaussians.model import GaussianModel
 from pictures.colors import (
     depth_colors,
     depth_range,
     error_colors,
-    labelled,
-    letterboxed,
     rgb,
-    side_by_side,
-    wipe,
 )
+from pictures.sheets import labelled, letterboxed, side_by_side, wipe
+from pictures.video import write_mp4, write_pngs
 from recon_net import make_network
 from scene.dataset import read_scene
 from scene.model_folder import camera_entries, save_iteration, write_cameras

@@ -20,12 +20,11 @@ import torch
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, tiny_drawing, tiny_gaussians, tiny_views
 
 from arguments import Config
-from commands.video import Video
 from gaussian_renderer import uncertainty
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, file_path, read_views
 from gaussian_renderer.uncertainty import intensity_deviation, seen_weights
-from gaussian_renderer.video import record
+from gaussian_renderer.video import Video, record
 from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
 from gaussian_renderer.viewer.canvas import BESIDE, DRAWN, ERRORS, GAUSSIANS, WIPE, Choice
 from gaussian_renderer.viewer.sources import FOLDERS
@@ -36,11 +35,10 @@ from pictures.colors import (
     UNKNOWN,
     depth_colors,
     error_colors,
-    letterboxed,
     opacity_colors,
-    resized,
     rgb,
 )
+from pictures.sheets import letterboxed, resized
 from recon_net import make_network
 from scene.dataset import SceneData, read_scene
 from scene.model_folder import camera_entry

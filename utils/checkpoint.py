@@ -26,17 +26,34 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     Raises:
         ValueError: the file is no checkpoint of this program, is cut short, or is of another version.
     """
+    return check_version(path, read_state(path, device))
+
+
+def check_version(path: str | os.PathLike[str], state: Any) -> dict[str, Any]:
+    """The state that was read from ``path``, where ``save_checkpoint`` of this version wrote it.
+
+    Raises:
+        ValueError: it is of another version, or no checkpoint.
+    """
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        found = state.get("version") if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"{path}: checkpoint version {found}, expected {VERSION}")
+    return state
+
+
+def read_state(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
+    """What ``torch.save`` wrote, of any version, without running anything it might contain.
+
+    Raises:
+        ValueError: no such file, not written by torch, or cut short.
+    """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        found = state.get("version") if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"{path}: checkpoint version {found}, expected {VERSION}")
-    return state
 
 
 def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -72,6 +73,16 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
         raise unwritable(path, raw.failure) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write ``content`` (dicts, lists, strings, numbers) as JSON, whole or not at all.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=1)
 
 
 def unwritable(path: Path, error: OSError) -> ValueError:

@@ -19,14 +19,10 @@ from pictures.colors import (
     depth_range,
     deviation_colors,
     error_colors,
-    labelled,
-    letterboxed,
     opacity_colors,
-    resized,
     rgb,
-    side_by_side,
-    wipe,
 )
+from pictures.sheets import labelled, letterboxed, resized, side_by_side, wipe
 
 GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY = "Gaussians", "depth", "opacity", "uncertainty"
 DRAWN = (GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY)

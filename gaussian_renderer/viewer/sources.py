@@ -118,7 +118,7 @@ class RecordedPictures:
         known = self._views.get(view.name)
         if known is None:
             return []
-        spikes = known.spike_path is not None and self._config.data.spike
+        spikes = known.has_spikes and self._config.data.spike
         exposed = spikes or not view.name.startswith(NOVEL)
         there = {TRUTH: bool(self._truth(known)), RECON: spikes and self._network is not None}
         there |= {TIMING: spikes, TFP: spikes, LONG: exposed}

@@ -1,0 +1,142 @@
+"""The flags of convert.py."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commands.recording_flags import add_color_arguments, add_recording_arguments, known_packing, opened
+from conversion.pipeline import OUTPUTS, PREVIEWS, convert, in_the_way, preview, sensor_of, staged
+from conversion.report import sureness_of
+from conversion.windows import BLUR, FEWEST, Window, choose_windows, clip_windows
+from spike import Packing, SensorModel, SpikeStream, load_sensor
+
+SUFFIXES = (".dat", ".npy", ".npz")
+# Flags that say how to read one kind of source, and mean nothing for the other.
+OF_RECORDINGS = ("views", "start", "stop", "spacing", "max_blur", "truth")
+OF_CLIPS = ("consecutive", "clip_gap")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description="Make a scene from a spike recording, or from clips, without known poses.")
+    p.add_argument("-s", "--source_path", type=Path, required=True, help="folder of the scene to make")
+    source = p.add_mutually_exclusive_group(required=True)
+    source.add_argument("--recording", type=Path, help="one long recording (.dat, .npy, .npz, or SpikeCV folder)")
+    source.add_argument("--clips", type=Path, help="folder of short recordings, one view each")
+    p.add_argument(
+        "--consecutive", action="store_true", default=None, help="the clips are pieces of one recording, in order"
+    )
+    p.add_argument("--clip_gap", type=int, help="spike frames between two consecutive clips (default: 0)")
+    p.add_argument("--views", type=int, help="views to take (default: by how far the image moves)")
+    p.add_argument("--start", type=int, help="first frame of the recording to use (default: 0)")
+    p.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
+    p.add_argument("--spacing", choices=["motion", "even"], help="how views are spread (default: motion)")
+    p.add_argument("--max_blur", type=float, help="most pixels of motion in an exposure (default: width / 10)")
+    p.add_argument("--sensor", type=Path, help="calibration (sensor.json of python -m spike calibrate)")
+    for name, text in (("fl_x", "focal length"), ("fl_y", "vertical focal length"), ("cx", "center"), ("cy", "center")):
+        p.add_argument(f"--{name}", type=float, help=f"{text} in pixels, where it is known")
+    p.add_argument("--truth", type=Path, help="of a simulated recording (<recording>_truth): to measure against")
+    p.add_argument("--from_colmap", type=Path, help="use the poses of this COLMAP model (images named as in previews/)")
+    p.add_argument("--previews_only", action="store_true", help="write previews/ for a reconstruction of your own")
+    p.add_argument("--preview_scale", type=int, help="enlargement of previews/ (default: to about 640 columns)")
+    p.add_argument("--force", action="store_true", help="overwrite what an earlier run left in the folder")
+    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_recording_arguments(p)
+    add_color_arguments(p)
+    return p
+
+
+def check(args: argparse.Namespace) -> None:
+    """An error for flags that contradict each other, or values that mean nothing."""
+    for name, least in (("views", FEWEST), ("preview_scale", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, not {value}")
+    given = [name for name in (OF_CLIPS if args.clips is None else OF_RECORDINGS) if getattr(args, name) is not None]
+    if given:
+        kind, other = ("--clips", "--recording") if args.clips is None else ("one --recording", "--clips")
+        raise ValueError(f"--{given[0]} belongs to {kind}, not to {other}")
+    if args.clip_gap is not None and not args.consecutive:
+        raise ValueError("--clip_gap lies between --consecutive clips")
+    if args.max_blur is not None and not args.max_blur > 0:
+        raise ValueError(f"--max_blur must be positive, not {args.max_blur:g}")
+
+
+def open_clips(folder: Path, known: Packing) -> tuple[list[SpikeStream], list[str]]:
+    """The clips of a folder and their names, in the order of the names."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise ValueError(f"{folder}: no clips ({', '.join(SUFFIXES)}) in this folder")
+    clips = []
+    for file in files:
+        stream, guess = opened(file, known, insist=True)
+        if guess is not None:  # the first clip speaks for all
+            known = replace(guess.packing, bayer=known.bayer)
+        clips.append(stream)
+    return clips, [file.stem for file in files]
+
+
+def find_windows(args: argparse.Namespace) -> tuple[list[Window], list[Window], list[Window]]:
+    """Windows, the candidates they were chosen from, and helpers between them (clips have neither)."""
+    known = known_packing(args)
+    if args.clips is not None:
+        clips, names = open_clips(args.clips, known)
+        return clip_windows(clips, names, bool(args.consecutive), args.clip_gap or 0), [], []
+    stream, _ = opened(args.recording, known, insist=True)
+    start, stop = args.start or 0, len(stream) if args.stop is None else args.stop
+    if not 0 <= start < stop <= len(stream):
+        raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {start} to {stop}")
+    limit = args.max_blur or BLUR * stream.width
+    return choose_windows(stream, start, stop, args.views, args.spacing or "motion", limit, args.quiet)
+
+
+def given_sensor(path: Path, stream: SpikeStream) -> SensorModel:
+    """The calibration in a file, of a sensor with the stream's pixels."""
+    sensor = load_sensor(path)
+    sensor.check_size(stream.height, stream.width, stream.name)
+    return sensor
+
+
+def given_intrinsics(args: argparse.Namespace, width: int, height: int) -> NDArray[np.float64] | None:
+    """[fx, fy, cx, cy] in pixels where --fl_x was given."""
+    if args.fl_x is None:
+        if any(v is not None for v in (args.fl_y, args.cx, args.cy)):
+            raise ValueError("--fl_y, --cx and --cy complete a given focal length: give --fl_x too")
+        return None
+    fy = args.fl_x if args.fl_y is None else args.fl_y
+    if not (args.fl_x > 0 and fy > 0):
+        raise ValueError(f"--fl_x and --fl_y must be positive, not {args.fl_x:g} and {fy:g}")
+    cx, cy = (half if v is None else v for v, half in ((args.cx, width / 2), (args.cy, height / 2)))
+    return np.array([args.fl_x, fy, cx, cy], np.float64)
+
+
+def main() -> int:
+    args = parser().parse_args()
+    check(args)
+    root: Path = args.source_path
+    old = in_the_way(root, (PREVIEWS,) if args.previews_only else OUTPUTS, args.force)
+    windows, candidates, helpers = find_windows(args)
+    stream = windows[0].stream
+    sensor = sensor_of(windows) if args.sensor is None else given_sensor(args.sensor, stream)
+    intrinsics = given_intrinsics(args, stream.width, stream.height)
+    if args.previews_only:
+        with staged(root, old) as staging:
+            preview(staging, windows, sensor, args.preview_scale)
+        print(f"Written: {root / PREVIEWS} ({len(windows)} views)")
+        return 0
+    found = convert(
+        root, old, windows, candidates, helpers, sensor, calibrated=args.sensor is not None, intrinsics=intrinsics,
+        colmap=args.from_colmap, truth=args.truth, preview_scale=args.preview_scale,
+        spread_over="time" if args.spacing == "even" else "motion", quiet=args.quiet,
+    )  # fmt: skip
+    registered = found.solution.w2c
+    lost = [w.name for w in windows if w.name not in registered]
+    print(f"{len(windows)} views, {len(registered)} registered; the poses are {sureness_of(found.disagreement)}")
+    if lost:
+        print(f"Not registered: {', '.join(lost)}; see the report")
+    print(f"Written: {root} (report.md). Next: python train.py -s {root} --spike")
+    return 0

@@ -1,0 +1,133 @@
+"""From views cut out of recordings to the finished folder of a scene, put in place only when it is whole."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conversion.report import Conversion, write_report
+from conversion.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalised, read_colmap, save_previews
+from conversion.windows import Window
+from conversion.writing import write_scene, write_truth
+from scene.colmap import write_model
+from spike import SensorModel
+from spike.calibration import assumed_sensor
+from spike.window import PAPER
+
+PREVIEWS = "previews"
+# Everything that a conversion writes into the scene folder.
+OUTPUTS = (
+    "spike_data", PREVIEWS, "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
+    "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
+)  # fmt: skip
+
+
+def in_the_way(root: Path, outputs: Sequence[str], force: bool) -> list[Path]:
+    """Which of ``outputs`` are in the scene folder already.
+
+    Raises:
+        ValueError: there are some and they may not be overwritten, or the scene folder is a file.
+    """
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"{root}: is a file, expected a folder for the scene")
+    there = [root / name for name in outputs if (root / name).exists()]
+    if there and not force:
+        raise ValueError(f"{there[0]}: is there already; give --force to overwrite what an earlier run left")
+    return there
+
+
+@contextmanager
+def staged(root: Path, old: Sequence[Path]) -> Iterator[Path]:
+    """A folder beside ``root`` to write into; at the end its files take the place of ``old``, after an error none."""
+    staging = root.parent / f".{root.name}.{secrets.token_hex(6)}"
+    try:
+        yield staging
+        root.mkdir(parents=True, exist_ok=True)
+        for path in old:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in staging.iterdir():
+            os.replace(path, root / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def sensor_of(windows: Sequence[Window]) -> SensorModel:
+    """A gain and a spurious rate from the recording itself, for a sensor without a calibration.
+
+    Raises:
+        ValueError: the recording is all zeros or all ones.
+    """
+    reach = PAPER.context // 2
+    return assumed_sensor([(w.stream, w.middle_frame - reach, w.middle_frame + reach + 1) for w in windows])
+
+
+def preview(
+    folder: Path, windows: Sequence[Window], sensor: SensorModel, scale: int | None = None
+) -> None:
+    """Write ``previews/`` into ``folder``: the views' middles as structure from motion sees them first.
+
+    Args:
+        scale: enlargement (default: to about 640 columns).
+    """
+    names = [w.name for w in windows]
+    scale = scale or ATTEMPTS[0].scale(windows[0].stream.width)
+    save_previews(windows, names, ATTEMPTS[0], scale, folder / PREVIEWS, sensor)
+
+
+def convert(
+    root: Path,
+    old: Sequence[Path],
+    windows: Sequence[Window],
+    candidates: Sequence[Window],
+    helpers: Sequence[Window],
+    sensor: SensorModel,
+    *,
+    calibrated: bool,
+    intrinsics: NDArray[np.float64] | None = None,
+    colmap: Path | None = None,
+    truth: Path | None = None,
+    preview_scale: int | None = None,
+    spread_over: str = "motion",
+    quiet: bool = False,
+) -> Conversion:
+    """Find the poses of ``windows`` and write the scene into ``root``, in place of ``old`` (see ``in_the_way``).
+
+    Args:
+        windows, candidates, helpers: see ``choose_windows``; clips have neither candidates nor helpers.
+        calibrated: the sensor was measured, so that its maps are kept.
+        intrinsics: [fx, fy, cx, cy] in pixels; None: the focal length is estimated.
+        colmap: COLMAP's model with the poses to use; None: they are found.
+        truth: what ``python -m spike simulate`` kept of the recording.
+        preview_scale: enlargement of ``previews/``.
+        spread_over: what the views are spread evenly over, for the report.
+
+    Raises:
+        ValueError: the poses cannot be found, or a file does not fit; nothing of ``root`` is changed then.
+    """
+    stream = windows[0].stream
+    with staged(root, old) as staging:
+        preview(staging, windows, sensor, preview_scale)
+        if colmap is not None:
+            solution = read_colmap(colmap, [w.name for w in windows], stream.width, stream.height)
+            spread, notes = math.inf, list[str]()
+        else:
+            solution, spread, notes = find_poses(windows, helpers, intrinsics, sensor, quiet)
+        model, camera = solution.model, next(iter(solution.model.cameras.values()))
+        solution, similarity = normalised(solution)
+        poses = all_poses(windows, solution)
+        focal = "given" if intrinsics is not None else "as in the model" if colmap is not None else "estimated"
+        write_scene(staging, windows, solution, poses, sensor, calibrated)
+        if truth is not None:
+            write_truth(staging, [w for w in windows if w.name in poses], truth)
+        write_model(staging, model, camera.width / stream.width, similarity)
+        found = Conversion(root.name, windows, candidates, solution, poses, spread, notes, focal, spread_over)
+        write_report(staging, found)
+    return found

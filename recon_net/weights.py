@@ -1,0 +1,50 @@
+"""Recon-Net's weights on disk: one format for trained models and for ``python -m recon_net``."""
+
+from __future__ import annotations
+
+import os
+
+from recon_net import AnyReconNet, make_network
+from utils.checkpoint import check_version, read_state, save_checkpoint
+
+WEIGHTS = "recon_net.pth"
+
+
+def save_network(path: str | os.PathLike[str], network: AnyReconNet) -> None:
+    """Write the network's kind and weights, a checkpoint of ``variant`` and ``weights``.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    save_checkpoint(path, {"variant": network.variant, "weights": network.state_dict()})
+
+
+def load_network(
+    path: str | os.PathLike[str], short_channels: int = 41, long_channels: int = 34
+) -> AnyReconNet:
+    """The network that ``save_network`` kept, on the CPU, as training left it; nothing in the file is run.
+
+    Files named ``recon_net.pt`` by version 0.1.0 of ``python -m recon_net`` (``variant`` and ``state``) are read too.
+
+    Args:
+        short_channels, long_channels: inputs of the paper's network (``WindowSpec.short`` and ``long_channels``).
+
+    Raises:
+        ValueError: not there, damaged, of another version, or weights of another network.
+    """
+    stored = read_state(path)
+    if isinstance(stored, dict) and "state" in stored:
+        weights = stored["state"]
+    else:
+        stored = check_version(path, stored)
+        weights = stored.get("weights")
+    try:
+        network = make_network(stored.get("variant"), short_channels, long_channels)
+        network.load_state_dict(weights)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path}: expected weights of a Recon-Net with {short_channels} short and {long_channels} long inputs "
+            f"({reason})"
+        ) from None
+    return network

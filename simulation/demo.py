@@ -1,0 +1,177 @@
+"""The demo's scene: a still life seen by a hand-held spike camera, with exact truth, in the layout of real data.
+
+Every spike frame is simulated from a sharp image of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from gaussians.ply import write_point_ply
+from scene.cameras import look_at, opengl
+from simulation.sensor import Simulator
+from simulation.still_life import picture, surface
+from spike import write_dat
+from spike.window import PAPER, SPARE, STORED
+from utils.io import atomic_write, save_image, write_json
+
+GAP = 8  # frames between two views of the recording
+# Another number for every change that makes another scene of the same settings.
+VERSION = 2
+RECIPE, POINTS = "recipe.json", "sparse_pc.ply"
+FILES = {"spike_data": "*.dat", "sharp_data": "*.png", "sequence": "*.png", "novel": "*.png"}
+# transforms_noisy.json: root mean square errors of an initial pose, as method comparisons use them.
+NOISE_DEGREES = 1.0
+NOISE_LENGTH = 0.03  # 30 mm in a room in meters; the camera is 1.75 away from the still life
+
+
+def poses_at(frames: np.ndarray, total: int, seed: int) -> np.ndarray:
+    """World-to-camera poses [F, 4, 4] (OpenCV axes) of a hand-held walk, at frames 0..total of it."""
+    t = frames / total
+    rng = np.random.default_rng(seed)
+    angle = -np.pi / 2 + 1.05 * np.sin(2 * np.pi * t * 0.9)
+    radius = 1.75 + 0.12 * np.sin(2 * np.pi * 1.7 * t + 1)
+    eye = np.stack([radius * np.cos(angle), radius * np.sin(angle), 0.95 + 0.22 * np.sin(2 * np.pi * 1.3 * t)], -1)
+    target = np.stack([0.12 * np.sin(2 * np.pi * 2.1 * t), 0.15 + 0.1 * np.cos(2 * np.pi * 1.9 * t), 0.42 + 0 * t], -1)
+    for _ in range(6):  # the hand's tremor: a few slow sines a direction
+        period = rng.uniform(90, 260)
+        phase = rng.uniform(0, 2 * np.pi, 6)
+        wave = np.sin(2 * np.pi * frames[:, None] / period + phase)
+        eye += 0.003 * wave[:, :3] * rng.uniform(0.5, 1)
+        target += 0.008 * wave[:, 3:] * rng.uniform(0.5, 1)
+    return look_at(eye, target, np.array([0.0, 0.0, 1.0]))
+
+
+def make_view(
+    view: int, out: Path, views: int, width: int, height: int, k: np.ndarray, simulator: Simulator, seed: int
+) -> np.ndarray:
+    """Render, simulate and write one view; returns its sub-frames' poses [M, 4, 4]."""
+    name = f"{view:03d}"
+    frames = view * (STORED + GAP) + np.arange(STORED)
+    poses = poses_at(frames, views * (STORED + GAP), seed)
+    sharp = [picture(pose, k, width, height)[0] for pose in poses]
+    write_dat(out / "spike_data" / f"{name}.dat", simulator((s.numpy() for s in sharp), view))
+    instants = [SPARE + center for center in PAPER.centers]
+    for m, frame in enumerate(instants):
+        save_image(out / "sequence" / f"{name}_{m:02d}.png", sharp[frame])
+    save_image(out / "sharp_data" / f"{name}.png", sharp[instants[PAPER.middle]])
+    return poses[instants]
+
+
+def transforms(k: np.ndarray, width: int, height: int, frames: list[dict[str, Any]], gain: float) -> dict[str, Any]:
+    return {
+        "fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2], "w": width, "h": height,
+        "camera_model": "OPENCV", "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0,
+        "spike_gain": gain, "ply_file_path": POINTS, "frames": frames,
+    }  # fmt: skip
+
+
+def perturbed(w2c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A pose [4, 4] turned about the camera's own axes and shifted, by NOISE_DEGREES and NOISE_LENGTH (rms)."""
+    shake = np.eye(4)
+    shake[:3, :3] = Rotation.from_rotvec(rng.normal(size=3) * np.deg2rad(NOISE_DEGREES) / 3**0.5).as_matrix()
+    shake[:3, 3] = rng.normal(size=3) * NOISE_LENGTH / 3**0.5
+    return np.asarray(shake @ w2c)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings that make a scene; kept in its ``recipe.json``."""
+
+    views: int
+    width: int
+    height: int
+    seed: int
+    version: int = VERSION
+
+    def state(self, out: Path) -> str:
+        """Whether ``out`` is ``"done"`` (this recipe's whole scene) or still ``"to make"``.
+
+        Raises:
+            ValueError: the folder holds files of another origin, which are not overwritten.
+        """
+        stored = out / RECIPE
+        if not stored.exists():
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise ValueError(
+                    f"{out}: is not empty and has no {RECIPE}, so this program did not make it and does not "
+                    "overwrite it; remove it or give another folder with --out"
+                )
+            return "to make"
+        # Written first, while the points come last: a folder with both is complete.
+        same = stored.read_text() == self.text() and (out / POINTS).exists()
+        return "done" if same else "to make"
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier recipe left, the points first: without them the folder counts as unfinished."""
+    for name in (POINTS, "transforms.json", "transforms_noisy.json", "trajectory.json", "novel.json"):
+        (out / name).unlink(missing_ok=True)
+    for folder, pattern in FILES.items():
+        for file in (out / folder).glob(pattern):
+            file.unlink()
+
+
+def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
+    """Write the whole scene into ``out``; ``processes`` 0 renders in this one, None has one a processor."""
+    clear(out)
+    with atomic_write(out / RECIPE, "w") as file:
+        file.write(recipe.text())
+    views, width, height, seed = recipe.views, recipe.width, recipe.height, recipe.seed
+    focal = 0.78 * width
+    k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    simulator = Simulator(spurious_gap=(140, 50), seed=seed)
+    work = partial(
+        make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed
+    )
+    progress = partial(tqdm, total=views, desc="Rendering the demo's scene")
+    if processes == 0:
+        poses = [work(view) for view in progress(range(views))]
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
+            poses = list(progress(pool.imap(work, range(views))))
+    rng = np.random.default_rng(seed)
+
+    def entries(table: list[np.ndarray], folder: str) -> list[dict[str, Any]]:
+        return [
+            {"file_path": f"{folder}/{i:03d}.png", "transform_matrix": opengl(w2c)}
+            | ({"spike_path": f"spike_data/{i:03d}.dat"} if folder == "sharp_data" else {})
+            for i, w2c in enumerate(table)
+        ]
+
+    mid = [p[PAPER.middle] for p in poses]
+    for name, table in (("transforms.json", mid), ("transforms_noisy.json", [perturbed(p, rng) for p in mid])):
+        write_json(out / name, transforms(k, width, height, entries(table, "sharp_data"), simulator.gain))
+    write_json(
+        out / "trajectory.json",
+        {
+            "convention": "world-to-camera 4x4, OpenCV axes, all sub-frames of each view",
+            "w2c": {f"{i:03d}": p.tolist() for i, p in enumerate(poses)},
+        },
+    )
+    # Held out: instants in the gaps between the views, which no spike stream covers.
+    stride = STORED + GAP
+    instants = np.array([i * stride + STORED + GAP / 2 for i in range(0, views - 1, 2)])
+    held = poses_at(instants, views * stride, seed)
+    for i, pose in enumerate(held):
+        save_image(out / "novel" / f"{i:03d}.png", picture(pose, k, width, height)[0])
+    write_json(out / "novel.json", transforms(k, width, height, entries(list(held), "novel"), simulator.gain))
+    points, colors = zip(*[surface(pose, k, width, height, 40, rng) for pose in mid], strict=True)
+    # What structure from motion would leave: some points of each view, a little off.
+    noisy = np.concatenate(points) + rng.normal(size=(40 * views, 3)) * 0.005
+    cloud = torch.as_tensor(noisy, dtype=torch.float32)
+    grey = torch.as_tensor(np.concatenate(colors), dtype=torch.float32)
+    write_point_ply(out / POINTS, cloud, grey[:, None].expand(-1, 3))

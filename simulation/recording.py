@@ -1,0 +1,72 @@
+"""A recording of images by simulated pixels, and beside it what its truth is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from simulation.sensor import Simulator
+from simulation.sources import Lit, filtered
+from spike.bayer import BayerPattern
+from spike.calibration import save_sensor
+from spike.formats import check_output, write_recording
+from spike.stream import SpikeStream
+from utils.io import save_image, write_json
+
+
+def truth_folder(out: Path) -> Path:
+    """Where the truth of the recording ``out`` goes.
+
+    Raises:
+        ValueError: there are files already.
+    """
+    truth = out.with_name(f"{out.stem}_truth")
+    if truth.is_dir() and any(truth.iterdir()):
+        raise ValueError(f"{truth}: holds files already; remove it or give another --out")
+    return truth
+
+
+def simulate_recording(
+    out: Path,
+    pictures: Iterable[Lit],
+    simulator: Simulator,
+    truth: Path,
+    bayer: BayerPattern | None = None,
+    origin: dict[str, Any] | None = None,
+    quiet: bool = False,
+) -> SpikeStream:
+    """Write the recording ``out`` of ``pictures``, one for every spike frame, and its truth; returns the stream.
+
+    The folder ``truth`` gets the images to keep (NNNNNN.png by spike frame), the sensor's calibration
+    (``sensor.json``) and all settings (``simulation.json``, with ``origin``).
+
+    Args:
+        bayer: filters of a color sensor; the images are [H, W, 3] then, else [H, W].
+
+    Raises:
+        ValueError: images that cannot be simulated, or an output that cannot be written.
+    """
+
+    def light() -> Iterator[NDArray[np.float32]]:
+        for t, (image, is_kept) in enumerate(pictures):
+            if t == 0:  # before there is any truth, which would be in the way of another try
+                check_output(out, *image.shape[:2])
+            if is_kept:
+                save_image(truth / f"{t:06d}.png", image)
+            yield image if bayer is None else filtered(image, bayer)
+
+    packed, size = [], (0, 0)
+    for spikes in tqdm(simulator.stream(light()), desc="Simulating", unit="frame", disable=quiet):
+        size = spikes.shape
+        packed.append(SpikeStream.from_array(spikes[None]).packed)
+    stream = SpikeStream.from_packed(np.concatenate(packed), *size, str(out))
+    write_recording(out, stream)
+    write_json(truth / "simulation.json", (origin or {}) | dataclasses.asdict(simulator))
+    save_sensor(truth / "sensor.json", simulator.sensor())
+    return stream

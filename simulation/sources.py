@@ -1,0 +1,119 @@
+"""What a simulated recording looks at: a folder of images, a video, or a mesh along a camera path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simulation.mesh import read_mesh
+from simulation.walk import WALK, camera_of, read_walk, shoot, walk_past
+from spike.bayer import BayerPattern, Mosaic
+from utils.io import load_image
+
+PICTURES = (".png", ".jpg", ".jpeg")
+MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl")
+
+# An image [H, W] or [H, W, 3] in [0, 1], and whether it is kept as truth.
+Lit = tuple[NDArray[np.float32], bool]
+
+
+def is_mesh(path: Path) -> bool:
+    """Whether a source is a mesh by its name."""
+    return path.suffix.lower() in MESHES and not path.is_dir()
+
+
+def source_pictures(path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
+    """Images [H, W] or [H, W, 3] in [0, 1] of a folder (in order of names) or a video.
+
+    Args:
+        channels: 1 gives [H, W], 3 gives [H, W, 3].
+
+    Raises:
+        ValueError: nothing there, or not readable.
+    """
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.suffix.lower() in PICTURES)
+        if not files:
+            raise ValueError(f"{path}: no pictures ({', '.join(PICTURES)}) to simulate from")
+        for file in files:
+            image = load_image(file, channels).numpy()
+            yield image[0] if channels == 1 else image.transpose(1, 2, 0)
+        return
+    if not path.is_file():
+        raise ValueError(f"{path}: no such folder of pictures, video or mesh")
+    video = cv2.VideoCapture(str(path))
+    try:
+        read, frame = video.read()
+        if not read:
+            raise ValueError(f"{path}: not a readable video")
+        while read:
+            kind = cv2.COLOR_BGR2GRAY if channels == 1 else cv2.COLOR_BGR2RGB
+            yield (cv2.cvtColor(frame, kind) / 255).astype(np.float32)
+            read, frame = video.read()
+    finally:
+        video.release()
+
+
+def between(pictures: Iterator[NDArray[np.float32]], steps: int) -> Iterator[Lit]:
+    """``steps`` spike frames from each image to the next, blended; the source images are those to keep.
+
+    Raises:
+        ValueError: images of several sizes.
+    """
+    previous: NDArray[np.float32] | None = None
+    for current in pictures:
+        if previous is not None and steps > 1:
+            if previous.shape != current.shape:
+                raise ValueError(f"the pictures differ in size: {previous.shape[1::-1]} and {current.shape[1::-1]}")
+            for step in range(1, steps):
+                yield previous + (current - previous) * np.float32(step / steps), False
+        yield current, True
+        previous = current
+
+
+def mesh_pictures(
+    source: Path,
+    channels: int,
+    truth: Path,
+    *,
+    path: Path | None = None,
+    up: str = "y",
+    width: int | None = None,
+    height: int | None = None,
+    focal: float | None = None,
+    between: int = 1,
+    truth_every: int = 8,
+    seed: int = 0,
+) -> Iterator[Lit]:
+    """An image of the mesh for every spike frame; its poses go to the folder ``truth``.
+
+    Args:
+        path: poses (TUM text or ``transforms.json``), ``between`` spike frames apart (default: a walk past the mesh,
+            of this ``seed``, with the world's axis ``up`` pointing up).
+        width, height, focal: of the camera, pixels (default: the path's own, or those of ``simulation.walk``).
+        truth_every: spike frames between two images to keep.
+
+    Raises:
+        ValueError: a mesh, a path or a camera that cannot be used.
+    """
+    mesh = read_mesh(source, channels)
+    walk = None if path is None else read_walk(path)
+    k, width, height = camera_of(walk, width, height, focal)
+    if walk is None:
+        angle = 2 * math.atan(min(width / k[0, 0], height / k[1, 1]) / 2)
+        walk, frames = walk_past(mesh.low, mesh.high, up, angle, seed), WALK
+    else:
+        frames = between * (len(walk.times) - 1) + 1
+    yield from shoot(mesh, walk.at(frames), k, width, height, truth, truth_every)
+
+
+def filtered(image: NDArray[np.float32], bayer: BayerPattern) -> NDArray[np.float32]:
+    """What the pixels [H, W] of a color sensor see of an image [H, W, 3]."""
+    seen = Mosaic(bayer).of(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))[0]
+    return np.asarray(seen.numpy(), np.float32)

@@ -1,0 +1,219 @@
+"""Recon-Net trained alone on one recording, from its spikes, without truth and poses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recon_net import AnyReconNet
+from scene.cameras import Camera
+from scene.exposure import Crop, Exposure, recon_frames
+from spike import SensorModel, SpikeStream
+from spike.calibration import assumed_sensor
+from spike.preview import colored, grey, picture
+from spike.targets import Mode
+from spike.window import PAPER, SPARE
+from training.losses import half_widths, l1, reblur_loss
+from utils.image_metrics import gain_match, psnr
+from utils.io import load_image
+
+# Windows learned from, spread over the recording.
+WINDOWS = 6
+# Spike frames of the timing targets.
+NARROW = 9
+# Learning rate at the first and the last step.
+RATES = (1e-3, 1e-5)
+# Looks at the kept-back intervals in a run, and the side of the square that is looked at.
+CHECKS = 20
+CHECKED = 128
+# Parts of the exposure that L_rec, whose intervals lie about the middle, never compares: they tell when it only
+# fits noise any more.
+KEPT_BACK = [(0, 4), (4, 8), (8, 12)]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording and how it is read: the sensor, and the kind of targets."""
+
+    stream: SpikeStream
+    sensor: SensorModel
+    targets: Mode
+
+    @classmethod
+    def of(cls, stream: SpikeStream, sensor: SensorModel | None, targets: Mode) -> Clip:
+        """The clip of a recording; without a calibration the sensor's gain is found from its middle.
+
+        Raises:
+            ValueError: too few frames, all zeros or all ones, or a calibration of another sensor.
+        """
+        if len(stream) < PAPER.context:
+            raise ValueError(f"{stream.name}: {len(stream)} frames, Recon-Net needs at least {PAPER.context}")
+        if sensor is None:
+            first = (len(stream) - PAPER.context) // 2
+            sensor = assumed_sensor([(stream, first, first + PAPER.context)])
+        sensor.check_size(stream.height, stream.width, stream.name)
+        return cls(stream, sensor, targets)
+
+    def exposure(self, first: int) -> Exposure:
+        """The window whose context begins at frame ``first``."""
+        margin = min(SPARE, first, len(self.stream) - first - PAPER.context)
+        spikes = self.stream.unpack(first - margin, first + PAPER.context + margin)
+        camera = Camera("", self.stream.width, self.stream.height, torch.eye(3), torch.eye(4))
+        intervals = [(PAPER.middle - k, PAPER.middle + k) for k in half_widths(PAPER.subframes)] + KEPT_BACK
+        stream = SpikeStream.from_array(spikes, self.stream.name)
+        return Exposure.from_spikes(0, camera, stream, PAPER, self.sensor, self.targets, NARROW, intervals)
+
+    def at(self, frame: int) -> tuple[int, int]:
+        """The first context frame of a window that has a sub-frame at ``frame``, and which.
+
+        Raises:
+            ValueError: too near the recording's ends.
+        """
+        last = len(self.stream) - PAPER.context
+        earliest = max(math.ceil((frame - PAPER.half - last) / PAPER.stride), 0)
+        latest = min((frame - PAPER.half) // PAPER.stride, PAPER.subframes - 1)
+        if earliest > latest:
+            raise ValueError(
+                f"{self.stream.name}: frame {frame} is too near the ends; instants lie between {PAPER.half} and "
+                f"{len(self.stream) - PAPER.half - 1}"
+            )
+        m = min(max(PAPER.middle, earliest), latest)
+        return frame - PAPER.half - PAPER.stride * m, m
+
+
+class Guard:
+    """Keeps the weights that meet the kept-back intervals best: trained alone, the network decays after a peak."""
+
+    def __init__(self, network: AnyReconNet, exposures: list[Exposure], u: Tensor):
+        self.network, self.exposures, self.u = network, exposures, u
+        camera = exposures[0].camera
+        top, left = (max(size - CHECKED, 0) // 2 for size in (camera.height, camera.width))
+        self.part = Crop(top, min(top + CHECKED, camera.height), left, min(left + CHECKED, camera.width))
+        self.best, self.at = math.inf, 0
+        self.kept: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def look(self, iteration: int) -> None:
+        """Measure the network as it is after ``iteration`` steps, and keep it where it is the best so far."""
+        errors = []
+        for exposure in self.exposures:
+            frames = recon_frames(self.network, exposure, self.u, self.part, "adjacent")
+            errors += [
+                float(l1(frames[a : b + 1].mean(0), self.part.of(exposure.interval(a, b)))) for a, b in KEPT_BACK
+            ]
+        error = float(np.mean(errors))
+        if error < self.best:
+            self.best, self.at = error, iteration
+            self.kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+
+def learn(
+    network: AnyReconNet, clip: Clip, iterations: int, crop: int, seed: int, device: torch.device, quiet: bool
+) -> tuple[list[float], int]:
+    """Train ``network`` by L_rec alone: its frames, blurred again over sub-intervals, against the spikes' means.
+
+    Args:
+        crop: side of the random crops, pixels; 0: full frames.
+        seed: of windows and crops.
+
+    Returns:
+        the losses of all steps, and the number of steps after which the network was at its best, which is the state
+        it is left in (``Guard``).
+    """
+    count = min(WINDOWS, max((len(clip.stream) - PAPER.context) // PAPER.stride, 0) + 1)
+    firsts = np.linspace(0, len(clip.stream) - PAPER.context, count).round().astype(int)
+    exposures = [clip.exposure(int(first)).to(device) for first in firsts]
+    u = torch.tensor(PAPER.times, device=device)
+    random = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), lr=RATES[0])
+    decay = (RATES[1] / RATES[0]) ** (1 / max(iterations, 1))
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
+    height, width = clip.stream.height, clip.stream.width
+    losses = []
+    guard, every = Guard(network, exposures, u), max(iterations // CHECKS, 1)
+    guard.look(0)
+    for iteration in tqdm(range(1, iterations + 1), desc="Learning", disable=quiet):
+        exposure = exposures[int(torch.randint(len(exposures), (1,), generator=random))]
+        h, w = (min(crop or size, size) for size in (height, width))
+        top = int(torch.randint(height - h + 1, (1,), generator=random))
+        left = int(torch.randint(width - w + 1, (1,), generator=random))
+        part = Crop(top, top + h, left, left + w)
+        frames = recon_frames(network, exposure, u, part, "adjacent")
+
+        def target(a: int, b: int, part: Crop = part, exposure: Exposure = exposure) -> Tensor:
+            return part.of(exposure.interval(a, b))
+
+        loss = reblur_loss(frames, target, half_widths(PAPER.subframes))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if iteration % every == 0 or iteration == iterations:
+            guard.look(iteration)
+    network.load_state_dict(guard.kept)
+    return losses, guard.at
+
+
+@torch.no_grad()
+def sharp(network: AnyReconNet, clip: Clip, frame: int, device: torch.device) -> Tensor:
+    """Recon-Net's image [H, W] at a spike frame, of a color sensor [H, W, 3].
+
+    Raises:
+        ValueError: a frame too near the recording's ends.
+    """
+    first, m = clip.at(frame)
+    exposure = clip.exposure(first)
+    whole = Crop(0, clip.stream.height, 0, clip.stream.width)
+    short, long = exposure.network_input(network.variant, torch.tensor([m]), whole, "adjacent")
+    u = torch.tensor([[PAPER.times[m]]], device=device)
+    return colored(network(short.to(device), long.to(device), u)[0, 0, 0].cpu(), clip.stream.bayer)
+
+
+def truths(path: Path, clip: Clip) -> dict[int, Path]:
+    """Sharp images by spike frame: a folder of NNNNNN.png, or one image of the recording's middle.
+
+    Raises:
+        ValueError: none of them lies where Recon-Net has instants, or one of another size.
+    """
+    if path.is_file():
+        files = {len(clip.stream) // 2: path}
+    else:
+        files = {int(f.stem): f for f in sorted(path.glob("*.png")) if f.stem.isdigit()} if path.is_dir() else {}
+    low, high = PAPER.half, len(clip.stream) - PAPER.half
+    inside = {frame: file for frame, file in files.items() if low <= frame < high}
+    if not inside:
+        raise ValueError(f"{path}: no picture, nor pictures named by spike frames from {low} to {high - 1}")
+    for file in inside.values():
+        height, width = load_image(file).shape[1:]
+        if (height, width) != (clip.stream.height, clip.stream.width):
+            raise ValueError(f"{file}: {width}x{height} pixels, expected {clip.stream.width}x{clip.stream.height}")
+    return inside
+
+
+def compare(
+    network: AnyReconNet, clip: Clip, truth: dict[int, Path], device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Mean PSNR, raw and after the best single gain, of Recon-Net, TFP, TFI and timing."""
+    rows: dict[str, list[tuple[float, float]]] = {}
+    spurious = clip.sensor.spurious_rate
+    for frame, file in truth.items():
+        true = load_image(file)[None]
+        images = {
+            "Recon-Net": sharp(network, clip, frame, device),
+            f"TFP({PAPER.short})": picture(clip.stream, frame, "tfp", PAPER.short, clip.sensor),
+            "TFI": picture(clip.stream, frame, "tfi", sensor=clip.sensor),
+            f"timing({NARROW})": picture(clip.stream, frame, "timing", NARROW, clip.sensor, spurious),
+        }
+        for name, image in images.items():
+            found = grey(image.float())[None, None]
+            raw, (matched, _) = found.clamp(0, 1), gain_match(found, true)
+            rows.setdefault(name, []).append((float(psnr(raw, true)), float(psnr(matched.clamp(0, 1), true))))
+    means = {name: np.mean(values, axis=0).tolist() for name, values in rows.items()}
+    return {name: {"PSNR": raw, "PSNR_gain": matched} for name, (raw, matched) in means.items()}
