@@ -5,31 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from arguments import _add_group
-
-
-@dataclass
-class Video:
-    """A video (or numbered pictures) of the Gaussians, instead of the views"""
-
-    video: str = ""
-    """camera path: trajectory (along all views), exposure (slow motion inside one), orbit, or a camera file (.json)"""
-    video_view: str = ""
-    """name of the view whose exposure is shown (default: the middle one)"""
-    video_frames: int = 120
-    """frames of the video; for an exposure, its sub-frames"""
-    video_fps: float = 24.0
-    """frames a second"""
-    video_of: Literal["gaussians", "depth", "side"] = "gaussians"
-    """what is shown: the Gaussians, their depth in colours, or Recon-Net's pictures and the Gaussians side by side"""
-    video_out: str = ""
-    """where it goes: a name ending in .mp4, or a folder for numbered PNGs (default: <model>/video_<path>.mp4)"""
-    video_bits: int = 8
-    """bits a channel, 8 or 16 (16: PNGs only; depth is then grey, its scale in depth.json)"""
+from gaussian_renderer.video import Video
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:

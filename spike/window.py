@@ -59,6 +59,11 @@ class WindowSpec:
         raise ValueError(sentence + (f"; {' or '.join(map(str, sorted(fits)))} would do" if fits else ""))
 
     @property
+    def middle(self) -> int:
+        """Sub-frame at u = 0.5."""
+        return self.subframes // 2
+
+    @property
     def half(self) -> int:
         """Frames of a short window on either side of its centre (20)."""
         return self.short // 2

@@ -93,3 +93,8 @@ def inverse(pose: Tensor) -> Tensor:
     rotation = pose[..., :3, :3].transpose(-1, -2)
     translation = -rotation @ pose[..., :3, 3:]
     return torch.cat([torch.cat([rotation, translation], dim=-1), pose[..., 3:, :]], dim=-2)
+
+
+def camera_centers(w2c: Tensor) -> Tensor:
+    """Camera centers [..., 3] in the world of world-to-camera poses [..., 4, 4]."""
+    return -(w2c[..., :3, :3].transpose(-1, -2) @ w2c[..., :3, 3:])[..., 0]
