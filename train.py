@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -518,7 +519,15 @@ def open_viewer(training: Training) -> Viewer:
         Canvas(
             drawing,
             read_views(training.config.data.model_path),
-            RecordedPictures(training.scene, training.config, copy.deepcopy(training.network)),
+            RecordedPictures(
+                training.scene,
+                training.spec,
+                partial(load_exposures, config=training.config, device=torch.device("cpu")),
+                spikes=training.config.data.spike,
+                subframe_width=training.config.data.subframe_width,
+                grouping=training.config.data.long_grouping,
+                network=copy.deepcopy(training.network),
+            ),
         ),
         initial=torch.stack([view.camera.w2c for view in training.scene.train]),
         port=training.config.run.viewer_port,

@@ -5,6 +5,7 @@
     point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (plain state dict)
     point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
     point_cloud/iteration_N/sensor.json       the sensor with the pixels' gains found while training, and its maps
+    <split>/ours_N/                           images (see ``scene.manifest``)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from arguments import CONFIG_NAME
+from gaussians.formats import without_equal_channels
 from gaussians.model import GaussianModel
 from gaussians.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
 from recon_net import AnyReconNet, make_network
@@ -93,9 +95,12 @@ def save_iteration(
     return folder
 
 
-def load_gaussians(model: str | Path, iteration: int, channels: int) -> GaussianModel:
-    """The saved Gaussians of an iteration, with ``channels`` colour channels."""
-    return GaussianModel.of(read_gaussian_ply(iteration_folder(model, iteration) / "point_cloud.ply", channels))
+def load_gaussians(model: str | Path, iteration: int, channels: int | None = None) -> GaussianModel:
+    """The saved Gaussians of an iteration, with ``channels`` color channels (None: one where all three are equal)."""
+    path = iteration_folder(model, iteration) / "point_cloud.ply"
+    if channels is None:
+        return GaussianModel.of(without_equal_channels(read_gaussian_ply(path)))
+    return GaussianModel.of(read_gaussian_ply(path, channels))
 
 
 def load_trajectory(model: str | Path, iteration: int) -> Trajectory:
