@@ -23,11 +23,10 @@ from arguments.parser import (
     training_parser,
 )
 from commands.guard import guarded
-from gaussian_renderer.viewer.hook import ViewerHook
 from scene.dataset import SceneData, read_scene
 from scene.model_folder import save_input_points, set_aside
 from training import checkpoint
-from training.hooks import Hook, Journal, Keeper, stopped_by_signals
+from training.hooks import Hook, Journal, Keeper, Watching, stopped_by_signals
 from training.recipes import build
 from training.training import Training
 from utils.checkpoint import latest_checkpoint
@@ -47,7 +46,7 @@ def run(training: Training) -> int:
     journal = Journal(training)
     hooks: list[Hook] = [journal, Keeper()]
     if settings.run.viewer:
-        hooks.insert(0, ViewerHook(training, journal.latest_values, stop))
+        hooks.insert(0, Watching(training, journal, stop))
     with ExitStack() as open_hooks:
         for hook in hooks:
             open_hooks.callback(hook.close)

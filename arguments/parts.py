@@ -33,7 +33,9 @@ class GaussianOptions(Options):
     """Gaussians"""
 
     sh_degree: int = option(3, "degree of the spherical harmonics", common=True, at_least=0, at_most=3)
-    sh_degree_interval: int = option(1000, "iterations between increments of the active degree", at_least=1, by_size=True)
+    sh_degree_interval: int = option(
+        1000, "iterations between increments of the active degree", at_least=1, by_size=True
+    )
     low_pass: float = option(0.3, "variance added to each projected Gaussian, square pixels (3DGS: 0.3)")
     antialiased: bool = option(
         True, "compensate the opacity for the low-pass (Mip-Splatting)", names=("antialiasing",)
@@ -151,7 +153,9 @@ class RunOptions(Options):
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "device of the tensors", common=True)
     seed: int = option(0, "seed of every random choice", common=True)
-    save_iterations: list[int] = option([], "iterations whose model is saved, beside the last", common=True)
+    save_iterations: list[int] = option(  # noqa: RUF009
+        [], "iterations whose model is saved, beside the last", common=True
+    )
     checkpoint_every: int = option(1000, "iterations between checkpoints (0: at the end or when interrupted)")
     resume: bool = option(
         False, "continue from the newest checkpoint with its stored flags; only flags of this group may differ",

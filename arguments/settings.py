@@ -54,6 +54,25 @@ class Settings:
     rates: RateOptions = field(default_factory=RateOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
+    # Whether targets come from spikes, and whether single instants are compared with narrow windows of spike timing.
+    from_spikes: ClassVar[bool] = True
+    supervises_instants: ClassVar[bool] = False
+
+    @property
+    def target_mode(self) -> Literal["counting", "timing"]:
+        """How spikes become intensities."""
+        return "counting"
+
+    @property
+    def window_of_subframe(self) -> tuple[int, int]:
+        """Spike frames of the window about a sub-frame, and the instants that stand for it."""
+        return 9, 1
+
+    @property
+    def grouping(self) -> Literal["adjacent", "strided"]:
+        """How Recon-Net's long input sums frames."""
+        return "adjacent"
+
     @classmethod
     def parts(cls) -> dict[str, type[Options]]:
         """The classes of options by the name of their part."""
@@ -74,7 +93,7 @@ class Settings:
             chosen[name] = part(**own)
         if given:
             raise TypeError(f"the recipe {cls.recipe} has no option {next(iter(given))}")
-        return cls(**chosen)
+        return cls(**chosen)  # type: ignore[arg-type]  # parts by their own names
 
     def values(self) -> dict[str, Any]:
         """All values by their flags' names."""
@@ -164,6 +183,20 @@ class TimingSettings(Settings):
         if self.network.fuse and self.targets.targets != "timing":
             raise ValueError("--fuse takes spikes by their timing, counts are too noisy: --targets timing or --no-fuse")
 
+    supervises_instants = True
+
+    @property
+    def target_mode(self) -> Literal["counting", "timing"]:
+        return self.targets.targets
+
+    @property
+    def window_of_subframe(self) -> tuple[int, int]:
+        return self.targets.subframe_width, self.targets.window_points
+
+    @property
+    def grouping(self) -> Literal["adjacent", "strided"]:
+        return self.network.long_grouping
+
     def for_scene(self, views: int, width: int, height: int) -> Self:
         """The same settings with numbers for what depends on the scene's size (``arguments.sizing``)."""
         size = size_for(views, width, height)
@@ -218,6 +251,14 @@ class PaperSettings(Settings):
     network: NetworkOptions = field(default_factory=NetworkOptions)
     losses: PaperLosses = field(default_factory=PaperLosses)
 
+    @property
+    def target_mode(self) -> Literal["counting", "timing"]:
+        return self.targets.targets
+
+    @property
+    def grouping(self) -> Literal["adjacent", "strided"]:
+        return self.network.long_grouping
+
 
 @dataclass(frozen=True)
 class ReleasedSettings(PaperSettings):
@@ -243,6 +284,7 @@ class ImageSettings(Settings):
 
     recipe = "images"
     summary = "learns from the scene's (blurred) images instead of spikes, as BAD-Gaussians"
+    from_spikes = False
     defaults: ClassVar[dict[str, Any]] = {
         name: value
         for name, value in TimingSettings.defaults.items()

@@ -4,58 +4,76 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
-from arguments import GROUPS, PRESETS, WITHOUT_SPIKES, _field_docs, as_flag
+from arguments import RECIPES
+from arguments.options import Options, choices_of
+from arguments.renamed import FLAGS, PRESETS
+from arguments.settings import SCHEDULE
 
 
 def _values(hint: Any) -> str:
-    if hint is bool:
-        return "on or off"
-    if get_origin(hint) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(hint))
+    if choices_of(hint):
+        return ", ".join(f"`{value}`" for value in choices_of(hint))
     if get_origin(hint) is list:
         return "whole numbers"
-    return {int: "whole number", float: "number", str: "text"}[hint]
+    return {bool: "on or off", int: "whole number", float: "number", str: "text"}[hint]
 
 
-def _flag(name: str, hint: Any) -> str:
-    flag = f"`--{name}`"
-    if hint is bool:
-        flag += f", `--no-{name}`"
-    if name.startswith("lambda_"):
-        flag += f", `--no-{name.removeprefix('lambda_').replace('_', '-')}`"
-    return flag
+def _flag(item: dataclasses.Field[Any], hint: Any) -> str:
+    names = [f"--{item.name}"] + ([f"--no-{item.name}"] if hint is bool else [])
+    if item.name.startswith("lambda_"):
+        names.append(f"--no-{item.name.removeprefix('lambda_')}")
+    names += [f"--{name}" for name in item.metadata["names"]]
+    return ", ".join(f"`{name}`" for name in names)
 
 
-def _changes(changes: dict[str, Any]) -> str:
-    return " ".join(f"`{as_flag(name, value)}`" for name, value in changes.items())
+def _shown(value: Any) -> str:
+    if value is None:
+        return "by size"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "" if value in ("", []) else f"{value}"
+
+
+def _parts() -> dict[str, dict[str, tuple[dataclasses.Field[Any], Any]]]:
+    """By title of the part, the options of all recipes with the types of their values."""
+    found: dict[str, dict[str, tuple[dataclasses.Field[Any], Any]]] = {}
+    kinds: list[type[Options]] = [part for kind in RECIPES.values() for part in kind.parts().values()]
+    for part in kinds:
+        hints = get_type_hints(part)
+        options = found.setdefault((part.__doc__ or "").strip(), {})
+        for item in dataclasses.fields(part):
+            options.setdefault(item.name, (item, hints[item.name]))
+    return found
 
 
 def flags_page() -> str:
-    """The page, from the configuration's own documentation."""
+    """The page, from the options' own help."""
+    defaults = {name: kind.of().values() for name, kind in RECIPES.items()}
+    shares = ", ".join(f"`{name}` {share:.2f}" for name, share in SCHEDULE.items())
     lines = [
         "# Every flag of train.py",
         "",
-        "Made by `python -m arguments > docs/flags.md`. Underscores may be written as hyphens. Defaults are those of",
-        "`--preset paper`; flags on the command line win over the preset's. `--preset auto` is `paper` on CUDA, else",
-        "`cpu`.",
+        "Made by `python -m arguments > docs/flags.md`. A recipe is a method; it has the flags for which its column has",
+        "a default. `python train.py --help-all` shows the flags of one recipe with the values that a run would use.",
+        "Underscores may be written as hyphens.",
+        "",
+        *(f"- `--recipe {name}`: {kind.summary}" for name, kind in RECIPES.items()),
+        "",
+        "`by size`: follows the size of the scene, see [Time and size](time-and-size.md). The schedule's parts are these",
+        f"shares of the steps: {shares}.",
     ]
-    for group in GROUPS.values():
-        hints, docs = get_type_hints(group), _field_docs(group)
-        lines += ["", f"## {(group.__doc__ or '').strip()}", ""]
-        lines += ["| flag | | values | default |", "| --- | --- | --- | --- |"]
-        for item in dataclasses.fields(group):
-            default = item.default_factory() if callable(item.default_factory) else item.default  # type: ignore[misc]
-            if isinstance(default, bool):
-                default = "on" if default else "off"
-            shown = "" if default in ("", []) else f"{default}"
-            cells = (_flag(item.name, hints[item.name]), docs[item.name], _values(hints[item.name]), shown)
+    for title, options in _parts().items():
+        lines += ["", f"## {title}", "", "| flag | | values | " + " | ".join(RECIPES) + " |"]
+        lines.append("| --- | --- | --- |" + " --- |" * len(RECIPES))
+        for name, (item, hint) in options.items():
+            columns = [_shown(values[name]) if name in values else "-" for values in defaults.values()]
+            cells = [_flag(item, hint), item.metadata["help"], _values(hint), *columns]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines += ["", "## Presets", ""]
-    for name, changes in PRESETS.items():
-        lines.append(f"- `--preset {name}`: {_changes(changes) or 'the defaults above'}")
-    lines.append(f"- without `--spike`, every preset: {_changes(WITHOUT_SPIKES)}")
+    old = ", ".join(f"`--{before}` (`--{now}`)" for before, now in FLAGS.items())
+    presets = ", ".join(f"`{before}` (`{now}`)" for before, now in PRESETS.items())
+    lines += ["", "## Old names", "", f"Accepted for one more version, with a note: {old}; `--preset`: {presets}."]
     return "\n".join(lines) + "\n"
 
 

@@ -13,32 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arguments import Config
 from gaussians.formats import FORMATS, read_gaussians, write_gaussians
 from recon_net.onnx import export_onnx
-from scene.dataset import read_scene
-from scene.model_folder import find_iteration, iteration_folder, load_network, read_cameras, why_stale
+from scene.model_folder import iteration_folder, read_cameras, why_stale
 from scene.tum import write_tum
-from scene.views import true_poses, view_timing, window_spec
+from scene.views import true_poses
+from training.trained_model import TrainedModel
 
 
-def export_trajectories(model: str, iteration: int) -> list[Path]:
-    """Write the corrected trajectories, one file a recording, and the true ones beside them where known.
+def export_trajectories(model: TrainedModel) -> list[Path]:
+    """Write the corrected trajectories, one file per recording, and the true ones beside them where known.
 
     Times are spike frames of the recording.
     """
-    config = Config.load(model)
-    data, spec = config.data, window_spec(config.data)
-    scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
-    entries = [entry for entry in read_cameras(model) if entry["split"] == "train"]
-    stale = why_stale(entries, iteration)
+    scene, spec = model.scene, model.window_spec
+    entries = [entry for entry in read_cameras(model.folder) if entry["split"] == "train"]
+    stale = why_stale(entries, model.iteration)
     if stale is not None:
-        raise ValueError(f"{model}: {stale}")
+        raise ValueError(f"{model.folder}: {stale}")
     corrected = {entry["name"]: torch.tensor(entry["w2c"]) for entry in entries}
     views = [view for view in scene.train if view.camera.name in corrected]
     if not views:
-        raise ValueError(f"{model}/cameras.json: none of its views are in {data.source_path}")
-    timing = view_timing(views, scene, config)
+        raise ValueError(f"{model.folder}/cameras.json: none of its views are in {model.source_path}")
+    timing = model.timing(views)
     written = []
     for label in np.unique(timing.recording):
         members = np.flatnonzero(timing.recording == label)
@@ -55,7 +52,7 @@ def export_trajectories(model: str, iteration: int) -> list[Path]:
         if len(found) == len(names):
             poses["trajectory_true"] = found
         for kind, paths in poses.items():
-            path = Path(model) / f"{kind}{suffix}.tum"
+            path = model.folder / f"{kind}{suffix}.tum"
             write_tum(path, *_one_pose_a_time(times, torch.cat(paths)))
             written.append(path)
     return written
@@ -74,23 +71,21 @@ def convert(source: Path, target: Path) -> int:
     return len(gaussians.means)
 
 
-def export_gaussians(model: str, iteration: int) -> list[Path]:
-    """Write the Gaussians of an iteration in the other formats, beside their PLY."""
-    ply = iteration_folder(model, iteration) / "point_cloud.ply"
+def export_gaussians(model: TrainedModel) -> list[Path]:
+    """Write the Gaussians in the other formats, beside their PLY."""
+    ply = iteration_folder(model.folder, model.iteration) / "point_cloud.ply"
     others = [ply.with_suffix(suffix) for suffix in FORMATS if suffix != ".ply"]
     for path in others:
         convert(ply, path)
     return [ply, *others]
 
 
-def export_network(model: str, iteration: int) -> list[Path]:
+def export_network(model: TrainedModel) -> list[Path]:
     """Write Recon-Net as ONNX beside its weights, where there is one."""
-    spec = window_spec(Config.load(model).data)
-    network = load_network(model, iteration, spec.short, spec.long_channels)
-    if network is None:
+    if model.network is None:
         return []
-    path = iteration_folder(model, iteration) / "recon_net.onnx"
-    export_onnx(path, network)
+    path = iteration_folder(model.folder, model.iteration) / "recon_net.onnx"
+    export_onnx(path, model.network)
     return [path]
 
 
@@ -112,9 +107,9 @@ def main() -> int:
         count = convert(args.source, args.target)
         print(f"{count} Gaussians are in {args.target}")
         return 0
-    model, iteration = args.model_path, find_iteration(args.model_path, args.iteration)
+    model = TrainedModel.load(args.model_path, args.iteration)
     for written in (export_gaussians, export_network, export_trajectories):
-        for path in written(model, iteration):
+        for path in written(model):
             print(path)
     return 0
 

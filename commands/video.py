@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 from pathlib import Path
 
-from arguments import _add_group
-from gaussian_renderer.video import Video
+from arguments import Video
+from arguments.parser import add_options
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``Video``."""
-    _add_group(parser, Video)
+    add_options(parser, Video, dataclasses.asdict(Video()))
 
 
 def parse_video(args: argparse.Namespace) -> Video:
@@ -32,11 +31,7 @@ def parse_video(args: argparse.Namespace) -> Video:
     if not video.video_out:
         name = Path(video.video).stem + ("" if video.video_of == "gaussians" else f"_{video.video_of}")
         suffix = ".mp4" if video.video_bits == 8 else ""
-        video.video_out = str(Path(given["model_path"]) / f"video_{name}{suffix}")
-    if video.video_frames < 1:
-        raise ValueError(f"--video_frames must be at least 1, not {video.video_frames}")
-    if not (math.isfinite(video.video_fps) and 0 < video.video_fps <= 1000):
-        raise ValueError(f"--video_fps must be above 0 and at most 1000, not {video.video_fps}")
+        video = dataclasses.replace(video, video_out=str(Path(given["model_path"]) / f"video_{name}{suffix}"))
     if video.video_bits not in (8, 16):
         raise ValueError(f"--video_bits must be 8 or 16, not {video.video_bits}")
     if video.video_bits == 16 and video.video_out.endswith(".mp4"):

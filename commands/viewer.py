@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import argparse
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from arguments import Config, add_model_arguments
+from arguments.parser import add_model_arguments
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, look_at, read_views
 from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
-from gaussians.formats import read_gaussians
+from gaussians.formats import read_gaussians, without_equal_channels
 from gaussians.model import GaussianModel
-from scene.dataset import SceneData, read_scene
-from scene.model_folder import find_iteration, iteration_folder, load_learned_sensor, load_network
-from scene.views import window_spec
+from scene.dataset import SceneData
+from training.trained_model import TrainedModel
 from utils.device import pick_device, use_threads
-
-
-def load_gaussians(path: Path) -> GaussianModel:
-    """Gaussians of a file, with one channel where all three are equal."""
-    params = read_gaussians(path)
-    if all(bool((x == x[..., :1]).all()) for x in (params.sh0, params.shN)):
-        params = replace(params, sh0=params.sh0[..., :1].contiguous(), shN=params.shN[..., :1].contiguous())
-    return GaussianModel.of(params)
 
 
 def surrounding_view(gaussians: GaussianModel) -> SavedView:
@@ -53,26 +43,31 @@ def initial_poses(scene: SceneData, views: list[SavedView]) -> Tensor | None:
     return torch.stack([known[view.name] for view in train]) if all(view.name in known for view in train) else None
 
 
-def open_model(
-    model: Path, iteration: int, drawing: Drawing, quiet: bool
-) -> tuple[Canvas, Tensor | None]:
-    """What there is to see of a trained model, and the poses it started from (where its scene is still there)."""
+def open_model(model: TrainedModel, drawing: Drawing, quiet: bool) -> tuple[Canvas, Tensor | None]:
+    """What there is to see of a trained model, and the poses [V, 4, 4] it started from (None without its scene)."""
     # Views in training come first: initial poses are theirs.
-    views = sorted(read_views(model), key=lambda view: view.split != "train")
-    config = Config.load(model)
-    data, spec, saved = config.data, window_spec(config.data), SavedPictures(model, iteration)
+    views = sorted(read_views(model.folder), key=lambda view: view.split != "train")
+    saved = SavedPictures(model.folder, model.iteration)
     try:
-        scene = read_scene(data.source_path, data.transforms, eval=data.eval, llffhold=data.llffhold)
+        scene = model.scene
     except ValueError as error:
         if not quiet:
-            print(f"without the recording and the initial poses ({error}): showing the pictures that render.py left")
+            print(f"without the recording and the initial poses ({error}): showing the images that render.py left")
         return Canvas(drawing, views, saved), None
-    network = load_network(model, iteration, spec.short, spec.long_channels)
     initial = initial_poses(scene, views)
     if initial is None and not quiet:
-        print(f"without the initial poses: {data.source_path} has other views")
-    sensor = load_learned_sensor(model, iteration)
-    return Canvas(drawing, views, RecordedPictures(scene, config, network, sensor, saved)), initial
+        print(f"without the initial poses: {model.source_path} has other views")
+    pictures = RecordedPictures(
+        scene,
+        model.window_spec,
+        model.exposures,
+        spikes=model.learns_from_spikes,
+        subframe_width=model.subframe_width,
+        network=model.network,
+        sensor=model.learned_sensor,
+        saved=saved,
+    )
+    return Canvas(drawing, views, pictures), initial
 
 
 def main() -> int:
@@ -94,17 +89,17 @@ def main() -> int:
     rasterizer = get_rasterizer(args.rasterizer, device)
     use_threads(heavy=False)
     if args.ply:
-        gaussians = load_gaussians(args.ply)
+        gaussians = GaussianModel.of(without_equal_channels(read_gaussians(args.ply)))
         drawing = Drawing(gaussians.to(device), rasterizer)
         canvas, initial = Canvas(drawing, [surrounding_view(gaussians)]), None
         path_file = args.ply.with_suffix(".path.json")
     else:
-        model = Path(args.model_path)
-        iteration = find_iteration(model, args.iteration)
-        gaussians = load_gaussians(iteration_folder(model, iteration) / "point_cloud.ply")
+        # Recon-Net runs beside the browser: on the processor, one image at a time.
+        model = TrainedModel.load(args.model_path, args.iteration)
+        gaussians = model.load_gaussians()
         drawing = Drawing(gaussians.to(device), rasterizer)
-        canvas, initial = open_model(model, iteration, drawing, args.quiet)
-        path_file = model / "camera_path.json"
+        canvas, initial = open_model(model, drawing, args.quiet)
+        path_file = model.folder / "camera_path.json"
     viewer = Viewer(canvas, initial=initial, host=args.host, port=args.port, path_file=path_file)
     try:
         print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, end with Ctrl-C", flush=True)

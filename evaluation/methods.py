@@ -1,11 +1,17 @@
-"""The rows of the evaluation that are trained: each is a recipe with some flags."""
+"""What full_eval.py compares: recipes with some flags, images from spikes alone, and initial poses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from arguments import TimingSettings
+from scene.cameras import View
+from scene.dataset import SceneData
+from scene.exposure import Exposure, usable_margin
+from spike import WindowSpec, tfi
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,40 @@ METHODS = {
         [*_PAPER, *"--exposure 41 --subframes 1 --no-rec --no-joint --no-pose_opt --no-motion_init".split()],
     ),
 }
+# Images from the spikes of one view alone, at u = 0.5: no network, no scene.
+BASELINES = {"tfp": "TFP(41)", "tfp-long": "TFP(97)", "tfi": "TFI", "timing": "spike timing (9 frames)"}
+POSES = {"accurate": "transforms.json", "colmap": "transforms_colmap.json", "noisy": "transforms_noisy.json"}
+GROUPS = {
+    "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
+    "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "parity", "paper-rates"],
+    "ablations": [
+        "ours-gaussians", "ours-counting", "ours-middle", "ours-no-pattern", "ours-linear", "ours-spline", "ours-rest",
+        "ours-fixed", "ours-no-fuse", "ours-default",
+    ],
+}
+
+# Spike frames of a timing image.
+_TIMING_WIDTH = 9
+
+
+def title_of(method: str) -> str:
+    """What a row is called in tables."""
+    return BASELINES[method] if method in BASELINES else METHODS[method].title
+
+
+def baseline_image(method: str, scene: SceneData, view: View) -> Tensor:
+    """The image [C, H, W] that one of ``BASELINES`` makes of a view's spikes, in color where the sensor is."""
+    spec, stream = WindowSpec(), scene.open_stream(view)
+    if method == "tfi":
+        margin = usable_margin(stream, spec)
+        rate = tfi(stream.central(spec, margin), margin + spec.context // 2)
+        pixels = scene.sensor.intensity(rate, spurious_left=False)[None]
+    else:
+        exposure = Exposure.from_spikes(0, view.camera, stream, spec, scene.sensor, "counting", _TIMING_WIDTH, [])
+        if method == "tfp-long":
+            pixels = exposure.long
+        elif method == "timing":
+            pixels = exposure.middle_image(scene.sensor, "timing", _TIMING_WIDTH)
+        else:
+            pixels = exposure.middle_image(scene.sensor, "counting", spec.short)
+    return pixels if scene.mosaic is None else scene.mosaic.colors(pixels)

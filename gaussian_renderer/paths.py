@@ -59,6 +59,11 @@ class SavedView:
             raise ValueError(f"{source}: {len(view.w2c)} poses of view {view.name} have {view.times.numel()} times")
         return view
 
+    @property
+    def middle(self) -> Tensor:
+        """Pose [4, 4] at the middle of the exposure."""
+        return self.w2c[len(self.w2c) // 2]
+
     def at(self, u: Tensor) -> Tensor:
         """Poses [B, 4, 4] at the times ``u`` [B] of the exposure."""
         return interpolate(self.w2c, self.times, u)
@@ -126,14 +131,14 @@ def exposure_path(view: SavedView, frames: int) -> CameraPath:
 def recording_path(views: Sequence[SavedView], frames: int) -> CameraPath:
     """Along the corrected trajectories of all views in their order, and between them, at an even speed.
 
-    Speed is the distance of the camera's centre in units of the spread of all centres, plus its turn in radians.
+    Speed is the distance of the camera's center in units of the spread of all centers, plus its turn in radians.
     """
     keys = torch.cat([view.w2c for view in views])
     owner = torch.cat([torch.full((len(view.w2c),), i) for i, view in enumerate(views)])
-    centres = se3.inverse(keys)[:, :3, 3]
-    spread = float((centres - centres.mean(0)).norm(dim=-1).mean()) or 1.0
+    centers = se3.camera_centers(keys)
+    spread = float((centers - centers.mean(0)).norm(dim=-1).mean()) or 1.0
     turn = se3.log(keys[1:] @ se3.inverse(keys[:-1]))[:, 3:].norm(dim=-1)
-    step = (centres[1:] - centres[:-1]).norm(dim=-1) / spread + turn
+    step = (centers[1:] - centers[:-1]).norm(dim=-1) / spread + turn
     # Poses that coincide with the one before have no length to move along.
     moved = torch.cat([torch.ones(1, dtype=torch.bool), step > 1e-7])
     keys, owner = keys[moved], owner[moved]
@@ -160,24 +165,24 @@ class Surround:
 
     focus: np.ndarray
     up: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     forward: np.ndarray
 
     @classmethod
     def of(cls, views: Sequence[SavedView]) -> Surround:
         """From the mid-exposure poses: the point nearest to all viewing axes, the mean of the cameras' up."""
-        poses = torch.stack([view.w2c[len(view.w2c) // 2] for view in views]).double().numpy()
-        to_world = np.linalg.inv(poses)
-        centres, forward = to_world[:, :3, 3], to_world[:, :3, 2]
-        up = -to_world[:, :3, 1].mean(0)
+        poses = torch.stack([view.middle for view in views]).double()
+        centers = se3.camera_centers(poses).numpy()
+        # The rows of a world-to-camera rotation are the camera's right, down and forward axes in the world.
+        forward, up = poses[:, 2, :3].numpy(), -poses[:, 1, :3].mean(0).numpy()
         across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
-        focus, *_ = np.linalg.lstsq(across.sum(0), (across @ centres[..., None])[..., 0].sum(0), rcond=1e-4)
-        depth = ((focus - centres) * forward).sum(-1)
+        focus, *_ = np.linalg.lstsq(across.sum(0), (across @ centers[..., None])[..., 0].sum(0), rcond=1e-4)
+        depth = ((focus - centers) * forward).sum(-1)
         if not (np.median(depth) > 0):
             # Parallel axes meet nowhere: a point a few times the cameras' spread in front of them.
-            spread = float(np.linalg.norm(centres - centres.mean(0), axis=-1).mean()) or 1.0
-            focus = centres.mean(0) + 3 * spread * forward.mean(0) / max(float(np.linalg.norm(forward.mean(0))), 1e-9)
-        return cls(focus, up / max(float(np.linalg.norm(up)), 1e-9), centres, forward)
+            spread = float(np.linalg.norm(centers - centers.mean(0), axis=-1).mean()) or 1.0
+            focus = centers.mean(0) + 3 * spread * forward.mean(0) / max(float(np.linalg.norm(forward.mean(0))), 1e-9)
+        return cls(focus, up / max(float(np.linalg.norm(up)), 1e-9), centers, forward)
 
 
 def orbit_path(views: Sequence[SavedView], frames: int) -> CameraPath:
@@ -190,18 +195,18 @@ def orbit_path(views: Sequence[SavedView], frames: int) -> CameraPath:
     angle = np.linspace(0, 2 * np.pi, frames, endpoint=False)[:, None]
     mean = s.forward.mean(0)
     if np.linalg.norm(mean) > _FACING:
-        middle = s.centres.mean(0)
+        middle = s.centers.mean(0)
         towards = (s.focus - middle) / np.linalg.norm(s.focus - middle)
         right = np.cross(towards, s.up)
         right /= np.linalg.norm(right)
         high = np.cross(right, towards)
         # At least a tenth of the distance, so that a camera that hardly moved shows some parallax too.
         least = 0.1 * np.linalg.norm(s.focus - middle)
-        reach = np.quantile(np.abs((s.centres - middle) @ np.stack([right, high], axis=-1)), 0.9, axis=0)
+        reach = np.quantile(np.abs((s.centers - middle) @ np.stack([right, high], axis=-1)), 0.9, axis=0)
         wide, tall = np.maximum(reach, least)
         eye = middle + wide * np.sin(angle) * right + tall * np.cos(angle) * high
     else:
-        offset = s.centres - s.focus
+        offset = s.centers - s.focus
         height = float((offset @ s.up).mean())
         flat = offset - (offset @ s.up)[:, None] * s.up
         radius = float(np.median(np.linalg.norm(flat, axis=-1)))

@@ -106,7 +106,6 @@ def similarity_of(poses: Iterable[Tensor], scale: float, rotation: Tensor, trans
     for w2c in poses:
         new = torch.eye(4, dtype=w2c.dtype)
         new[:3, :3] = w2c[:3, :3] @ rotation.T
-        centre = -w2c[:3, :3].T @ w2c[:3, 3]
-        new[:3, 3] = -new[:3, :3] @ (scale * rotation @ centre + translation)
+        new[:3, 3] = -new[:3, :3] @ (scale * rotation @ se3.camera_centers(w2c) + translation)
         moved.append(new)
     return moved

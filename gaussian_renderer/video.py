@@ -6,17 +6,17 @@ Nothing here needs more than a camera path, Gaussians and, for side by side, Rec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from arguments import Video
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import CameraPath, SavedView, exposure_path, file_path, orbit_path, recording_path
 from pictures.colors import Image, depth_colors, depth_range, rgb
+from pictures.kinds import GAUSSIANS, RECON_NET
 from pictures.sheets import labelled, side_by_side
 from pictures.video import write_mp4, write_pngs
 
@@ -26,26 +26,6 @@ _BATCH = 8
 _PROBES = 8
 
 ReconFrames = Callable[[SavedView], Tensor]
-
-
-@dataclass
-class Video:
-    """A video (or numbered pictures) of the Gaussians, instead of the views"""
-
-    video: str = ""
-    """camera path: trajectory (along all views), exposure (slow motion inside one), orbit, or a camera file (.json)"""
-    video_view: str = ""
-    """name of the view whose exposure is shown (default: the middle one)"""
-    video_frames: int = 120
-    """frames of the video; for an exposure, its sub-frames"""
-    video_fps: float = 24.0
-    """frames a second"""
-    video_of: Literal["gaussians", "depth", "side"] = "gaussians"
-    """what is shown: the Gaussians, their depth in colors, or Recon-Net's images and the Gaussians side by side"""
-    video_out: str = ""
-    """where it goes: a name ending in .mp4, or a folder for numbered PNGs (default: <model>/video_<path>.mp4)"""
-    video_bits: int = 8
-    """bits a channel, 8 or 16 (16: PNGs only; depth is then gray, its scale in depth.json)"""
 
 
 def choose_path(video: Video, views: Sequence[SavedView]) -> CameraPath:
@@ -117,7 +97,7 @@ def beside_recon(path: CameraPath, frames: Iterable[Image], recon: ReconFrames) 
             shown = rgb(known[1][view.nearest(u)])
         assert shown is not None, "a path that is shown beside Recon-Net starts inside an exposure"
         left = shown if moment is not None else 0.4 * shown
-        yield side_by_side([labelled(left, "Recon-Net"), labelled(frame, "Gaussians")])
+        yield side_by_side([labelled(left, RECON_NET.label), labelled(frame, GAUSSIANS.label)])
 
 
 def record(

@@ -15,6 +15,7 @@ import math
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,13 @@ def read_gaussians(path: str | os.PathLike[str]) -> GaussianParams:
     if suffix == ".spz":
         return read_spz(path)
     return read_splat(path) if suffix == ".splat" else read_gaussian_ply(path)
+
+
+def without_equal_channels(params: GaussianParams) -> GaussianParams:
+    """The Gaussians with one channel where all three are equal, as files have the scene of a gray sensor."""
+    if not all(bool((x == x[..., :1]).all()) for x in (params.sh0, params.shN)):
+        return params
+    return replace(params, sh0=params.sh0[..., :1].contiguous(), shN=params.shN[..., :1].contiguous())
 
 
 def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:

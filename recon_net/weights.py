@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from recon_net import AnyReconNet, make_network
+from spike.targets import Grouping
 from utils.checkpoint import check_version, read_state, save_checkpoint
 
 WEIGHTS = "recon_net.pth"
@@ -20,7 +21,7 @@ def save_network(path: str | os.PathLike[str], network: AnyReconNet) -> None:
 
 
 def load_network(
-    path: str | os.PathLike[str], short_channels: int = 41, long_channels: int = 34
+    path: str | os.PathLike[str], short_channels: int = 41, long_channels: int = 34, grouping: Grouping = "adjacent"
 ) -> AnyReconNet:
     """The network that ``save_network`` kept, on the CPU, as training left it; nothing in the file is run.
 
@@ -28,6 +29,7 @@ def load_network(
 
     Args:
         short_channels, long_channels: inputs of the paper's network (``WindowSpec.short`` and ``long_channels``).
+        grouping: how its long input sums frames, which the weights do not say.
 
     Raises:
         ValueError: not there, damaged, of another version, or weights of another network.
@@ -39,7 +41,7 @@ def load_network(
         stored = check_version(path, stored)
         weights = stored.get("weights")
     try:
-        network = make_network(stored.get("variant"), short_channels, long_channels)
+        network = make_network(stored.get("variant"), short_channels, long_channels, grouping)
         network.load_state_dict(weights)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -77,6 +77,16 @@ class SceneData:
     extent: float
     frames_per_view: int = 0
 
+    @property
+    def has_spikes(self) -> bool:
+        """Whether any training view has a spike stream."""
+        return any(view.has_spikes for view in self.train)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first training view, pixels."""
+        return self.train[0].camera.width, self.train[0].camera.height
+
     def open_stream(self, view: View) -> SpikeStream:
         """The spikes of a view.
 

@@ -5,6 +5,7 @@
     point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (see recon_net/weights.py)
     point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
     point_cloud/iteration_N/sensor.json       the sensor with the pixels' gains found while training, and its maps
+    <split>/ours_N/                           images (see ``scene.manifest``)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from arguments import CONFIG_NAME
+from gaussians.formats import without_equal_channels
 from gaussians.model import GaussianModel
 from gaussians.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
 from recon_net import AnyReconNet
@@ -25,7 +27,8 @@ from recon_net import weights as recon_weights
 from scene.cameras import View
 from scene.dataset import CALIBRATION
 from scene.trajectory import Trajectory
-from spike import SensorModel, load_sensor, save_sensor
+from spike import SensorModel, WindowSpec, load_sensor, save_sensor
+from spike.targets import Grouping
 from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import atomic_write
@@ -94,9 +97,12 @@ def save_iteration(
     return folder
 
 
-def load_gaussians(model: str | Path, iteration: int, channels: int) -> GaussianModel:
-    """The saved Gaussians of an iteration, with ``channels`` colour channels."""
-    return GaussianModel.of(read_gaussian_ply(iteration_folder(model, iteration) / "point_cloud.ply", channels))
+def load_gaussians(model: str | Path, iteration: int, channels: int | None = None) -> GaussianModel:
+    """The saved Gaussians of an iteration, with ``channels`` color channels (None: one where all three are equal)."""
+    path = iteration_folder(model, iteration) / "point_cloud.ply"
+    if channels is None:
+        return GaussianModel.of(without_equal_channels(read_gaussian_ply(path)))
+    return GaussianModel.of(read_gaussian_ply(path, channels))
 
 
 def load_trajectory(model: str | Path, iteration: int) -> Trajectory:
@@ -111,10 +117,12 @@ def load_learned_sensor(model: str | Path, iteration: int) -> SensorModel | None
     return load_sensor(path) if path.exists() else None
 
 
-def load_network(model: str | Path, iteration: int, short: int, long: int) -> AnyReconNet | None:
+def load_network(model: str | Path, iteration: int, spec: WindowSpec, grouping: Grouping) -> AnyReconNet | None:
     """The saved Recon-Net of an iteration, or None where it was trained without."""
     path = iteration_folder(model, iteration) / recon_weights.WEIGHTS
-    return recon_weights.load_network(path, short, long).eval() if path.exists() else None
+    if not path.exists():
+        return None
+    return recon_weights.load_network(path, spec.short, spec.long_channels, grouping).eval()
 
 
 def camera_entry(

@@ -18,7 +18,6 @@ from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
 from utils.io import load_image
 
-
 # The truth of a scene, where it has one, is at the sub-frames of the usual exposure, whatever window a model has.
 _TRUTH = WindowSpec()
 

@@ -91,7 +91,8 @@ def test_values_are_those_of_the_recipe_then_the_flags():
     assert isinstance(parsed("--images"), ImageSettings)
     assert parsed().scene.model_path == "output/a"
     inria = parsed("--position_lr_init", "1", "--scaling_lr", "2", "--rotation_lr", "3", "--opacity_lr", "4")
-    assert [getattr(inria.rates, name) for name in ("means_lr", "scales_lr", "quats_lr", "opacities_lr")] == [1, 2, 3, 4]
+    rates = inria.rates
+    assert (rates.means_lr, rates.scales_lr, rates.quats_lr, rates.opacities_lr) == (1, 2, 3, 4)
 
 
 def test_streams_are_learned_from_unless_images_are_asked_for():
@@ -213,9 +214,11 @@ def test_settings_survive_their_file(recipe, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ['{"recipe": "timing"', "[1]", '{"recipe": "none"}', '{"preset": "cpu"}', '{"recipe": "timing", "run": {"seed": -1}}',
-     '{"recipe": "timing", "run": {"sed": 1}}', '{"recipe": "timing", "run": 5}', '{"recipe": ["timing"]}',
-     '{"recipe": "timing", "run": {"seed": "1"}}', "[" * 100_000],
+    [
+        '{"recipe": "timing"', "[1]", '{"recipe": "none"}', '{"preset": "cpu"}', "[" * 100_000,
+        '{"recipe": "timing", "run": {"seed": -1}}', '{"recipe": "timing", "run": {"sed": 1}}',
+        '{"recipe": "timing", "run": 5}', '{"recipe": ["timing"]}', '{"recipe": "timing", "run": {"seed": "1"}}',
+    ],
 )  # fmt: skip
 def test_a_damaged_file_is_named(text, tmp_path):
     (tmp_path / "cfg_args.json").write_text(text)

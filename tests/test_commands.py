@@ -13,8 +13,8 @@ import metrics
 import render
 import train
 from commands.guard import guarded
-from evaluation.report import METHODS
 from gaussians.ply import read_point_ply, write_point_ply
+from pictures.kinds import MEASURED
 from scene.model_folder import load_gaussians
 from spike import Mosaic, load_sensor, save_sensor
 from utils.io import load_image, save_image
@@ -91,19 +91,19 @@ def test_cameras_hold_training_and_fitted_views(model):
 def test_results_keep_protocols_and_methods_apart(model):
     results = json.loads((model / "results.json").read_text())
     assert results["iteration"] == 8
-    assert list(results["deblurring"]) == list(METHODS.values())
-    assert results["held out"]["Gaussians"]["views"] == results["held out"]["Recon-Net"]["views"] == 2
-    assert {method: row["views"] for method, row in results["novel views"].items()} == {"Gaussians": 2}
-    row = results["deblurring"]["Gaussians"]
+    assert list(results["deblurring"]) == [kind.name for kind in MEASURED]
+    assert results["held out"]["gaussians"]["views"] == results["held out"]["recon_net"]["views"] == 2
+    assert {method: row["views"] for method, row in results["novel views"].items()} == {"gaussians": 2}
+    row = results["deblurring"]["gaussians"]
     assert row["views"] == 3 and {"PSNR", "SSIM", "PSNR_gain", "PSNR_all_subframes"} <= row.keys()
     assert 5 < row["PSNR"] < 60 and 0 < row["SSIM"] <= 1
     # After eight steps the spikes know better than the scene.
-    assert results["deblurring"]["Fused"]["PSNR"] > row["PSNR"] + 3
-    assert results["held out"]["Fused"]["PSNR"] > 20
-    assert results["deblurring"]["TFP (short)"]["PSNR"] > results["deblurring"]["long exposure"]["PSNR"] - 1
+    assert results["deblurring"]["fused"]["PSNR"] > row["PSNR"] + 3
+    assert results["held out"]["fused"]["PSNR"] > 20
+    assert results["deblurring"]["tfp"]["PSNR"] > results["deblurring"]["long_exposure"]["PSNR"] - 1
     assert results["trajectory"]["ATE"] < 0.2
     per_view = json.loads((model / "per_view.json").read_text())
-    assert "002" in per_view["deblurring"]["Gaussians"]
+    assert "002" in per_view["deblurring"]["gaussians"]
     assert load_image(model / "comparison.png", channels=3).shape[1] > 3 * 32
 
 

@@ -27,6 +27,7 @@ from recon_net.onnx import export_onnx
 from scene.dataset import read_scene
 from scene.model_folder import camera_entry, iteration_folder, load_gaussians, write_cameras
 from scene.tum import read_tum, write_tum
+from training.trained_model import TrainedModel
 from utils.checkpoint import save_checkpoint
 
 
@@ -104,10 +105,12 @@ def model_of(scene_folder: Path, folder: Path, use_truth: bool) -> Path:
 
 
 def test_exported_trajectories_lie_on_the_recording_s_time(scene_folder, tmp_path):
-    folder = str(model_of(scene_folder, tmp_path, use_truth=True))
+    folder = model_of(scene_folder, tmp_path, use_truth=True)
+    for iteration in (7, 8):
+        write_gaussian_ply(iteration_folder(folder, iteration) / "point_cloud.ply", params())
     with pytest.raises(ValueError, match=r"cameras.json has the poses of iteration 7, not 8"):
-        export_trajectories(folder, 8)
-    written = export_trajectories(folder, 7)
+        export_trajectories(TrainedModel.load(folder, 8))
+    written = export_trajectories(TrainedModel.load(folder, 7))
     assert [p.suffix for p in written] == [".tum", ".tum"]
     (times, own), (true_times, true) = (read_tum(path) for path in written)
     np.testing.assert_array_equal(times, true_times)

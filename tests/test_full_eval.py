@@ -14,21 +14,24 @@ import render
 import train
 from arguments import parse_training
 from commands.guard import guarded
-from full_eval import BASELINES, GROUPS, METHODS, Job, comma_separated, jobs_of, latex, markdown, rows_of, summary
+from evaluation import jobs as jobs_module
+from evaluation.jobs import Job, do, jobs_of, measure_baseline
+from evaluation.methods import BASELINES, GROUPS, METHODS, Method
+from evaluation.tables import comma_separated, latex, markdown, rows_of, summary
+from scene.manifest import read_manifest
 from spike import Mosaic
 from utils.io import load_image
 
 
-def test_jobs_are_every_combination_that_makes_sense(scene_folder, capsys):
-    jobs = jobs_of([scene_folder], ["tfp", "ours"], ["accurate", "noisy", "colmap"], [0, 1])
+def test_jobs_are_every_combination_that_makes_sense(scene_folder):
+    jobs, [note] = jobs_of([scene_folder], ["tfp", "ours"], ["accurate", "noisy", "colmap"], [0, 1])
     # the scene has no COLMAP poses; TFP knows neither poses nor seeds
     assert [(j.method, j.poses, j.seed) for j in jobs] == [
         ("tfp", "accurate", 0), ("ours", "accurate", 0), ("ours", "accurate", 1), ("ours", "noisy", 0),
         ("ours", "noisy", 1),
     ]  # fmt: skip
-    said = capsys.readouterr().out
-    assert "small: there is no transforms_colmap.json; its rows are left out" in said and said.count("\n") == 1
-    assert len(jobs_of([scene_folder], ["tfp"], ["colmap"], [0])) == 1
+    assert note.endswith("small: there is no transforms_colmap.json; its rows are left out")
+    assert jobs_of([scene_folder], ["tfp"], ["colmap"], [0]) == ([Job(scene_folder, "tfp", "accurate", 0)], [])
     with pytest.raises(ValueError, match=r"small: there is no transforms_colmap\.json; without initial poses"):
         jobs_of([scene_folder], ["tfp", "ours"], ["colmap"], [0])
     with pytest.raises(ValueError, match="no such folder"):
@@ -39,7 +42,7 @@ def test_jobs_are_every_combination_that_makes_sense(scene_folder, capsys):
 
 def test_a_scene_in_colmaps_layout_is_trained(tmp_path):
     (tmp_path / "sparse").mkdir()
-    assert jobs_of([tmp_path], ["ours"], ["accurate"], [0]) == [Job(tmp_path, "ours", "accurate", 0)]
+    assert jobs_of([tmp_path], ["ours"], ["accurate"], [0]) == ([Job(tmp_path, "ours", "accurate", 0)], [])
     with pytest.raises(ValueError, match=r"there is no transforms_noisy\.json"):
         jobs_of([tmp_path], ["ours"], ["noisy"], [0])
 
@@ -61,13 +64,13 @@ def finished(job: Job, out: Path, psnr: float) -> None:
     folder = job.folder(out)
     folder.mkdir(parents=True)
     deblurring = {
-        "Gaussians": {"PSNR": psnr, "SSIM": 0.9, "PSNR_all_subframes": psnr - 1, "views": 3},
-        "Recon-Net": {"PSNR": psnr + 1, "SSIM": 0.91, "LPIPS": 0.1, "views": 3},
-        "long exposure": {"PSNR": 20.0, "SSIM": 0.5, "views": 3},
+        "gaussians": {"PSNR": psnr, "SSIM": 0.9, "PSNR_all_subframes": psnr - 1, "views": 3},
+        "recon_net": {"PSNR": psnr + 1, "SSIM": 0.91, "LPIPS": 0.1, "views": 3},
+        "long_exposure": {"PSNR": 20.0, "SSIM": 0.5, "views": 3},
     }
     results = {
         "deblurring": deblurring,
-        "held out": {"Gaussians": {"PSNR": psnr - 2}},
+        "held out": {"gaussians": {"PSNR": psnr - 2}},
         "trajectory": {"ATE": 0.002, "motion_error": 0.012},
     }
     (folder / "results.json").write_text(json.dumps(results))
@@ -99,9 +102,17 @@ def test_all_instants_are_compared_as_recovered(tmp_path):
     finished(job, tmp_path, 30.0)
     file = job.folder(tmp_path) / "results.json"
     results = json.loads(file.read_text())
-    results["deblurring"]["Gaussians"]["PSNR_all_subframes_as_recovered"] = 22.0
+    results["deblurring"]["gaussians"]["PSNR_all_subframes_as_recovered"] = 22.0
     file.write_text(json.dumps(results))
     assert rows_of(job, tmp_path)["Gaussians"]["PSNR, all u"] == 22
+
+
+def test_results_of_another_version_are_named(tmp_path):
+    job = Job(Path("room"), "ours", "accurate", 0)
+    job.folder(tmp_path).mkdir(parents=True)
+    (job.folder(tmp_path) / "results.json").write_text('{"deblurring": {"Recon-Net": {"PSNR": 30}}}')
+    with pytest.raises(ValueError, match=r"seed0/results\.json: has results of 'Recon-Net', expected some of .*gaussi"):
+        rows_of(job, tmp_path)
 
 
 def test_one_seed_has_no_spread(tmp_path):
@@ -111,22 +122,23 @@ def test_one_seed_has_no_spread(tmp_path):
 
 
 def test_images_from_spikes_alone_rank_as_they_should(scene_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(full_eval, "load_lpips", lambda: (None, "not asked for"))
+    monkeypatch.setattr(jobs_module, "_lpips", lambda: (None, "not asked for"))
     psnr = {}
     for kind in BASELINES:
-        results = full_eval.measure_baseline(scene_folder, kind, tmp_path / kind)
+        results = measure_baseline(scene_folder, kind, tmp_path / kind)
         psnr[kind] = results["deblurring"]["image"]["PSNR"]
         assert len(list((tmp_path / kind / "train/ours_0/image").glob("*.png"))) == 5
+        assert [image.view for image in read_manifest(tmp_path / kind, "train", 0)] == [f"{i:03d}" for i in range(5)]
     assert psnr["timing"] > psnr["tfp"] > psnr["tfi"] and psnr["tfp"] > psnr["tfp-long"]
 
 
 def test_images_of_a_colour_sensor_are_compared_in_colour(tmp_path, monkeypatch):
     """As metrics.py compares render.py's pictures of the same spikes."""
-    monkeypatch.setattr(full_eval, "load_lpips", lambda: (None, "not asked for"))
+    monkeypatch.setattr(jobs_module, "_lpips", lambda: (None, "not asked for"))
     root, model = tmp_path / "scene", tmp_path / "model"
     write_scene(root, Mosaic("GBRG"))
     psnr = {
-        kind: full_eval.measure_baseline(root, kind, tmp_path / kind)["deblurring"]["image"]["PSNR"]
+        kind: measure_baseline(root, kind, tmp_path / kind)["deblurring"]["image"]["PSNR"]
         for kind in BASELINES
     }
     assert all(load_image(file, None).shape[0] == 3 for file in tmp_path.glob("*/train/ours_0/image/*.png"))
@@ -136,13 +148,13 @@ def test_images_of_a_colour_sensor_are_compared_in_colour(tmp_path, monkeypatch)
         monkeypatch.setattr("sys.argv", ["command", "-m", str(model), *map(str, flags)])
         assert guarded(command.main) == 0
     rows = json.loads((model / "results.json").read_text())["deblurring"]
-    assert psnr["tfp"] == pytest.approx(rows["TFP (short)"]["PSNR"], abs=1e-3)
+    assert psnr["tfp"] == pytest.approx(rows["tfp"]["PSNR"], abs=1e-3)
 
 
 def test_commands_that_leave_nothing_have_failed(scene_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(full_eval.subprocess, "run", lambda *args, **more: argparse.Namespace(returncode=0))
+    monkeypatch.setattr(jobs_module.subprocess, "run", lambda *args, **more: argparse.Namespace(returncode=0))
     with pytest.raises(RuntimeError, match=r"metrics\.py left no .*results\.json"):
-        full_eval.do(Job(scene_folder, "ours", "accurate", 0), tmp_path)
+        do(Job(scene_folder, "ours", "accurate", 0), tmp_path)
 
 
 def test_relative_paths_mean_the_folder_one_is_in(scene_folder, tmp_path, monkeypatch):
@@ -160,8 +172,8 @@ def evaluate(monkeypatch, *flags: object) -> int:
 
 def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatch, capsys):
     tiny = "--preset cpu --iterations 3 --recon_from 1 --init_points 300 --cap 330".split()
-    monkeypatch.setitem(METHODS, "ours", full_eval.Method("ours", tiny))
-    monkeypatch.setitem(METHODS, "paper", full_eval.Method("paper", ["--sh_degree", "9"]))
+    monkeypatch.setitem(METHODS, "ours", Method("ours", tiny))
+    monkeypatch.setitem(METHODS, "paper", Method("paper", ["--sh_degree", "9"]))
     flags = ("-s", scene_folder, "-o", tmp_path, "--methods", "tfp", "timing", "ours", "paper")
     assert evaluate(monkeypatch, *flags) == 1
     out = capsys.readouterr().out
@@ -174,7 +186,7 @@ def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatc
     page = (tmp_path / "report.html").read_text()
     # Three views, each as the truth, TFP, timing, the Gaussians, fused and Recon-Net.
     assert page.count("<img") == 3 * 6 and "src=\"http" not in page and (tmp_path / "table.tex").exists()
-    assert page.count('<option value="ours-renders"') == 2 and "minutes" in page
+    assert page.count('<option value="ours-gaussians"') == 2 and "minutes" in page
     best = max(psnr.values())
     assert f"<b>{best:.2f}</b>" in page and f"<b>{min(psnr.values()):.2f}</b>" not in page
 

@@ -9,12 +9,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from made_up_paths import elsewhere, path
+from rendered_model import M, Model, put_subframes
 from scipy.spatial.transform import Rotation
-from test_metrics import M, Model, put_subframes
-from test_trajectory_metrics import elsewhere, path
 
-from evaluation.report import Run, _upright, chart, compose_report, read_log, write_report
-from utils.io import save_image
+from evaluation.charts import chart
+from evaluation.page import Embedded
+from evaluation.report import Run, _upright, compose_report, write_report
+from pictures.kinds import TRUTH
+from utils.run_log import read_curves
 from utils.trajectory_metrics import centres
 
 VOID = {"meta", "img", "input", "link"}
@@ -86,17 +89,17 @@ def test_every_view_has_its_pictures_and_a_slider(page):
     images = page.all("img")
     assert len(images) == 4 * 3  # renders, recon and truth; there is no long exposure here
     assert len([a for a in page.all("input") if a["type"] == "range"]) == 4
-    renders = [a for a in images if a["data-kind"] == "renders"]
+    renders = [a for a in images if a["data-kind"] == "gaussians"]
     assert [a["data-note"] for a in renders] == ["Gaussians 20.00 dB"] * 4
-    for attributes, value in ((renders[0], 0.6), (next(a for a in images if a["data-kind"] == "gt"), 0.5)):
+    for attributes, value in ((renders[0], 0.6), (next(a for a in images if a["data-kind"] == "truth"), 0.5)):
         kind, data = attributes["src"].split(",")
         assert kind == "data:image/jpeg;base64"
         decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
         assert decoded.shape[:2] == (16, 24)
         assert decoded.mean() / 255 == pytest.approx(value, abs=0.01)
     options = [a["value"] for a in page.all("option")]
-    assert options == ["renders", "recon", "gt"] * 2
-    assert [a["value"] for a in page.all("option") if "selected" in a] == ["renders", "gt"]
+    assert options == ["recon_net", "gaussians", "truth"] * 2
+    assert [a["value"] for a in page.all("option") if "selected" in a] == ["gaussians", "truth"]
 
 
 def test_numbers_of_the_table_and_of_the_run(page):
@@ -118,7 +121,7 @@ def test_curves_have_every_entry_of_the_log(page):
 def test_trajectories_are_drawn_in_one_world_and_direction_of_time(page):
     stored = json.loads(page.stored)
     assert stored["names"] == ["000", "001", "002", "003"]
-    recovered, true = (np.array(p["centres"]) for p in stored["paths"])
+    recovered, true = (np.array(p["centers"]) for p in stored["paths"])
     assert [p["label"] for p in stored["paths"]] == ["recovered", "true"]
     assert np.allclose(recovered, true, atol=1e-4)
     assert np.linalg.norm(true[:, 0] - true[:, -1], axis=-1).min() > 0.01
@@ -130,7 +133,7 @@ def test_trajectories_are_drawn_in_one_world_and_direction_of_time(page):
 def test_what_is_missing_is_said(tmp_path):
     run = Run(tmp_path, 3, {"trajectory_missing": "there is no <truth>"}, {})
     page = Page(write_report(run).read_text())
-    for expected in ("no sharp images", "no rendered pictures", "no log.jsonl", "no run.json", "there is no <truth>"):
+    for expected in ("no sharp images", "no rendered images", "no log.jsonl", "no run.json", "there is no <truth>"):
         assert expected in page.text
     assert page.all("canvas") == []
     (tmp_path / "log.jsonl").write_text('{"iteration": 1}\n')
@@ -154,23 +157,32 @@ def test_one_instant_a_view(tmp_path):
     assert Page(compose_report(run)).text.count("missing") >= 3
 
 
-def test_pictures_keep_their_colours(tmp_path):
+def test_images_keep_their_colors(tmp_path):
     color = torch.tensor([0.9, 0.5, 0.1])[:, None, None].expand(3, 16, 16)
-    save_image(tmp_path / "train" / "ours_3" / "gt" / "a_b.png", color)
-    page = Page(compose_report(Run(tmp_path, 3, {}, {}, {"deblurring": ("train", ["a_b"])})))
+    pictures = {"deblurring": {"a_b": {TRUTH: Embedded.of(color)}}}
+    page = Page(compose_report(Run(tmp_path, 3, {}, {}, pictures)))
     [image] = page.all("img")
     data = np.frombuffer(base64.b64decode(image["src"].split(",")[1]), np.uint8)
     blue_green_red = cv2.imdecode(data, cv2.IMREAD_COLOR).reshape(-1, 3).mean(0) / 255
     assert blue_green_red == pytest.approx([0.1, 0.5, 0.9], abs=0.02)
 
 
+def test_names_are_escaped(tmp_path):
+    name = "<i>\"a' & b</i>"
+    pictures = {"deblurring": {name: {TRUTH: Embedded.of(torch.zeros(1, 8, 8))}}}
+    page = Page(compose_report(Run(tmp_path / "<u>", 3, {}, {}, pictures)))
+    assert name in page.text and f"border in {name}" in [a.get("aria-label") for a in page.all("input")]
+    assert page.all("i") == [] and page.all("u") == [] and "<u>, iteration 3" in page.text
+
+
 def test_a_resumed_runs_log_counts_the_last_record(tmp_path):
     lines = ['{"iteration": 50, "loss": 3}', '{"iteration": 100, "loss": 2}', '{"iteration": 50, "loss": 1}',
              "", "[]", '{"loss": 1}', '{"iteration": 150, "loss": NaN, "note": "x"}']  # fmt: skip
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
-    records, unreadable = read_log(tmp_path / "log.jsonl")
+    records, unreadable = read_curves(tmp_path)
     assert records == [{"iteration": 50, "loss": 1}, {"iteration": 100, "loss": 2}, {"iteration": 150}]
     assert unreadable == 3
+    assert read_curves(tmp_path / "none") == ([], 0)
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -36,3 +36,8 @@ def test_float32_keeps_its_digits_at_small_angles():
 def test_inverse():
     pose = se3.exp(twists(3, 1.0))
     assert torch.allclose(se3.inverse(pose) @ pose, torch.eye(4, dtype=torch.float64).expand_as(pose), atol=1e-12)
+
+
+def test_camera_centers_are_the_translations_of_the_inverse():
+    pose = se3.exp(twists(4, 1.0)).reshape(4, 4, 4, 4)
+    assert torch.allclose(se3.camera_centers(pose), torch.linalg.inv(pose)[..., :3, 3], atol=1e-12)

@@ -27,7 +27,7 @@ from gaussian_renderer.uncertainty import intensity_deviation, seen_weights
 from gaussian_renderer.video import Video, record
 from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
 from gaussian_renderer.viewer.canvas import BESIDE, DRAWN, ERRORS, GAUSSIANS, WIPE, Choice
-from gaussian_renderer.viewer.sources import FOLDERS
+from gaussian_renderer.viewer.sources import SHOWN
 from gaussians.model import GaussianModel
 from gaussians.ply import write_gaussian_ply
 from gaussians.sh import SH_C0
@@ -38,13 +38,16 @@ from pictures.colors import (
     opacity_colors,
     rgb,
 )
+from pictures.kinds import FUSED, LONG, RECON_NET, TFP, TIMING, TRUTH
 from pictures.sheets import letterboxed, resized
 from recon_net import make_network
 from scene.dataset import SceneData, read_scene
+from scene.manifest import DEBLURRING, ImageWriter
 from scene.model_folder import camera_entry
 from scene.trajectory import Trajectory
 from spike import tfp
-from utils.io import load_image, save_image
+from training.trained_model import TrainedModel
+from utils.io import load_image
 
 ROOT = Path(__file__).resolve().parents[1]
 ASPECT = WIDTH / HEIGHT
@@ -58,11 +61,12 @@ def picture_of(view, u):
 
 
 def save_pictures(folder: Path, view: str) -> None:
-    """Pictures of one view in different greys: truth at u = 0, 0.5 and 1, Recon-Net and TFP in the middle."""
-    out = folder / "train" / f"ours_{ITERATION}"
-    for name, grey in {f"gt/{view}_00": 0.1, f"gt/{view}": 0.5, f"gt/{view}_04": 0.9, f"recon/{view}": 0.3,
-                       f"tfp/{view}": 0.7}.items():  # fmt: skip
-        save_image(out / f"{name}.png", np.full((HEIGHT, WIDTH), grey, np.float32), bits=16)
+    """Images of one view in different grays: truth at u = 0, 0.5 and 1, Recon-Net and TFP in the middle."""
+    grays = [(TRUTH, 0, 0.1), (TRUTH, None, 0.5), (TRUTH, 4, 0.9), (RECON_NET, None, 0.3), (TFP, None, 0.7)]
+    with ImageWriter(folder, "train", ITERATION) as images:
+        for kind, m, gray in grays:
+            image = np.full((HEIGHT, WIDTH), gray, np.float32)
+            images.save(kind, DEBLURRING, view, m, 0.5 if m is None else m / 4, image)
 
 
 def test_a_view_shows_its_render_at_every_time(tmp_path):
@@ -97,11 +101,11 @@ def test_saved_pictures_by_kind_and_time(tmp_path):
     views = tiny_views(tmp_path)
     save_pictures(tmp_path, "v1")
     saved = SavedPictures(tmp_path, ITERATION)
-    assert saved.kinds(views[1]) == ["truth", "Recon-Net", "TFP"] and saved.kinds(views[0]) == []
+    assert saved.kinds(views[1]) == [TRUTH, RECON_NET, TFP] and saved.kinds(views[0]) == []
     for u, (grey, at) in {0.0: (0.1, 0.0), 0.2: (0.1, 0.0), 0.4: (0.5, 0.5), 0.8: (0.9, 1.0)}.items():
-        image, time_of = saved.nearest("truth", views[1], u)
+        image, time_of = saved.nearest(TRUTH, views[1], u)
         assert time_of == at and image.mean() == pytest.approx(grey, abs=1e-3)
-    assert saved.nearest("truth", views[0], 0.5) is None
+    assert saved.nearest(TRUTH, views[0], 0.5) is None
     canvas = Canvas(tiny_drawing(), views, saved)
     assert canvas.modes(views[1]) == [*DRAWN, "truth", "Recon-Net", "TFP", *ERRORS]
     assert canvas.modes(None) == canvas.modes(views[0]) == list(DRAWN)
@@ -140,35 +144,47 @@ def recorded(scene_folder: Path, network=None, saved=None) -> tuple[RecordedPict
     view = scene.train[2]
     times = torch.linspace(0, 1, 13)
     entry = camera_entry(2, view, "train", scene.truth[view.camera.name], times, 7)
-    return RecordedPictures(scene, config, network, saved=saved), SavedView.of(entry, "scene"), scene
+    model = TrainedModel(scene_folder, 7, torch.device("cpu"), config)
+    pictures = RecordedPictures(
+        scene,
+        model.window_spec,
+        model.exposures,
+        spikes=True,
+        subframe_width=model.subframe_width,
+        grouping=model.long_grouping,
+        network=network,
+        saved=saved,
+    )
+    return pictures, SavedView.of(entry, "scene"), scene
 
 
 def test_pictures_of_a_recording_at_any_instant(scene_folder, tmp_path):
     network = make_network("slim", 41, 34)
     pictures, view, scene = recorded(scene_folder, network)
-    assert pictures.kinds(view) == [kind for kind in FOLDERS if kind != "fused"]
+    assert pictures.kinds(view) == [kind for kind in SHOWN if kind != FUSED]
     fused = np.full((HEIGHT, WIDTH), 0.4, np.float32)
-    save_image(tmp_path / "train" / f"ours_{ITERATION}" / "fused" / f"{view.name}.png", fused)
+    with ImageWriter(tmp_path, "train", ITERATION) as images:
+        images.save(FUSED, DEBLURRING, view.name, None, 0.5, fused)
     more, _, _ = recorded(scene_folder, network, SavedPictures(tmp_path, ITERATION))
-    assert more.kinds(view) == list(FOLDERS) and more.nearest("fused", view, 0.4)[1] == 0.5
-    assert pictures.nearest("fused", view, 0.4) is None
-    assert pictures.kinds(dataclasses.replace(view, name="novel_000")) == ["truth"]
-    assert pictures.kinds(dataclasses.replace(view, name="none")) == [] and pictures.nearest("TFP", view, 0.3)
+    assert more.kinds(view) == list(SHOWN) and more.nearest(FUSED, view, 0.4)[1] == 0.5
+    assert pictures.nearest(FUSED, view, 0.4) is None
+    assert pictures.kinds(dataclasses.replace(view, name="novel_000")) == [TRUTH]
+    assert pictures.kinds(dataclasses.replace(view, name="none")) == [] and pictures.nearest(TFP, view, 0.3)
     # Truth in the first sub-frame, the middle and the last; the spikes are near it, timing nearer than counting.
     error = {}
-    for kind in ("TFP", "spike timing", "Recon-Net"):
+    for kind in (TFP, TIMING, RECON_NET):
         for u in (0.0, 0.5, 1.0):
-            truth, at = pictures.nearest("truth", view, u)
+            truth, at = pictures.nearest(TRUTH, view, u)
             image, at_image = pictures.nearest(kind, view, u)
             assert at == at_image == u
             error[kind, u] = float(np.abs(image - truth).mean())
-    assert all(error["spike timing", u] < 0.8 * error["TFP", u] < 0.1 for u in (0.0, 0.5, 1.0))
+    assert all(error[TIMING, u] < 0.8 * error[TFP, u] < 0.1 for u in (0.0, 0.5, 1.0))
     # An untrained slim network gives the timing image that it starts from.
-    np.testing.assert_allclose(error["Recon-Net", 0.5], error["spike timing", 0.5], rtol=0.05)
+    np.testing.assert_allclose(error[RECON_NET, 0.5], error[TIMING, 0.5], rtol=0.05)
     # Between the sub-frames the spikes have a picture of their own, Recon-Net the nearest.
-    (first, u), (second, v) = (pictures.nearest("TFP", view, x) for x in (0.51, 0.53))
+    (first, u), (second, v) = (pictures.nearest(TFP, view, x) for x in (0.51, 0.53))
     assert (u, v) == (49 / 96, 51 / 96) and np.abs(first - second).max() > 0
-    assert pictures.nearest("Recon-Net", view, 0.53)[1] == 0.5
+    assert pictures.nearest(RECON_NET, view, 0.53)[1] == 0.5
     stream = scene.open_stream(scene.train[2])
     start = (len(stream) - 97) // 2 + 51 - 20  # 41 frames about frame 51 of the exposure
     counted = scene.sensor.intensity(tfp(stream.unpack(0, len(stream)), start, start + 41))
@@ -177,13 +193,13 @@ def test_pictures_of_a_recording_at_any_instant(scene_folder, tmp_path):
     with torch.no_grad():
         network.layers[-1].bias += 0.1
     pictures.learn(network, None)
-    brighter = float((pictures.nearest("Recon-Net", view, 0.5)[0] - pictures.nearest("truth", view, 0.5)[0]).mean())
+    brighter = float((pictures.nearest(RECON_NET, view, 0.5)[0] - pictures.nearest(TRUTH, view, 0.5)[0]).mean())
     assert 0.08 < brighter < 0.12
     # A sensor that training found half as sensitive makes its pictures brighter, not those of the spikes alone.
-    before = pictures.nearest("TFP", view, 0.5)[0]
+    before = pictures.nearest(TFP, view, 0.5)[0]
     pictures.learn(network, dataclasses.replace(scene.sensor, gain=scene.sensor.gain / 2))
-    assert pictures.nearest("long exposure", view, 0.5)[0].mean() > 1.5 * before.mean()
-    np.testing.assert_array_equal(pictures.nearest("TFP", view, 0.5)[0], before)
+    assert pictures.nearest(LONG, view, 0.5)[0].mean() > 1.5 * before.mean()
+    np.testing.assert_array_equal(pictures.nearest(TFP, view, 0.5)[0], before)
 
 
 # ---- uncertainty -------------------------------------------------------------------------------------------
@@ -306,7 +322,7 @@ def test_curves_stay_short(viewer):
     ("argv", "message"),
     [
         ([], "give either a model folder"),
-        (["-m", "nowhere"], "no point_cloud/iteration_N"),
+        (["-m", "nowhere"], "cfg_args.json: not found"),
         (["--ply", "none.ply"], "no such PLY"),
         (["--ply", "none.ply", "--port", "0"], "1 to 65535"),
     ],

@@ -1,4 +1,4 @@
-"""What a training starts from: initial Gaussians, trajectories, and the densification strategy."""
+"""What a training starts from: targets, initial Gaussians, trajectories, and the densification strategy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ from gaussians.initialization import Picture, fill_points, median_depth, thinned
 from gaussians.model import GaussianModel
 from gaussians.ply import LowPass
 from scene.trajectory import Trajectory
-from scene.views import Quadrature, view_timing
+from scene.views import Quadrature, TargetSpec, view_timing
+from spike import WindowSpec
 from training.state import Recording, State
 from utils.io import LUMA
+
+
+def window_of(c: Settings) -> WindowSpec:
+    """The exposure and its sub-frames."""
+    return WindowSpec(exposure=c.window.exposure, short=c.window.short, subframes=c.window.subframes)
+
+
+def target_spec(c: Settings, intervals: tuple[tuple[int, int], ...] = (), wide: bool = False) -> TargetSpec:
+    """How the spikes of a view become targets (see ``TargetSpec``)."""
+    return TargetSpec(window_of(c), c.target_mode, c.window_of_subframe[0], intervals, wide)
 
 
 def initial_gaussians(c: Settings, recording: Recording) -> GaussianField:

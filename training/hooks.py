@@ -1,10 +1,11 @@
-"""What watches a training: the log and its curves, checkpoints, saved models.
+"""What looks at a training: the log and its curves, checkpoints, saved models, the viewer.
 
 A hook is called after every step, with the loss terms of that step.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import time
@@ -13,8 +14,12 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Protocol
 
+import torch
 from tqdm import tqdm
 
+from gaussian_renderer.drawing import Drawing
+from gaussian_renderer.paths import read_views
+from gaussian_renderer.viewer import Canvas, RecordedPictures, Viewer
 from training import checkpoint
 from training.training import Training
 from utils.run_log import Board, RunLog
@@ -91,6 +96,50 @@ class Keeper:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class Watching:
+    """Shows the training in the browser; its buttons pause and stop it.
+
+    Args:
+        journal: whose latest row is shown beside the losses.
+        stop: set by the button.
+    """
+
+    def __init__(self, training: Training, journal: Journal, stop: Event):
+        checkpoint.save_cameras(training)
+        state, recording, c = training.state, training.state.recording, training.settings
+        self._journal, self._stop = journal, stop
+        pictures = RecordedPictures(
+            recording.scene,
+            recording.window,
+            lambda views, scene: [e.to(torch.device("cpu")) for e in recording.read(views, scene.sensor)],
+            spikes=recording.from_spikes,
+            subframe_width=c.window_of_subframe[0],
+            network=copy.deepcopy(state.network),
+        )
+        drawing = Drawing(state.field.gaussians, state.field.rasterizer)
+        self._viewer = Viewer(
+            Canvas(drawing, read_views(c.scene.model_path), pictures),
+            initial=torch.stack([view.camera.w2c for view in recording.scene.train]),
+            port=c.run.viewer_port,
+            trajectory=state.trajectory,
+            training=True,
+        )
+        tqdm.write(f"Watch the training at {self._viewer.url}")
+
+    def __call__(self, training: Training, terms: dict[str, float]) -> None:
+        state, shown = training.state, terms | self._journal.latest
+        sensor = checkpoint.learned_sensor(training)
+        now = state.field.gaussians, state.iteration, shown, state.network, sensor
+        answer = self._viewer.update(*now)
+        while answer == "paused" and not self._stop.wait(0.1):
+            answer = self._viewer.update(*now)
+        if answer == "stopped":
+            self._stop.set()
+
+    def close(self) -> None:
+        self._viewer.close()
 
 
 @contextmanager

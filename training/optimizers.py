@@ -44,7 +44,10 @@ class Optimizers:
         network: Rate | None = None, network_from: int = 0,
     ):  # fmt: skip
         self.state, self.steps, self.pose_every, self.network_from = state, steps, pose_every, network_from
-        self.rates = {"gaussians": gaussians, "poses": {"": poses}, "network": {"": network}}
+        self.rates: dict[str, dict[str, Rate | None]] = {
+            "gaussians": {**gaussians}, "poses": {"": poses}, "network": {"": network}
+        }  # fmt: skip
+        self._given = gaussians
         raw = state.field.gaussians.raw
         # One fused kernel over all parameters: fifteen times faster than the loop on a CPU.
         self.gaussians = torch.optim.Adam(
@@ -59,11 +62,10 @@ class Optimizers:
 
     def renewed(self) -> Optimizers:
         """Optimizers of the state as it is now, without moments."""
-        rates, of = self.rates, self.state
+        poses, network = self.rates["poses"][""], self.rates["network"][""]
         return Optimizers(
-            of, self.steps, rates["gaussians"], rates["poses"][""], self.pose_every, rates["network"][""],
-            self.network_from,
-        )  # fmt: skip
+            self.state, self.steps, self._given, poses, self.pose_every, network, self.network_from
+        )
 
     def step(self, info: dict[str, Any], strategy: Strategy | None, with_network: bool) -> None:
         """Update everything that has a gradient; ``strategy`` then changes the set of Gaussians."""

@@ -17,13 +17,18 @@ from typing import Any, TypeVar
 import torch
 
 from arguments import ImageSettings, PaperSettings, ReleasedSettings, Settings, TimingSettings
-from arguments.parts import NetworkOptions
 from recon_net import AnyReconNet, make_network
 from scene.dataset import SceneData
-from scene.views import Quadrature, TargetSpec
-from spike import WindowSpec
+from scene.views import Quadrature
 from training.after import DirectionVotes, FixedPatternUpdates
-from training.building import densification, initial_gaussians, means_unit, start_trajectory
+from training.building import (
+    densification,
+    initial_gaussians,
+    means_unit,
+    start_trajectory,
+    target_spec,
+    window_of,
+)
 from training.objectives import (
     ExposureLoss,
     FusedDistillation,
@@ -55,7 +60,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
     c = sized(c, scene)
     window = window_of(c)
     learns = c.network.lambda_joint > 0
-    spec = TargetSpec(window, c.targets.targets, c.targets.subframe_width, wide=c.network.recon_net == "slim" and learns)
+    spec = target_spec(c, wide=learns and c.network.recon_net == "slim")
     recording = Recording.of_spikes(scene, spec, device)
     quadrature = spec.quadrature(c.targets.window_points)
 
@@ -63,7 +68,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         recording,
         field=initial_gaussians(c, recording),
         trajectory=start_trajectory(c, recording, quadrature),
-        network=recon_net(c.network, recording, c.run.seed) if learns else None,
+        network=recon_net(c, recording, c.network.recon_net) if learns else None,
         seed=c.run.seed,
     )
     distillation = FusedDistillation if c.network.fuse else InstantJointLoss
@@ -90,17 +95,16 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
     window, losses = window_of(c), c.losses
     learns = losses.lambda_rec > 0 or losses.lambda_joint > 0
     reblur = ReblurLoss(losses.lambda_rec, window.subframes, losses.multi_interval)
-    spec = TargetSpec(
-        window, c.targets.targets, intervals=reblur.intervals if losses.lambda_rec else (),
-        wide=c.network.recon_net == "slim" and learns,
-    )  # fmt: skip
+    spec = target_spec(
+        c, reblur.intervals if losses.lambda_rec else (), wide=learns and c.network.recon_net == "slim"
+    )
     recording = Recording.of_spikes(scene, spec, device)
 
     state = State(
         recording,
         field=initial_gaussians(c, recording),
         trajectory=start_trajectory(c, recording, Quadrature.middle()),
-        network=recon_net(c.network, recording, c.run.seed) if learns else None,
+        network=recon_net(c, recording, c.network.recon_net) if learns else None,
         seed=c.run.seed,
     )
     can_turn = losses.lambda_joint > 0 and losses.flip and c.motion.trajectory != "spline"
@@ -173,21 +177,15 @@ def build(settings: Settings, scene: SceneData) -> Training:
 
 def sized(c: C, scene: SceneData) -> C:
     """The settings with numbers for what depends on the scene's size."""
-    camera = scene.train[0].camera
-    return c.for_scene(len(scene.train), camera.width, camera.height)
+    return c.for_scene(len(scene.train), *scene.size)
 
 
-def window_of(c: Settings) -> WindowSpec:
-    """The exposure and its sub-frames."""
-    return WindowSpec(exposure=c.window.exposure, short=c.window.short, subframes=c.window.subframes)
-
-
-def recon_net(c: NetworkOptions, recording: Recording, seed: int) -> AnyReconNet:
+def recon_net(c: Settings, recording: Recording, variant: str) -> AnyReconNet:
     """A new Recon-Net for the recording's window."""
     window = recording.window
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = make_network(c.recon_net, window.short, window.long_channels, c.long_grouping)
+        torch.manual_seed(c.run.seed)
+        network = make_network(variant, window.short, window.long_channels, c.grouping)
     return network.to(recording.device)
 
 

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recon_net import AnyReconNet
+from recon_net import AnyReconNet, recon_frames
 from scene.cameras import Camera
-from scene.exposure import Crop, Exposure, recon_frames
+from scene.exposure import Exposure
 from spike import SensorModel, SpikeStream
 from spike.calibration import assumed_sensor
 from spike.preview import colored, grey, picture
 from spike.targets import Mode
 from spike.window import PAPER, SPARE
 from training.losses import half_widths, l1, reblur_loss
+from utils.crops import Crop
 from utils.image_metrics import gain_match, psnr
 from utils.io import load_image
 
@@ -103,7 +104,7 @@ class Guard:
         """Measure the network as it is after ``iteration`` steps, and keep it where it is the best so far."""
         errors = []
         for exposure in self.exposures:
-            frames = recon_frames(self.network, exposure, self.u, self.part, "adjacent")
+            frames = recon_frames(self.network, exposure, self.u, self.part)
             errors += [
                 float(l1(frames[a : b + 1].mean(0), self.part.of(exposure.interval(a, b)))) for a, b in KEPT_BACK
             ]
@@ -140,11 +141,8 @@ def learn(
     guard.look(0)
     for iteration in tqdm(range(1, iterations + 1), desc="Learning", disable=quiet):
         exposure = exposures[int(torch.randint(len(exposures), (1,), generator=random))]
-        h, w = (min(crop or size, size) for size in (height, width))
-        top = int(torch.randint(height - h + 1, (1,), generator=random))
-        left = int(torch.randint(width - w + 1, (1,), generator=random))
-        part = Crop(top, top + h, left, left + w)
-        frames = recon_frames(network, exposure, u, part, "adjacent")
+        part = Crop.random(crop, height, width, random)
+        frames = recon_frames(network, exposure, u, part)
 
         def target(a: int, b: int, part: Crop = part, exposure: Exposure = exposure) -> Tensor:
             return part.of(exposure.interval(a, b))
@@ -170,8 +168,8 @@ def sharp(network: AnyReconNet, clip: Clip, frame: int, device: torch.device) ->
     """
     first, m = clip.at(frame)
     exposure = clip.exposure(first)
-    whole = Crop(0, clip.stream.height, 0, clip.stream.width)
-    short, long = exposure.network_input(network.variant, torch.tensor([m]), whole, "adjacent")
+    whole = Crop.whole(clip.stream.height, clip.stream.width)
+    short, long = network.inputs(exposure, torch.tensor([m]), whole)
     u = torch.tensor([[PAPER.times[m]]], device=device)
     return colored(network(short.to(device), long.to(device), u)[0, 0, 0].cpu(), clip.stream.bayer)
 

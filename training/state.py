@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from gaussian_renderer import RenderOutput
 from gaussian_renderer.field import GaussianField
 from recon_net import AnyReconNet
+from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
 from scene.trajectory import Trajectory
@@ -28,11 +29,13 @@ class Recording:
         sensor: what the targets were read with; its gains may be learned (``use_sensor``).
         mosaic: the color filters of the pixels that renders are compared with, or None.
         u: times [M] of the sub-frames in the exposure, on the device.
+        read: targets of views with a sensor, as training has them.
+        from_spikes: whether they come from spikes.
     """
 
     def __init__(
         self, scene: SceneData, window: WindowSpec, device: torch.device,
-        read: Callable[[SensorModel], list[Exposure]], from_spikes: bool,
+        read: Callable[[Sequence[View], SensorModel], list[Exposure]], from_spikes: bool,
     ):  # fmt: skip
         self.scene = scene
         self.window = window
@@ -40,21 +43,22 @@ class Recording:
         self.sensor = scene.sensor
         self.mosaic = scene.mosaic if from_spikes else None
         self.u = torch.tensor(window.times, device=device)
-        self._read = read
-        self.exposures = read(scene.sensor)
+        self.from_spikes = from_spikes
+        self.read = read
+        self.exposures = read(scene.train, scene.sensor)
 
     @classmethod
     def of_spikes(cls, scene: SceneData, spec: TargetSpec, device: torch.device) -> Recording:
         """Targets from the views' spike streams."""
         return cls(
             scene, spec.window, device,
-            lambda sensor: spike_exposures(scene.train, scene, spec, device, sensor), from_spikes=True,
+            lambda views, sensor: spike_exposures(views, scene, spec, device, sensor), from_spikes=True,
         )  # fmt: skip
 
     @classmethod
     def of_images(cls, scene: SceneData, window: WindowSpec, device: torch.device) -> Recording:
         """The views' images as long exposures."""
-        return cls(scene, window, device, lambda _: image_exposures(scene.train, scene, device), from_spikes=False)
+        return cls(scene, window, device, lambda views, _: image_exposures(views, scene, device), from_spikes=False)
 
     def __len__(self) -> int:
         return len(self.exposures)
@@ -68,7 +72,7 @@ class Recording:
     def use_sensor(self, sensor: SensorModel) -> None:
         """Make the targets anew with another sensor."""
         self.sensor = sensor
-        self.exposures = self._read(sensor)
+        self.exposures = self.read(self.scene.train, sensor)
 
     def intrinsics(self, views: Tensor) -> Tensor:
         """Camera matrices [B, 3, 3] of the views ``views`` [B], on the device."""
@@ -90,7 +94,7 @@ class Recording:
     def middle(self, view: int) -> Tensor:
         """The target [C, H, W] of a view at u = 0.5: its narrow window, or its long exposure."""
         exposure = self.exposures[view]
-        return exposure.long if exposure.subframes is None else exposure.subframes[self.window.subframes // 2]
+        return exposure.long if exposure.subframes is None else exposure.subframes[self.window.middle]
 
 
 @dataclass

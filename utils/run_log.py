@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -23,16 +23,23 @@ CURVES, CIRCUMSTANCES = "log.jsonl", "run.json"
 _PACKAGES = ("torch", "numpy", "diff-gaussian-rasterization-cpu")
 
 
-def read_curves(model: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of ``log.jsonl``; a last line cut short by a crash is left out."""
+def read_curves(model: str | os.PathLike[str]) -> tuple[list[dict[str, float]], int]:
+    """The records of ``log.jsonl`` by rising iteration, and how many of its lines are no record.
+
+    Lines that a crash cut short are skipped, and values that are no finite numbers.  A resumed run writes some
+    iterations again: the last record of an iteration counts.  Without the file there are no records.
+    """
     path = Path(model) / CURVES
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    records: dict[float, dict[str, float]] = {}
+    unreadable = 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+            record = json.loads(line)
+            numbers = {k: v for k, v in record.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+            records[numbers["iteration"]] = numbers
+        except (ValueError, KeyError, AttributeError, OverflowError):
+            unreadable += 1
+    return [records[iteration] for iteration in sorted(records)], unreadable
 
 
 def peak_memory() -> int:
@@ -50,8 +57,8 @@ class RunLog:
 
     def __init__(self, model: str | os.PathLike[str], iteration: int):
         self.model = Path(model)
-        kept = [row for row in read_curves(model) if row.get("iteration", 0) <= iteration] if iteration else []
-        self.before: float = kept[-1]["seconds"] if kept else 0.0
+        kept = [row for row in read_curves(model)[0] if row["iteration"] <= iteration] if iteration else []
+        self.before: float = kept[-1].get("seconds", 0.0) if kept else 0.0
         with atomic_write(self.model / CURVES, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView
 from gaussian_renderer.uncertainty import uncertain
-from gaussian_renderer.viewer.sources import FOLDERS, LONG, RECON, TRUTH, Pictures
+from gaussian_renderer.viewer.sources import SHOWN, Pictures
 from pictures.colors import (
     Image,
     depth_colors,
@@ -22,12 +22,15 @@ from pictures.colors import (
     opacity_colors,
     rgb,
 )
+from pictures.kinds import GAUSSIANS as RENDERS
+from pictures.kinds import LONG, RECON_NET, TRUTH, Kind
 from pictures.sheets import labelled, letterboxed, resized, side_by_side, wipe
 
-GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY = "Gaussians", "depth", "opacity", "uncertainty"
+GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY = RENDERS.label, "depth", "opacity", "uncertainty"
 DRAWN = (GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY)
-# Error maps by what is compared with the truth.
-ERRORS = {f"error of {what}": what for what in (GAUSSIANS, RECON)}
+# Images that are not drawn here, and error maps by what is compared with the truth.
+IMAGES = {kind.label: kind for kind in SHOWN}
+ERRORS = {f"error of {kind.label}": kind for kind in (RENDERS, RECON_NET)}
 NOTHING, BESIDE, WIPE = "nothing", "side by side", "wipe"
 
 
@@ -60,8 +63,8 @@ class Canvas:
     def modes(self, view: SavedView | None) -> list[str]:
         """What can be shown of a view (or of a free camera: None)."""
         found = self.pictures.kinds(view) if self.pictures is not None and view is not None else []
-        errors = [name for name, what in ERRORS.items() if TRUTH in found and what in (GAUSSIANS, *found)]
-        return [*DRAWN[: None if self._observers() else -1], *found, *errors]
+        errors = [name for name, kind in ERRORS.items() if TRUTH in found and kind in (RENDERS, *found)]
+        return [*DRAWN[: None if self._observers() else -1], *(kind.label for kind in found), *errors]
 
     def _observers(self) -> list[SavedView]:
         return [view for view in self.views if view.split == "train"]
@@ -107,18 +110,18 @@ class Canvas:
                 return drawn(u, GAUSSIANS), f"no truth; {GAUSSIANS}, u = {u:.2f}"
             # The same instant as the truth's, or the motion would count as an error.
             image, at = truth
-            found = self._found(view, at, compared) if compared in FOLDERS else None
+            found = self._found(view, at, compared) if compared in SHOWN else None
             shown, at_shown = found if found is not None else (drawn(at, GAUSSIANS), at)
             caption = f"{mode}, u = {at:.2f}" + ("" if at == at_shown else f" and {at_shown:.2f}")
             return error_colors(shown, image), caption
-        if mode in FOLDERS:
-            found = self._found(view, u, mode)
+        if mode in IMAGES:
+            found = self._found(view, u, IMAGES[mode])
             if found is not None:
-                return found[0], mode if mode == LONG else f"{mode}, u = {found[1]:.2f}"
+                return found[0], mode if IMAGES[mode] == LONG else f"{mode}, u = {found[1]:.2f}"
             mode = GAUSSIANS
         return drawn(u, mode), f"{mode}, u = {u:.2f}"
 
-    def _found(self, view: SavedView, u: float, kind: str) -> tuple[Image, float] | None:
+    def _found(self, view: SavedView, u: float, kind: Kind) -> tuple[Image, float] | None:
         """A picture of ``view`` in its own size, and its own time."""
         found = self.pictures.nearest(kind, view, u) if self.pictures is not None else None
         return None if found is None else (resized(found[0], view.width, view.height), found[1])

@@ -93,7 +93,7 @@ class Viewer:
         self._curves: list[tuple[int, dict[str, float]]] = []
         self._every = 1
         surround = Surround.of(self.views)
-        self.spread = float(np.linalg.norm(surround.centres - surround.centres.mean(0), axis=-1).mean()) or 1.0
+        self.spread = float(np.linalg.norm(surround.centers - surround.centers.mean(0), axis=-1).mean()) or 1.0
         try:
             # It prints a banner whatever it is told; what is said is the command's business.
             with contextlib.redirect_stdout(io.StringIO()):
@@ -106,7 +106,7 @@ class Viewer:
         self.server.gui.main_panel.dock_right()
         self.server.scene.set_up_direction(tuple(surround.up))
         start = self.views[len(self.views) // 2]
-        pose = se3.inverse(start.w2c[len(start.w2c) // 2]).double().numpy()
+        pose = se3.inverse(start.middle).double().numpy()
         centre, forward = pose[:3, 3], pose[:3, 2]
         # A step behind the middle view, so that the cameras are seen too.
         camera = self.server.initial_camera
@@ -461,7 +461,7 @@ class _Session:
                     "/corrected/paths", segments, colors, thickness=3.0, thickness_units="screen"
                 )
             for i, view in enumerate(views):
-                to_world = se3.inverse(view.w2c[len(view.w2c) // 2]).double().numpy()
+                to_world = se3.inverse(view.middle).double().numpy()
                 frustum = scene.add_camera_frustum(
                     f"/corrected/view{i}",
                     fov=2 * math.atan(view.height / 2 / float(view.K[1, 1])),

@@ -1,0 +1,77 @@
+"""Line charts as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from markupsafe import Markup
+
+from evaluation.page import render
+
+Points = list[tuple[float, float]]
+
+# Pixels.
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 230, 54, 26, 10, 10
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two bounds, four or so."""
+    step = 10 ** math.floor(math.log10((high - low) / 3))
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= 5)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Logarithms of round numbers between two logarithms: powers of ten, and 1, 2, 5 times them where few."""
+    step = max(1, math.ceil((high - low) / 8))
+    exponents = range(math.floor(low), math.ceil(high) + 1, step)
+    ticks = [math.log10(m) + e for e in exponents for m in ((1, 2, 5) if high - low < 2 else (1,))]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    return ticks if len(ticks) > 1 else [math.log10(tick) for tick in _ticks(10**low, 10**high) if tick > 0]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def chart(title: str, series: dict[str, Points], log: bool = False) -> Markup:
+    """Lines over a common horizontal axis as a figure of HTML; empty where there is nothing to draw.
+
+    Args:
+        series: points (x, y) by rising x, by name.
+        log: the vertical axis has powers of ten; values that are not positive are left out.
+    """
+    kept = {name: [(x, y) for x, y in points if y > 0 or not log] for name, points in series.items()}
+    kept = {name: points for name, points in kept.items() if points}
+    if not kept:
+        return Markup()
+    scale: Callable[[float], float] = math.log10 if log else float
+    xs = [x for points in kept.values() for x, _ in points]
+    ys = [scale(y) for points in kept.values() for _, y in points]
+    x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
+    x1, pad = max(x1, x0 + 1), max(0.05 * (y1 - y0), 1e-9 + 1e-3 * abs(y1))
+    y0, y1 = y0 - pad, y1 + pad
+
+    def column(x: float) -> float:
+        return round(_LEFT + (x - x0) / (x1 - x0) * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def row(y: float) -> float:
+        return round(_TOP + (y1 - y) / (y1 - y0) * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+    ticks = _log_ticks(y0, y1) if log else _ticks(y0, y1)
+    return render(
+        "chart.html",
+        title=title,
+        width=_WIDTH,
+        height=_HEIGHT,
+        left=_LEFT,
+        right=_WIDTH - _RIGHT,
+        rows=[(row(tick), f"{10**tick:.3g}" if log else f"{tick:,.10g}") for tick in ticks],
+        columns=[(column(tick), f"{tick:,.10g}") for tick in _ticks(x0, x1)],
+        lines=[
+            (name, " ".join(f"{column(x)},{row(scale(y))}" for x, y in points), _short(points[-1][1]))
+            for name, points in kept.items()
+        ],
+    )

@@ -1,0 +1,208 @@
+"""Images against the truth: PSNR, SSIM and LPIPS of what render.py left, by protocol, kind and image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from evaluation.page import Embedded
+from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, MEASURED, TRUTH, Kind
+from scene.manifest import PROTOCOLS, SavedImage, image_name, images_folder, read_manifest, require_files
+from utils.image_metrics import gain_match, psnr, ssim_map
+from utils.io import load_image
+from utils.lpips_offline import lpips_distances
+
+# Measured values by the image's name, without a suffix.
+Rows = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One instant of a view, and its images by kind; ``subframe`` is None in the middle of the exposure."""
+
+    view: str
+    subframe: int | None
+    files: dict[Kind, Path]
+
+    @property
+    def name(self) -> str:
+        """Name of the frame's images, and its key in ``per_view.json``."""
+        return image_name(self.view, self.subframe)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one protocol gave.
+
+    Args:
+        table: measured values by kind; empty where the scene has no truth.
+        means: of ``table``.
+        pictures: of every view the images at the middle of its exposure, to look at.
+        sheet: of up to three views those images [C, H, W], for a comparison.
+    """
+
+    table: dict[Kind, Rows] = field(default_factory=dict)
+    means: dict[Kind, dict[str, float]] = field(default_factory=dict)
+    pictures: dict[str, dict[Kind, Embedded]] = field(default_factory=dict)
+    sheet: dict[str, dict[Kind, Tensor]] = field(default_factory=dict)
+
+
+# ---- what there is -------------------------------------------------------------------------------------------
+
+
+def rendered_images(model: Path, split: str, iteration: int) -> list[SavedImage]:
+    """The images of a split; none where it was never rendered.
+
+    Raises:
+        ValueError: rendering was interrupted, or images are missing; one sentence says what to run.
+    """
+    if not images_folder(model, split, iteration).is_dir():
+        return []
+    images = read_manifest(model, split, iteration)
+    require_files(model, iteration, images)
+    return images
+
+
+def frames_by_protocol(model: Path, iteration: int, images: Sequence[SavedImage]) -> dict[str, list[Frame]]:
+    """The rendered frames of each protocol in the order of their names; only those with a truth, if any has one."""
+    found: dict[str, dict[str, Frame]] = {protocol: {} for protocol in PROTOCOLS}
+    for image in images:
+        frame = found[image.protocol].setdefault(image.name, Frame(image.view, image.subframe, {}))
+        frame.files[BY_NAME[image.kind]] = images_folder(model, image.split, iteration) / image.file
+    frames: dict[str, list[Frame]] = {}
+    for protocol, named in found.items():
+        drawn = [named[name] for name in sorted(named) if GAUSSIANS in named[name].files]
+        known = [frame for frame in drawn if TRUTH in frame.files]
+        # Without the truth there is nothing to measure, but something to look at.
+        if drawn:
+            frames[protocol] = known or drawn
+    return frames
+
+
+# ---- measures ------------------------------------------------------------------------------------------------
+
+
+def load_like(path: Path, truth: Tensor) -> Tensor:
+    """The image [C, H, W] at ``path`` with the channels of the ``truth`` [C, H, W] it is compared with.
+
+    Raises:
+        ValueError: it has another size.
+    """
+    image = load_image(path, channels=len(truth))
+    if image.shape != truth.shape:
+        (height, width), (h, w) = image.shape[1:], truth.shape[1:]
+        raise ValueError(f"{path}: {width}x{height} pixels, expected {w}x{h} as the true image has")
+    return image
+
+
+def measure(images: Sequence[Tensor], truth: Tensor, model: nn.Module | None) -> list[dict[str, float]]:
+    """PSNR, SSIM and LPIPS of images [C, H, W] with the same truth [C, H, W], raw and after the best single gain.
+
+    The truth goes through LPIPS's network once for all of them; without ``model`` there is no LPIPS.
+    """
+    assert all(image.shape == truth.shape for image in images)
+    wanted = truth[None]
+    matched, gains = zip(*(gain_match(image[None], wanted) for image in images), strict=True)
+    # Each image as it is, and with its gain.
+    both = torch.cat([*(image[None] for image in images), *(image.clamp(0, 1) for image in matched)])
+    measured = {
+        "PSNR": psnr(both, wanted).tolist(),
+        "SSIM": ssim_map(both, wanted).mean((1, 2, 3)).tolist(),
+    }
+    if model is not None:
+        measured["LPIPS"] = lpips_distances(model, both.split(1), wanted)
+    rows = []
+    for i, gain in enumerate(gains):
+        row = {name: values[i] for name, values in measured.items()}
+        row |= {f"{name}_gain": values[i + len(images)] for name, values in measured.items()}
+        rows.append(row | {"gain": gain})
+    return rows
+
+
+def summarize(rows: Rows, frames: Sequence[Frame]) -> dict[str, float]:
+    """Means over views at u = 0.5, and PSNR over all sub-frames where their truth exists."""
+    middle = [rows[f.name] for f in frames if f.subframe is None and f.name in rows]
+    subframes = [rows[f.name] for f in frames if f.subframe is not None and f.name in rows]
+    means = {key: float(np.mean([row[key] for row in middle])) for key in (middle[0] if middle else {})}
+    if subframes:
+        means["PSNR_all_subframes"] = float(np.mean([row["PSNR"] for row in subframes]))
+        if any("PSNR_as_recovered" in row for row in subframes):
+            as_recovered = [row.get("PSNR_as_recovered", row["PSNR"]) for row in subframes]
+            means["PSNR_all_subframes_as_recovered"] = float(np.mean(as_recovered))
+    means["views"] = len(middle)
+    return means
+
+
+# ---- a protocol ----------------------------------------------------------------------------------------------
+
+
+def decoded(frames: Sequence[Frame]) -> Iterator[tuple[Frame, dict[Kind, Tensor]]]:
+    """Each frame with its images [C, H, W], in the order of ``KINDS``; every file is decoded once.
+
+    Raises:
+        ValueError: an image has another size than the truth.
+    """
+    for frame in frames:
+        truth = load_image(frame.files[TRUTH], channels=None) if TRUTH in frame.files else None
+        images: dict[Kind, Tensor] = {}
+        for kind in KINDS:
+            if kind is TRUTH and truth is not None:
+                images[kind] = truth
+            elif kind in frame.files:
+                path = frame.files[kind]
+                images[kind] = load_image(path, channels=None) if truth is None else load_like(path, truth)
+        yield frame, images
+
+
+def measure_frames(
+    frames: Sequence[Frame],
+    model: nn.Module | None,
+    reversed_views: dict[str, int] | None = None,
+    label: str = "",
+    quiet: bool = False,
+) -> Measured:
+    """Measure the frames of one protocol, and keep what is to be looked at.
+
+    Args:
+        model: LPIPS's network; it is applied to the middle of each exposure only, because it is slow.
+        reversed_views: views whose recovered trajectory runs backwards in time, with their number of
+            sub-frames.  Their renders are compared with the truth in reverse (``PSNR``), and as they are
+            (``PSNR_as_recovered``); the middle of an exposure is the same in both.  Recon-Net's frames
+            come with the spikes' own time.
+        label: of the progress bar.
+    """
+    found = Measured()
+    files = {frame.name: frame.files for frame in frames}
+    middles = [frame.name for frame in frames if frame.subframe is None]
+    chosen = {middles[i] for i in {0, len(middles) // 2, len(middles) - 1}} if middles else set()
+    table: dict[Kind, Rows] = {kind: {} for kind in MEASURED}
+    for frame, images in tqdm(decoded(frames), f"Measuring {label}", len(frames), disable=quiet):
+        if frame.subframe is None:
+            found.pictures[frame.name] = {kind: Embedded.of(image) for kind, image in images.items()}
+            if frame.name in chosen:
+                found.sheet[frame.name] = images
+        if TRUTH not in images:
+            continue
+        truth, measured = images[TRUTH], {kind: images[kind] for kind in MEASURED if kind in images}
+        as_recovered = None
+        if frame.subframe is not None and frame.view in (reversed_views or {}):
+            as_recovered = float(psnr(measured.pop(GAUSSIANS)[None], truth[None]))
+            opposite = image_name(frame.view, (reversed_views or {})[frame.view] - 1 - frame.subframe)
+            if GAUSSIANS in files.get(opposite, {}):
+                measured[GAUSSIANS] = load_like(files[opposite][GAUSSIANS], truth)
+        if not measured:
+            continue
+        rows = measure([*measured.values()], truth, model if frame.subframe is None else None)
+        for kind, row in zip(measured, rows, strict=True):
+            table[kind][frame.name] = row
+        if as_recovered is not None and GAUSSIANS in measured:
+            table[GAUSSIANS][frame.name]["PSNR_as_recovered"] = as_recovered
+    found.table.update({kind: rows for kind, rows in table.items() if rows})
+    found.means.update({kind: summarize(rows, frames) for kind, rows in found.table.items()})
+    return found

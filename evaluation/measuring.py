@@ -1,0 +1,98 @@
+"""Measures a rendered model and writes what was found into its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from evaluation.images import Measured, frames_by_protocol, measure_frames, rendered_images
+from evaluation.report import Run, write_report
+from evaluation.trajectories import measure_trajectories, read_trajectories
+from pictures.kinds import KINDS, LONG, TIMING, TRUTH, Kind
+from pictures.sheets import compose
+from scene.manifest import DEBLURRING, SPLITS
+from scene.model_folder import read_cameras
+from training.trained_model import TrainedModel
+from utils.io import atomic_write, save_image
+
+# Columns of the comparison, and those that get an error map.
+_SHEET = [kind for kind in KINDS if kind is not TIMING]
+_ERRORS = [kind for kind in _SHEET if kind not in (LONG, TRUTH)]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured (the content of ``results.json``) and the files that were written."""
+
+    results: dict[str, Any]
+    files: list[str]
+
+
+def measure_model(model: TrainedModel, lpips: nn.Module | None, lpips_source: str, quiet: bool) -> Measurement:
+    """Measure images and trajectories of a rendered model; write results, report and comparison.
+
+    Args:
+        lpips: LPIPS's network, or None.
+        lpips_source: where it is from, or why there is none.
+
+    Raises:
+        ValueError: the model was not rendered, or not completely; one sentence says what to run.
+    """
+    images = {split: rendered_images(model.folder, split, model.iteration) for split in SPLITS}
+    if not any(images.values()):
+        raise ValueError(
+            f"{model.folder}: no rendered images of iteration {model.iteration}; run render.py -m {model.folder} first"
+        )
+    found = read_trajectories(model, read_cameras(model.folder))
+    path, why = measure_trajectories(found)
+    results: dict[str, Any] = {"iteration": model.iteration, "LPIPS": lpips_source}
+    results |= {"trajectory": path} if path is not None else {"trajectory_missing": why}
+    reversed_views = dict.fromkeys(path["reversed_views"], path["subframes"]) if path is not None else {}
+    frames = frames_by_protocol(model.folder, model.iteration, [image for split in SPLITS for image in images[split]])
+    measured = {
+        protocol: measure_frames(members, lpips, reversed_views if protocol == DEBLURRING else {}, protocol, quiet)
+        for protocol, members in frames.items()
+    }
+    per_view: dict[str, Any] = {}
+    for protocol, one in measured.items():
+        if one.table:
+            results[protocol] = {kind.name: row for kind, row in one.means.items()}
+            per_view[protocol] = {kind.name: rows for kind, rows in one.table.items()}
+    for name, content in (("results.json", results), ("per_view.json", per_view)):
+        with atomic_write(model.folder / name, "w") as file:
+            json.dump(content, file, indent=1)
+    pictures = {protocol: one.pictures for protocol, one in measured.items() if one.pictures}
+    truth = found.truth if path is not None else None
+    write_report(Run(model.folder, model.iteration, results, per_view, pictures, found.names, found.poses, truth))
+    files = ["results.json", "per_view.json", "report.html"]
+    if DEBLURRING in measured and measured[DEBLURRING].table and measured[DEBLURRING].sheet:
+        save_image(model.folder / "comparison.png", comparison(measured[DEBLURRING]))
+        files.append("comparison.png")
+    return Measurement(results, files)
+
+
+def comparison(measured: Measured) -> np.ndarray:
+    """The comparison picture [H, W, 3] of a protocol's views."""
+    columns = [kind for kind in _SHEET if any(kind in images for images in measured.sheet.values())]
+    rows, notes = [], []
+    for view, images in measured.sheet.items():
+        rows.append({kind.label: _array(images.get(kind)) for kind in columns})
+        notes.append({kind.label: _decibels(measured, kind, view) for kind in columns})
+    erring = [kind.label for kind in columns if kind in _ERRORS]
+    return compose(rows, TRUTH.label, erring, notes)
+
+
+def _array(image: Tensor | None) -> np.ndarray | None:
+    """An image [C, H, W] as [H, W] or [H, W, 3]."""
+    if image is None:
+        return None
+    return image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
+
+
+def _decibels(measured: Measured, kind: Kind, view: str) -> str:
+    row = measured.table.get(kind, {}).get(view)
+    return f"{row['PSNR']:.1f} dB" if row is not None else ""

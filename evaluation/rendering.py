@@ -1,0 +1,289 @@
+"""Draws a trained model: training views at their sub-frames, held-out views from fitted poses, videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from arguments import Video
+from gaussian_renderer import Rasterizer, render_trajectory
+from gaussian_renderer.drawing import Drawing
+from gaussian_renderer.paths import SavedView, read_views
+from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
+from gaussian_renderer.video import record
+from pictures.kinds import FUSED, GAUSSIANS, LONG, RECON_NET, TFP, TIMING, TRUTH, Kind
+from recon_net import recon_frames
+from scene.cameras import View
+from scene.exposure import Exposure
+from scene.fusion import fuse
+from scene.manifest import DEBLURRING, HELD_OUT, NOVEL_VIEWS, ImageWriter
+from scene.model_folder import NOVEL, camera_entries, camera_entry, read_cameras, write_cameras
+from scene.trajectory import Trajectory
+from scene.views import load_picture, true_images
+from training.trained_model import TrainedModel
+from utils.crops import Crop
+from utils.se3 import camera_centers
+from utils.trajectory_metrics import umeyama
+
+# World-to-camera poses [T, 4, 4] of a view at times u [T] of its exposure.
+PosesAt = Callable[[Tensor], Tensor]
+
+
+class Renderer:
+    """A trained model and everything needed to draw it.
+
+    Args:
+        model: on the device to render with.
+        fit_steps: steps that fit the pose of each held-out view.
+        quiet: no progress bars.
+    """
+
+    def __init__(self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150, quiet: bool = False):
+        self.model, self.rasterizer, self.fit_steps, self.quiet = model, rasterizer, fit_steps, quiet
+        self.scene, self.spec, self.u = model.scene, model.window_spec, model.u
+        self.exposures = model.exposures(self.scene.train)
+        self.mosaic = self.scene.mosaic if model.learns_from_spikes else None
+        self.channels = 3 if self.mosaic is not None else self.exposures[0].long.shape[0]
+        self.gaussians = model.load_gaussians(self.channels)
+        self.trajectory, self.network = model.trajectory, model.network
+
+    # ---- one view --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def renders(self, view: View, poses: Tensor) -> Tensor:
+        """Renders [M, C, H, W] of a view's camera from ``poses`` [M, 4, 4]."""
+        camera = view.camera
+        k = camera.K.to(self.model.device)
+        return render_trajectory(self.gaussians, poses, k, camera.width, camera.height, self.rasterizer).images
+
+    @torch.no_grad()
+    def frames(self, exposure: Exposure) -> Tensor | None:
+        """Recon-Net's full frames [M, C, H, W], or None without a network."""
+        if self.network is None:
+            return None
+        return recon_frames(self.network, exposure, self.u, Crop.whole(exposure.camera.height, exposure.camera.width))
+
+    @torch.no_grad()
+    def fused(self, exposure: Exposure, view: View, renders: Tensor, poses_at: PosesAt) -> Tensor | None:
+        """The renders [M, C, H, W] corrected by what their spikes say against them, or None without such spikes.
+
+        It takes Gaussians that were fitted to narrow windows (L_sub), since only those know the direction of time,
+        and spikes by their timing: counts of so few frames are too noisy to correct anything.
+        """
+        if exposure.subframes is None or not self.model.supervised_by_timing:
+            return None
+        window = self.model.quadrature
+        across = torch.stack([self.renders(view, poses_at(self.u + float(offset))) for offset in window.offsets])
+        seen, middle = torch.einsum("p,pmchw->mchw", window.weights.to(across), across), renders
+        if self.mosaic is not None:
+            seen, middle = self.mosaic.of(seen), self.mosaic.of(renders)
+        corrected = fuse(middle, exposure.subframes - seen, exposure.noise[None])
+        return renders + self._in_color(corrected - middle)
+
+    def _in_color(self, raw: Tensor) -> Tensor:
+        """A sensor's pixels [..., 1, H, W] as an image: in color where it has color filters."""
+        return raw if self.mosaic is None else self.mosaic.colors(raw)
+
+    # ---- the views of a split --------------------------------------------------------------------------------
+
+    def write_training_views(self) -> None:
+        """Write the images of the training views."""
+        paths = [partial(self.trajectory.view, i) for i in range(len(self.scene.train))]
+        with self._writer("train") as images:
+            self._write_exposures(images, DEBLURRING, self.scene.train, self.exposures, paths)
+
+    def write_held_out_views(self, first: int) -> list[dict[str, Any]]:
+        """Fit the poses of the held-out views and write their images.
+
+        Args:
+            first: number of the first entry.
+
+        Returns:
+            their entries of ``cameras.json``.
+        """
+        if not (self.scene.test or self.scene.novel):
+            return []
+        entries: list[dict[str, Any]] = []
+        with self._writer("test") as images:
+            for view, path in zip(self.scene.test, self._held_out_exposures(images), strict=True):
+                entries.append(self._held_out_entry(first + len(entries), view, path, self.u))
+            # Of a scene that has no other held-out views the sharp images are the held-out ones.
+            protocol = NOVEL_VIEWS if self.scene.test else HELD_OUT
+            for view, path in zip(self.scene.novel, self._novel_views(images, protocol), strict=True):
+                entry = self._held_out_entry(first + len(entries), view, path, torch.tensor([0.5]))
+                entries.append(entry | {key: NOVEL + entry[key] for key in ("name", "img_name")})
+        return entries
+
+    def _writer(self, split: str) -> ImageWriter:
+        return ImageWriter(self.model.folder, split, self.model.iteration)
+
+    def _held_out_entry(self, index: int, view: View, path: Tensor, times: Tensor) -> dict[str, Any]:
+        return camera_entry(index, view, "test", path.cpu(), times.cpu(), self.model.iteration)
+
+    @torch.no_grad()
+    def _write_exposures(
+        self,
+        images: ImageWriter,
+        protocol: str,
+        views: Sequence[View],
+        exposures: Sequence[Exposure],
+        paths: Sequence[PosesAt],
+    ) -> None:
+        """Views with an exposure of their own: the middle and, where the scene has the truth, other sub-frames."""
+        rows = tqdm(zip(views, exposures, paths, strict=True), "Rendering", len(views), disable=self.quiet)
+        for view, exposure, poses_at in rows:
+            name, truths = view.camera.name, true_images(view, self.spec)
+
+            def save(kind: Kind, image: Tensor, m: int | None = None, name: str = name) -> None:
+                images.save(kind, protocol, name, m, 0.5 if m is None else self.spec.times[m], image)
+
+            for kind, made in self._subframes(view, exposure, poses_at).items():
+                save(kind, made[self.spec.middle])
+                for m in truths:
+                    save(kind, made[m], m)
+            for kind, image in self._baselines(exposure).items():
+                save(kind, image)
+            if view.image_path is not None and view.image_path.exists():
+                save(TRUTH, load_picture(view, view.image_path, self.channels))
+            for m, path in truths.items():
+                save(TRUTH, load_picture(view, path, self.channels), m)
+
+    def _subframes(self, view: View, exposure: Exposure, poses_at: PosesAt) -> dict[Kind, Tensor]:
+        """What the model makes of a view: images [M, C, H, W] at all sub-frames."""
+        renders = self.renders(view, poses_at(self.u))
+        made, frames = {GAUSSIANS: renders}, self.frames(exposure)
+        fused = self.fused(exposure, view, renders, poses_at)
+        if fused is not None:
+            made[FUSED] = fused
+        if frames is not None:
+            made[RECON_NET] = self._in_color(frames)
+        return made
+
+    def _baselines(self, exposure: Exposure) -> dict[Kind, Tensor]:
+        """What the sensor gives of a view without the model: images [C, H, W] at the middle of the exposure."""
+        images = {LONG: self._in_color(exposure.long)}
+        if self.model.learns_from_spikes:
+            # Images counted from the spikes alone keep the scene's own description of the sensor.
+            sensor = self.scene.sensor
+            images[TFP] = self._in_color(exposure.middle_image(sensor, "counting", self.spec.short))
+            images[TIMING] = self._in_color(exposure.middle_image(sensor, "timing", self.model.subframe_width))
+        return images
+
+    # ---- held-out views --------------------------------------------------------------------------------------
+
+    def _held_out_exposures(self, images: ImageWriter) -> list[Tensor]:
+        """Fit poses [M, 4, 4] of the views that ``--eval`` held out to their own spikes; write their images."""
+        views, trained = self.scene.test, len(self.scene.train)
+        if not views:
+            return []
+        exposures = self.model.exposures(views)
+        # The first guess of their motion comes from their neighbors, which are the training views.
+        to_recovered = self._recovered_frame([view.camera.w2c for view in self.scene.train])
+        moved = similarity_of([view.camera.w2c for view in views], **to_recovered)
+        poses = torch.stack([*self._middle_poses(), *moved])
+        curve = "bezier" if self.model.curve == "spline" else self.model.curve
+        timing = self.model.timing([*self.scene.train, *views]) if self.model.motion_init else None
+        trajectory = Trajectory(poses, curve, timing).to(self.model.device)
+        for i, exposure in enumerate(tqdm(exposures, desc="Fitting held-out poses", disable=self.quiet)):
+            if exposure.subframes is not None:
+                times, targets = self.u, exposure.subframes
+            else:
+                times, targets = self.u[self.spec.middle, None], exposure.long[None]
+            fit_trajectory(
+                self.gaussians,
+                exposure.camera,
+                trajectory,
+                trained + i,
+                times,
+                targets,
+                self.rasterizer,
+                mosaic=self.mosaic,
+                steps=self.fit_steps,
+            )
+        paths = [partial(trajectory.view, trained + i) for i in range(len(views))]
+        self._write_exposures(images, HELD_OUT, views, exposures, paths)
+        with torch.no_grad():
+            return [path(self.u) for path in paths]
+
+    def _novel_views(self, images: ImageWriter, protocol: str) -> list[Tensor]:
+        """Fit poses [1, 4, 4] of the held-out sharp images, with the scene frozen, to the images; write both."""
+        if not self.scene.novel:
+            return []
+        truth, views = self.scene.truth or {}, self.scene.train
+        # They belong to the world of the truth, which need not be that of the poses training started from.
+        known = all(view.camera.name in truth for view in views)
+        true = [truth[v.camera.name][len(truth[v.camera.name]) // 2] for v in views] if known else None
+        to_recovered = self._recovered_frame(true or [view.camera.w2c for view in views])
+        fitted = []
+        for view in tqdm(self.scene.novel, desc="Rendering novel views", disable=self.quiet):
+            assert view.image_path is not None
+            image = load_picture(view, view.image_path, self.channels).to(self.model.device)
+            [start] = similarity_of([view.camera.w2c], **to_recovered)
+            start = start.to(self.model.device)
+            pose = fit_pose(self.gaussians, view.camera, start, image, self.rasterizer, steps=self.fit_steps)[None]
+            name = NOVEL + view.camera.name
+            images.save(GAUSSIANS, protocol, name, None, 0.5, self.renders(view, pose)[0])
+            images.save(TRUTH, protocol, name, None, 0.5, image)
+            fitted.append(pose)
+        return fitted
+
+    @torch.no_grad()
+    def _middle_poses(self) -> list[Tensor]:
+        """Recovered poses [4, 4] of the training views at u = 0.5."""
+        half = torch.tensor([0.5], device=self.model.device)
+        return [self.trajectory.view(i, half)[0].cpu() for i in range(len(self.scene.train))]
+
+    def _recovered_frame(self, known: Sequence[Tensor]) -> dict[str, Any]:
+        """The similarity to the world that training recovered, from one with ``known`` mid-exposure training poses."""
+        before, after = (camera_centers(torch.stack([*w2c])).double().numpy() for w2c in (known, self._middle_poses()))
+        scale, rotation, translation = umeyama(before, after)
+        return {
+            "scale": float(scale),
+            "rotation": torch.as_tensor(rotation, dtype=torch.float32),
+            "translation": torch.as_tensor(translation, dtype=torch.float32),
+        }
+
+    # ---- videos ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def views(self) -> list[SavedView]:
+        """The views, the trained ones at the poses of this iteration (``cameras.json`` may have another's)."""
+        index = {view.camera.name: i for i, view in enumerate(self.scene.train)}
+        return [
+            replace(view, w2c=self.trajectory.view(index[view.name], self.u).cpu(), times=self.u.cpu())
+            if view.split == "train" and view.name in index
+            else view
+            for view in read_views(self.model.folder)
+        ]
+
+    def video(self, video: Video) -> Path:
+        """Record a video of the Gaussians along a camera path; returns where it is."""
+        exposures = {exposure.camera.name: exposure for exposure in self.exposures}
+
+        def recon(view: SavedView) -> Tensor:
+            frames = self.frames(exposures[view.name])
+            assert frames is not None
+            return frames
+
+        drawing = Drawing(self.gaussians, self.rasterizer)
+        return record(video, self.views(), drawing, None if self.network is None else recon, self.quiet)
+
+
+def render_model(renderer: Renderer, train: bool = True, test: bool = True) -> None:
+    """Write the images of both splits, or one, and ``cameras.json`` with the poses they were rendered from."""
+    model, scene = renderer.model, renderer.scene
+    entries = camera_entries(scene.train, renderer.trajectory, renderer.u, model.iteration)
+    if train:
+        renderer.write_training_views()
+    if test:
+        entries += renderer.write_held_out_views(len(entries))
+    else:
+        entries += [entry for entry in read_cameras(model.folder) if entry["split"] == "test"]
+    write_cameras(model.folder, entries)

@@ -1,0 +1,75 @@
+"""Recovered trajectories against the true ones, or why they cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scene.model_folder import why_stale
+from scene.views import true_poses
+from training.trained_model import TrainedModel
+from utils.trajectory_metrics import trajectory_errors
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Training views with their recovered and true poses [V, M, 4, 4]; without truth, ``why`` says what is amiss."""
+
+    names: list[str]
+    poses: np.ndarray | None
+    truth: np.ndarray | None = None
+    why: str = ""
+
+
+def read_trajectories(model: TrainedModel, cameras: Sequence[dict[str, Any]]) -> Trajectories:
+    """Recovered poses of the training views among the entries of ``cameras.json``, and the true ones if known."""
+    entries = [entry for entry in cameras if entry["split"] == "train"]
+    names = [entry["name"] for entry in entries]
+    shapes = {np.shape(entry["w2c"]) for entry in entries}
+    if len(shapes) != 1:
+        return Trajectories(names, None, why="cameras.json has training views of different numbers of sub-frames")
+    poses = np.array([entry["w2c"] for entry in entries])
+    stale = why_stale(entries, model.iteration)
+    if stale is not None:
+        return Trajectories(names, None, why=stale)
+    try:
+        scene = model.scene
+    except ValueError as error:
+        return Trajectories(names, poses, why=f"the scene cannot be read ({error})")
+    file = scene.root / "trajectory.json"
+    if scene.truth is None:
+        return Trajectories(names, poses, why=f"there is no {file}")
+    unknown = [name for name in names if name not in scene.truth]
+    if unknown:
+        why = f"{file} lacks {len(unknown)} of {len(names)} training views ({', '.join(unknown[:3])})"
+        return Trajectories(names, poses, why=why)
+    spec, found = model.window_spec, []
+    for name in names:
+        true = true_poses(scene.truth[name], spec)
+        if true is None:
+            count = len(scene.truth[name])
+            why = f"{file} has view {name} at {count} instants, which are not the model's {spec.subframes}"
+            return Trajectories(names, poses, why=why)
+        found.append(true.numpy())
+    return Trajectories(names, poses, np.stack(found))
+
+
+def measure_trajectories(found: Trajectories) -> tuple[dict[str, Any] | None, str]:
+    """ATE, RPE and motion error of the training views; or None, and why there are none."""
+    if found.poses is None or found.truth is None:
+        return None, found.why
+    try:
+        errors = trajectory_errors(found.poses, found.truth)
+    except ValueError as error:
+        return None, str(error)
+    return {
+        "ATE": errors.ate,
+        "RPE_translation": errors.rpe_translation,
+        "RPE_rotation_deg": errors.rpe_rotation,
+        "motion_error": errors.motion,
+        "reversed_views": [found.names[v] for v in errors.flipped],
+        "subframes": found.poses.shape[1],
+    }, ""

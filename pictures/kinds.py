@@ -1,0 +1,39 @@
+"""Kinds of images of a view: their names in files, their folders, their labels for people, and their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of image.
+
+    Args:
+        name: key in ``manifest.json``, ``results.json`` and ``per_view.json``; never changes.
+        folder: folder below ``<model>/<split>/ours_<iteration>``.
+        label: what people read.
+    """
+
+    name: str
+    folder: str
+    label: str
+
+
+LONG = Kind("long_exposure", "long", "long exposure")
+TFP = Kind("tfp", "tfp", "TFP")
+TIMING = Kind("timing", "timing", "spike timing")
+RECON_NET = Kind("recon_net", "recon", "Recon-Net")
+GAUSSIANS = Kind("gaussians", "renders", "Gaussians")
+FUSED = Kind("fused", "fused", "Fused")
+TRUTH = Kind("truth", "gt", "truth")
+# An image from the spikes of one view alone, where full_eval.py makes nothing else.
+IMAGE = Kind("image", "image", "image")
+
+# What render.py writes, from what the sensor gives to the truth: the order of selectors and columns.
+KINDS = (LONG, TFP, TIMING, RECON_NET, GAUSSIANS, FUSED, TRUTH)
+# Made by training, and from the spikes alone: the order of rows in tables.
+METHODS = (GAUSSIANS, FUSED, RECON_NET)
+BASELINES = (TIMING, TFP, LONG)
+MEASURED = (*METHODS, *BASELINES)
+BY_NAME = {kind.name: kind for kind in (*KINDS, IMAGE)}

@@ -1,0 +1,199 @@
+"""The images that render.py leaves in a model's folder, and the manifest that lists them.
+
+    <model>/<split>/ours_<iteration>/manifest.json     a list of ``SavedImage``
+    <model>/<split>/ours_<iteration>/<kind's folder>/  the images, 16-bit PNGs
+
+The manifest is written after all of its images, and an old one is removed before the first: where there is one, every
+image that it lists was written by the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pictures.kinds import BY_NAME, Kind
+from utils.io import atomic_write, save_image
+
+MANIFEST = "manifest.json"
+SPLITS = ("train", "test")
+# How images are compared with the truth; never mixed.
+DEBLURRING, HELD_OUT, NOVEL_VIEWS = "deblurring", "held out", "novel views"
+PROTOCOLS = (DEBLURRING, HELD_OUT, NOVEL_VIEWS)
+
+
+def images_folder(model: str | Path, split: str, iteration: int) -> Path:
+    """Where the images of one split and iteration are."""
+    return Path(model) / split / f"ours_{iteration}"
+
+
+def image_name(view: str, subframe: int | None) -> str:
+    """Name of a view's image without its suffix: the middle of the exposure has the view's name."""
+    return view if subframe is None else f"{view}_{subframe:02d}"
+
+
+@dataclass(frozen=True)
+class SavedImage:
+    """One entry of a manifest.
+
+    Args:
+        file: path below the manifest's folder, with forward slashes.
+        kind: name of a ``Kind``.
+        split: "train" or "test".
+        protocol: one of ``PROTOCOLS``.
+        view: name of the view in ``cameras.json``.
+        subframe: number of the sub-frame, or None for the middle of the exposure.
+        u: time in the exposure, 0 to 1.
+    """
+
+    file: str
+    kind: str
+    split: str
+    protocol: str
+    view: str
+    subframe: int | None
+    u: float
+
+    @property
+    def name(self) -> str:
+        """Name of the image without its suffix."""
+        return image_name(self.view, self.subframe)
+
+    @classmethod
+    def of(cls, stored: Any, split: str) -> SavedImage:
+        """Read one entry of the manifest of a split.
+
+        Raises:
+            ValueError: what came, and what was expected.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(stored, dict) or set(stored) != set(names):
+            raise ValueError(f"expected objects with {', '.join(names)}, not {_shown(stored)}")
+        entry = cls(**stored)
+        path = PurePosixPath(entry.file) if isinstance(entry.file, str) else PurePosixPath()
+        expected = {
+            "file": path.parts and not path.is_absolute() and ".." not in path.parts and "\\" not in entry.file,
+            "kind": isinstance(entry.kind, str) and entry.kind in BY_NAME,
+            "split": entry.split == split,
+            "protocol": entry.protocol in PROTOCOLS,
+            "view": isinstance(entry.view, str) and entry.view,
+            "subframe": entry.subframe is None or (type(entry.subframe) is int and entry.subframe >= 0),
+            "u": type(entry.u) in (int, float) and math.isfinite(entry.u) and 0 <= entry.u <= 1,
+        }
+        for name, holds in expected.items():
+            if not holds:
+                raise ValueError(f"{name} is {_shown(stored[name])}, expected {_EXPECTED[name].format(split=split)}")
+        return entry
+
+
+_EXPECTED = {
+    "file": "a path inside the folder",
+    "kind": f"one of {', '.join(BY_NAME)}",
+    "split": "{split}",
+    "protocol": f"one of {', '.join(PROTOCOLS)}",
+    "view": "a view's name",
+    "subframe": "a number from 0, or null",
+    "u": "a number from 0 to 1",
+}
+
+
+def _shown(value: Any) -> str:
+    """A value as it is quoted in an error."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class ImageWriter:
+    """Writes the images of one split, and the manifest when all are there.
+
+        with ImageWriter(model, "train", 3600) as images:
+            images.save(kinds.GAUSSIANS, DEBLURRING, "002", None, 0.5, image)
+
+    After an error inside the ``with`` there is no manifest.
+    """
+
+    def __init__(self, model: str | Path, split: str, iteration: int):
+        self._folder, self._split = images_folder(model, split, iteration), split
+        self._images: dict[str, SavedImage] = {}
+
+    def __enter__(self) -> ImageWriter:
+        (self._folder / MANIFEST).unlink(missing_ok=True)
+        return self
+
+    def save(
+        self, kind: Kind, protocol: str, view: str, subframe: int | None, u: float, image: Tensor | np.ndarray
+    ) -> None:
+        """Write ``image`` [C, H, W] of intensities in [0, 1].
+
+        Raises:
+            ValueError: it cannot be written, or another image of this run has its name.
+        """
+        name = image_name(view, subframe)
+        entry = SavedImage(f"{kind.folder}/{name}.png", kind.name, self._split, protocol, view, subframe, u)
+        if entry.file in self._images:
+            other = self._images[entry.file].view
+            raise ValueError(
+                f"{self._folder / entry.file}: an image of view {other} and one of {view} have this name; "
+                "rename one of the views (a sub-frame is called VIEW_MM)"
+            )
+        save_image(self._folder / entry.file, image, bits=16)
+        self._images[entry.file] = entry
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            write_manifest(self._folder, list(self._images.values()))
+
+
+def write_manifest(folder: Path, images: list[SavedImage]) -> None:
+    """Write the manifest of the images in ``folder``."""
+    with atomic_write(folder / MANIFEST, "w") as file:
+        json.dump([asdict(image) for image in images], file, indent=1)
+
+
+def read_manifest(model: str | Path, split: str, iteration: int) -> list[SavedImage]:
+    """The images of one split and iteration; whether the files are there is not looked at.
+
+    Raises:
+        ValueError: there is no manifest, or it is damaged; one sentence names it and the command that writes it.
+    """
+    path = images_folder(model, split, iteration) / MANIFEST
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored, list):
+            raise ValueError(f"expected a list of images, not {_shown(stored)}")
+        images = [SavedImage.of(entry, split) for entry in stored]
+        files = [image.file for image in images]
+        twice = next((file for i, file in enumerate(files) if file in files[:i]), None)
+        if twice is not None:
+            raise ValueError(f"expected every file once, {twice} is there twice")
+    except OSError as error:
+        raise _not_rendered(path, model, iteration, error.strerror or str(error)) from None
+    except ValueError as error:
+        raise _not_rendered(path, model, iteration, str(error)) from None
+    return images
+
+
+def require_files(model: str | Path, iteration: int, images: list[SavedImage]) -> None:
+    """Check that the files of ``images`` are there.
+
+    Raises:
+        ValueError: one is not; one sentence names it and the command that writes it.
+    """
+    for image in images:
+        folder = images_folder(model, image.split, iteration)
+        if not (folder / image.file).is_file():
+            raise _not_rendered(folder / MANIFEST, model, iteration, f"{image.file} is listed and is not there")
+
+
+def _not_rendered(path: Path, model: str | Path, iteration: int, why: str) -> ValueError:
+    command = f"render.py -m {model} --iteration {iteration}"
+    return ValueError(f"{path}: not a complete list of images ({why}); run {command}")

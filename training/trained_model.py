@@ -1,0 +1,161 @@
+"""A trained model at one saved iteration, as the commands that read models see it.
+
+This is the one place that reads fields of the stored configuration: what draws, measures, shows or exports a model
+takes values from ``TrainedModel``.  Each part is read from disk when it is first asked for, so that a command that
+needs no Gaussians reads none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from arguments import Settings, load_settings
+from gaussians.model import GaussianModel
+from recon_net import AnyReconNet
+from scene.cameras import View
+from scene.dataset import SceneData, read_scene
+from scene.exposure import Exposure
+from scene.model_folder import (
+    find_iteration,
+    load_gaussians,
+    load_learned_sensor,
+    load_network,
+    load_trajectory,
+)
+from scene.trajectory import Timing, Trajectory
+from scene.views import Quadrature, TargetSpec, image_exposures, spike_exposures, view_timing
+from spike import SensorModel, WindowSpec
+from training.building import target_spec
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One saved iteration of a model; tensors are on ``device``."""
+
+    folder: Path
+    iteration: int
+    device: torch.device
+    settings: Settings
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, iteration: int | None = None, device: str | torch.device = "cpu"
+    ) -> TrainedModel:
+        """Open the model in ``folder``.
+
+        Args:
+            iteration: a saved iteration (None: the newest).
+
+        Raises:
+            ValueError: no model there, no such iteration, or a configuration of another version.
+        """
+        settings = load_settings(folder)
+        return cls(Path(folder), find_iteration(folder, iteration), torch.device(device), settings)
+
+    # ---- what is on disk -------------------------------------------------------------------------------------
+
+    def load_gaussians(self, channels: int | None = None) -> GaussianModel:
+        """The Gaussians with ``channels`` color channels (None: one where all three are equal)."""
+        return load_gaussians(self.folder, self.iteration, channels).to(self.device)
+
+    @cached_property
+    def trajectory(self) -> Trajectory:
+        """The curves of the training views, in the order of ``scene.train``."""
+        return load_trajectory(self.folder, self.iteration).to(self.device)
+
+    @cached_property
+    def network(self) -> AnyReconNet | None:
+        """Recon-Net, or None where the model was trained without."""
+        network = load_network(self.folder, self.iteration, self.window_spec, self.settings.grouping)
+        return None if network is None else network.to(self.device)
+
+    @cached_property
+    def learned_sensor(self) -> SensorModel | None:
+        """The sensor as training found it, or None where it was taken as the scene describes it."""
+        return load_learned_sensor(self.folder, self.iteration)
+
+    @cached_property
+    def scene(self) -> SceneData:
+        """The scene that the model was trained on, with its own description of the sensor.
+
+        Raises:
+            ValueError: it is no longer there, or cannot be read.
+        """
+        options = self.settings.scene
+        return read_scene(options.source_path, options.transforms, eval=options.eval, llffhold=options.llffhold)
+
+    @cached_property
+    def learned_scene(self) -> SceneData:
+        """The scene with the sensor that training found."""
+        return self.scene if self.learned_sensor is None else replace(self.scene, sensor=self.learned_sensor)
+
+    # ---- what the configuration says -------------------------------------------------------------------------
+
+    @property
+    def source_path(self) -> str:
+        """Folder of the scene."""
+        return self.settings.scene.source_path
+
+    @cached_property
+    def target_spec(self) -> TargetSpec:
+        """How the spikes became targets, without the intervals that training alone needs."""
+        return target_spec(self.settings, wide=True)
+
+    @property
+    def window_spec(self) -> WindowSpec:
+        """Frames of the exposure, the short window and the sub-frames."""
+        return self.target_spec.window
+
+    @cached_property
+    def quadrature(self) -> Quadrature:
+        """The instants whose renders, averaged, met the spikes of a sub-frame."""
+        return self.target_spec.quadrature(self.settings.window_of_subframe[1])
+
+    @property
+    def u(self) -> Tensor:
+        """Times [M] of the sub-frames in the exposure."""
+        return torch.tensor(self.window_spec.times, device=self.device)
+
+    @property
+    def learns_from_spikes(self) -> bool:
+        """Whether training saw spikes; else the views' images as long exposures."""
+        return self.settings.from_spikes
+
+    @property
+    def supervised_by_timing(self) -> bool:
+        """Whether single instants were compared with narrow windows of spike timing."""
+        return self.settings.supervises_instants and self.settings.target_mode == "timing"
+
+    @property
+    def subframe_width(self) -> int:
+        """Spike frames of the window about a sub-frame."""
+        return self.target_spec.width
+
+    @property
+    def curve(self) -> str:
+        """The kind of curve of a view's motion."""
+        return self.settings.motion.trajectory
+
+    @property
+    def motion_init(self) -> bool:
+        """Whether a view's motion starts from its neighbors'."""
+        return self.settings.motion.motion_init
+
+    # ---- what both together give -----------------------------------------------------------------------------
+
+    def exposures(self, views: Sequence[View], scene: SceneData | None = None) -> list[Exposure]:
+        """The recorded exposures of ``views``, read with the sensor of ``scene`` (None: ``learned_scene``)."""
+        scene = scene or self.learned_scene
+        if not self.learns_from_spikes:
+            return image_exposures(views, scene, self.device)
+        return spike_exposures(views, scene, self.target_spec, self.device)
+
+    def timing(self, views: Sequence[View]) -> Timing:
+        """When ``views`` of the scene were exposed."""
+        return view_timing(views, self.scene, self.window_spec.exposure, self.settings.motion.view_spacing)
