@@ -24,11 +24,14 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 import numpy as np
 import torch
 
-from arguments import parse_training
+from arguments.parser import current_names, parse_training
 from gaussian_renderer import render_trajectory
-from scene.exposure import Crop, recon_frames
+from recon_net import recon_frames
+from scene.dataset import read_scene
 from scene.views import true_images, true_poses
-from train import Training
+from training.recipes import build
+from training.training import Training
+from utils.crops import Crop
 from utils.image_metrics import psnr
 from utils.io import load_image
 from utils.trajectory_metrics import trajectory_errors
@@ -36,14 +39,14 @@ from utils.trajectory_metrics import trajectory_errors
 
 def measure(training: Training) -> dict[str, float]:
     """Against the truth: PSNR of both outputs, trajectory errors."""
-    middle, scores = training.spec.subframes // 2, {"gaussians": [], "all": [], "recon": []}
-    paths = []
-    for i, (view, exposure) in enumerate(zip(training.scene.train, training.exposures, strict=True)):
-        poses = training.trajectory.view(i, training.u)
+    state, recording = training.state, training.state.recording
+    window, scores, paths = recording.window, {"gaussians": [], "all": [], "recon": []}, []
+    for i, (view, exposure) in enumerate(zip(recording.scene.train, recording.exposures, strict=True)):
+        poses = state.trajectory.view(i, recording.u)
         paths.append(poses)
-        camera, wanted = view.camera, {middle: view.image_path} | true_images(view, training.spec)
+        camera, wanted = view.camera, {window.middle: view.image_path} | true_images(view, window)
         out = render_trajectory(
-            training.gaussians, poses, camera.K, camera.width, camera.height, training.rasterizer
+            state.field.gaussians, poses, camera.K, camera.width, camera.height, state.field.rasterizer
         )
         for m, path in wanted.items():
             if path is None:
@@ -51,16 +54,16 @@ def measure(training: Training) -> dict[str, float]:
             truth = load_image(path)[None]
             value = float(psnr(out.images[m : m + 1], truth))
             scores["all"].append(value)
-            if m == middle:
+            if m == window.middle:
                 scores["gaussians"].append(value)
-        if training.network is not None and view.image_path is not None:
-            whole = Crop(0, camera.height, 0, camera.width)
-            frames = recon_frames(training.network, exposure, training.u, whole, "adjacent")
-            scores["recon"].append(float(psnr(frames[middle : middle + 1], load_image(view.image_path)[None])))
+        if state.network is not None and view.image_path is not None:
+            frames = recon_frames(state.network, exposure, recording.u, Crop.whole(camera.height, camera.width))
+            middle = frames[window.middle : window.middle + 1]
+            scores["recon"].append(float(psnr(middle, load_image(view.image_path)[None])))
     result = {f"psnr_{name}": float(np.mean(values)) for name, values in scores.items() if values}
-    if training.scene.truth is not None:
-        known = training.scene.truth
-        truth = np.stack([true_poses(known[v.camera.name], training.spec).numpy() for v in training.scene.train])
+    known = recording.scene.truth
+    if known is not None:
+        truth = np.stack([true_poses(known[v.camera.name], window).numpy() for v in recording.scene.train])
         errors = trajectory_errors(torch.stack(paths).double().numpy(), truth)
         result |= {"ate": errors.ate, "motion_error": errors.motion}
     return result
@@ -75,10 +78,10 @@ def main() -> None:
     parser.add_argument("flags", nargs="*", help="flags of train.py, after --")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as model:
-        flags = ["-s", args.scene, "-m", model, "--spike", "--preset", "cpu", *args.flags]
-        training = Training(parse_training(flags, cuda=False))
+        flags = current_names(["-s", args.scene, "-m", model, *args.flags])
+        training = build(parse_training(flags), read_scene(args.scene))
         cpu = wall = 0.0
-        last = min(max(args.at), training.config.optimisation.iterations)
+        last = min(max(args.at), training.steps)
         while training.iteration < last:
             start = time.process_time(), time.monotonic()
             training.step()
@@ -92,7 +95,7 @@ def main() -> None:
                         "iteration": training.iteration,
                         "cpu_seconds": round(cpu, 1),
                         "seconds": round(wall, 1),
-                        "gaussians": len(training.gaussians),
+                        "gaussians": len(training.state.field.gaussians),
                     } | {k: round(v, 4) for k, v in measure(training).items()}
                 print(json.dumps(row), flush=True)
                 with open(args.log, "a", encoding="utf-8") as file:

@@ -55,13 +55,13 @@ def flags_page() -> str:
     lines = [
         "# Every flag of train.py",
         "",
-        "Made by `python -m arguments > docs/flags.md`. A recipe is a method; it has the flags for which its column has",
-        "a default. `python train.py --help-all` shows the flags of one recipe with the values that a run would use.",
+        "Made by `python -m arguments > docs/flags.md`. A recipe is a method; it has the flags whose column shows a",
+        "default. `python train.py --help-all` shows the flags of one recipe with the values that a run would use.",
         "Underscores may be written as hyphens.",
         "",
         *(f"- `--recipe {name}`: {kind.summary}" for name, kind in RECIPES.items()),
         "",
-        "`by size`: follows the size of the scene, see [Time and size](time-and-size.md). The schedule's parts are these",
+        "`by size`: follows the size of the scene, see [Time and size](time-and-size.md). The schedule's parts are",
         f"shares of the steps: {shares}.",
     ]
     for title, options in _parts().items():

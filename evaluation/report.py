@@ -64,7 +64,7 @@ def write_report(run: Run) -> Path:
 def compose_report(run: Run) -> str:
     """The whole page."""
     config = _json(run.model / CONFIG_NAME)
-    source = Path(str((config or {}).get("data", {}).get("source_path", run.model)))
+    source = Path(str((config or {}).get("scene", {}).get("source_path", run.model)))
     return render(
         "run.html",
         title=f"{source.name or run.model.name}, iteration {run.iteration}",

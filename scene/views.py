@@ -157,4 +157,4 @@ def _alike(scene: SceneData, views: Sequence[View], exposures: list[Exposure]) -
 
 def _size(exposure: Exposure) -> str:
     channels, height, width = exposure.long.shape
-    return f"{width}x{height} and {'grey' if channels == 1 else 'colour'}"
+    return f"{width}x{height} and {'gray' if channels == 1 else 'color'}"

@@ -8,7 +8,7 @@ import torch
 from made_up_paths import path
 
 import metrics
-from arguments import Config
+from arguments import PaperSettings
 from evaluation.images import frames_by_protocol, rendered_images
 from pictures.kinds import GAUSSIANS, RECON_NET, TRUTH
 from scene.manifest import (
@@ -56,16 +56,15 @@ class Model:
         self.truth = path(len(self.names), M) if truth is None else truth
         self.scene = root / "scene"
         write_scene(self.scene, self.names, self.truth)
-        config = Config()
-        config.data.source_path, config.data.model_path = str(self.scene), str(self.root)
-        config.data.subframes = self.truth.shape[1]
-        config.save(self.root)
+        folders = {"source_path": str(self.scene), "model_path": str(self.root)}
+        settings = PaperSettings.of(**folders, subframes=self.truth.shape[1])
+        settings.save(self.root)
         (self.root / "point_cloud" / "iteration_7").mkdir(parents=True)
         (self.root / "point_cloud" / "iteration_7" / "point_cloud.ply").touch()
         estimate = self.truth if estimate is None else estimate
         self.cameras = [entry(n, p) for n, p in zip(self.names, estimate, strict=True)]
         self.save_cameras()
-        self.config = config
+        self.settings = settings
         self.images = {"train": {}, "test": {}}
 
     def save_cameras(self):

@@ -20,8 +20,8 @@ from spike import Mosaic, load_sensor, save_sensor
 from utils.io import load_image, save_image
 
 SMALL = (
-    "--quiet --preset cpu --iterations 8 --densify_from 0 --densify_every 3 --densify_until 6 --crop 16 "
-    "--init_points 300 --cap 330 --recon_from 2 --fixed_pattern_every 3"
+    "--quiet --iterations 8 --densify_from_iter 0 --densification_interval 3 --densify_until_iter 6 --crop 16 "
+    "--init_num_pts 300 --cap_max 330 --recon_from 2 --fixed_pattern_every 3"
 ).split()
 
 
@@ -39,7 +39,7 @@ def model(scene_folder, tmp_path_factory):
     """A trained, rendered and measured model with one exposure held out."""
     folder = tmp_path_factory.mktemp("model")
     with pytest.MonkeyPatch.context() as patch:
-        assert call(patch, train, "-s", scene_folder, "-m", folder, "--spike", "--eval", "--llffhold", 4, *SMALL) == 0
+        assert call(patch, train, "-s", scene_folder, "-m", folder, "--eval", "--llffhold", 4, *SMALL) == 0
         assert call(patch, render, "-m", folder, "--quiet", "--fit_steps", 3) == 0
         assert call(patch, metrics, "-m", folder, "--quiet") == 0
     return folder
@@ -143,7 +143,7 @@ def test_poses_and_truth_may_be_in_different_worlds(scene_folder, monkeypatch, t
     (scene / "transforms.json").write_text(json.dumps(meta))
     points, colors = read_point_ply(scene / "sparse_pc.ply")
     write_point_ply(scene / "sparse_pc.ply", 3 * points @ turn.T + 1, colors)
-    flags = ("--spike", "--eval", "--llffhold", 4, *SMALL)
+    flags = ("--eval", "--llffhold", 4, *SMALL)
     assert call(monkeypatch, train, "-s", scene, "-m", folder, *flags) == 0
     assert call(monkeypatch, render, "-m", folder, "--quiet", "--skip_train", "--fit_steps", 0) == 0
     cameras = {c["name"]: torch.tensor(c["position"]) for c in json.loads((folder / "cameras.json").read_text())}
@@ -155,7 +155,7 @@ def test_poses_and_truth_may_be_in_different_worlds(scene_folder, monkeypatch, t
 
 @pytest.mark.parametrize("subframes", [1, 7])
 def test_truth_of_other_subframes_is_left_out(subframes, scene_folder, monkeypatch, tmp_path):
-    flags = ("--spike", "--exposure", 97 if subframes > 1 else 41, "--subframes", subframes, *SMALL, "--no-fuse")
+    flags = ("--exposure", 97 if subframes > 1 else 41, "--subframes", subframes, *SMALL, "--no-fuse")
     assert call(monkeypatch, train, "-s", scene_folder, "-m", tmp_path, *flags, "--no-joint") == 0
     assert call(monkeypatch, render, "-m", tmp_path, "--quiet", "--fit_steps", 0) == 0
     train_folder = tmp_path / "train/ours_8"
@@ -166,7 +166,7 @@ def test_truth_of_other_subframes_is_left_out(subframes, scene_folder, monkeypat
 
 
 def test_each_iteration_is_rendered_and_measured_with_its_own_poses(scene_folder, monkeypatch, tmp_path, capsys):
-    flags = ("--spike", *SMALL, "--save_iterations", 2)
+    flags = (*SMALL, "--save_iterations", 2)
     assert call(monkeypatch, train, "-s", scene_folder, "-m", tmp_path, *flags) == 0
     ate = {}
     for iteration in (8, 2):
@@ -185,7 +185,7 @@ def test_a_true_image_of_another_size_is_named(file, model, scene_folder, monkey
     shutil.copytree(scene_folder, scene)
     shutil.copytree(model, copy)
     config = json.loads((copy / "cfg_args.json").read_text())
-    config["data"]["source_path"] = str(scene)
+    config["scene"]["source_path"] = str(scene)
     (copy / "cfg_args.json").write_text(json.dumps(config))
     save_image(scene / file, torch.zeros(1, 20, 30))
     assert call(monkeypatch, render, "-m", copy, "--quiet", "--fit_steps", 0) == 1
@@ -210,7 +210,7 @@ def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, t
     for name in ("novel.json", "trajectory.json"):
         (scene / name).unlink()
     folder = tmp_path / "model"
-    assert call(monkeypatch, train, "-s", scene, "-m", folder, "--spike", *SMALL) == 0
+    assert call(monkeypatch, train, "-s", scene, "-m", folder, *SMALL) == 0
     assert call(monkeypatch, render, "-m", folder, "--quiet", "--fit_steps", 3) == 0
     assert names(folder / "train/ours_8/renders") == {"000", "001", "002", "003", "004"}
     assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
@@ -224,7 +224,7 @@ def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
     scene = tmp_path / "scene"
     write_scene(scene, Mosaic("GBRG"))
     folder = tmp_path / "model"
-    assert call(monkeypatch, train, "-s", scene, "-m", folder, "--spike", *SMALL, "--iterations", 30) == 0
+    assert call(monkeypatch, train, "-s", scene, "-m", folder, *SMALL, "--iterations", 30) == 0
     assert call(monkeypatch, render, "-m", folder, "--quiet", "--fit_steps", 2) == 0
     assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
     assert load_gaussians(folder, 30, channels=3).channels == 3
@@ -234,7 +234,7 @@ def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
         assert image.shape[0] == 3 and torch.allclose(balance, torch.tensor(LEVELS), atol=0.12), kind
     meta = json.loads((scene / "transforms.json").read_text())
     (scene / "transforms.json").write_text(json.dumps(meta | {"spike": {"bayer": "GBGB"}}))
-    assert call(monkeypatch, train, "-s", scene, "-m", folder, "--spike", *SMALL) == 1
+    assert call(monkeypatch, train, "-s", scene, "-m", folder, *SMALL) == 1
 
 
 def test_the_saved_gaussians_are_the_trained_ones(model):

@@ -196,8 +196,8 @@ def test_from_spikes_to_a_trained_model(converted, tmp_path, monkeypatch):
         (root / item.name).symlink_to(item)
     (root / "trajectory.json").write_text(json.dumps({"w2c": truth}))
     model = tmp_path / "model"
-    small = "--preset cpu --iterations 200 --init_points 3000 --cap 4000 --recon_from 150 --crop 32 --quiet".split()
-    assert run(monkeypatch, train.main, "-s", root, "-m", model, "--spike", *small) == 0
+    small = "--iterations 200 --init_num_pts 3000 --cap_max 4000 --recon_from 150 --crop 32 --quiet".split()
+    assert run(monkeypatch, train.main, "-s", root, "-m", model, *small) == 0
     assert run(monkeypatch, render.main, "-m", model, "--quiet") == 0
     assert run(monkeypatch, metrics.main, "-m", model, "--quiet") == 0
     found = json.loads((model / "results.json").read_text())["trajectory"]

@@ -14,7 +14,7 @@ from plyfile import PlyData, PlyElement
 from scipy.spatial.transform import Rotation
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, pose, tiny_gaussians
 
-from arguments import Config
+from arguments import TimingSettings
 from commands.guard import guarded
 from commands.scene import convert, export_trajectories, main
 from gaussian_renderer.backends import get_rasterizer
@@ -93,11 +93,10 @@ def test_broken_tum_files_are_named(tmp_path, text, message):
 
 def model_of(scene_folder: Path, folder: Path, use_truth: bool) -> Path:
     """A model folder whose trajectories are the scene's true ones, or its initial poses."""
-    config = Config()
-    config.data.source_path, config.data.spike = str(scene_folder), True
-    config.save(folder)
+    settings = TimingSettings.of(source_path=str(scene_folder))
+    settings.save(folder)
     scene = read_scene(scene_folder)
-    times = torch.linspace(0, 1, config.data.subframes)
+    times = torch.linspace(0, 1, settings.window.subframes)
     paths = [scene.truth[v.camera.name] if use_truth else v.camera.w2c.expand(13, 4, 4) for v in scene.train]
     rows = enumerate(zip(scene.train, paths, strict=True))
     write_cameras(folder, [camera_entry(i, view, "train", path, times, 7) for i, (view, path) in rows])

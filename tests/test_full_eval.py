@@ -12,7 +12,7 @@ import full_eval
 import metrics
 import render
 import train
-from arguments import parse_training
+from arguments.parser import current_names, parse_training
 from commands.guard import guarded
 from evaluation import jobs as jobs_module
 from evaluation.jobs import Job, do, jobs_of, measure_baseline
@@ -50,9 +50,9 @@ def test_a_scene_in_colmaps_layout_is_trained(tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_flags_of_every_method_are_accepted(method, scene_folder):
     flags = Job(scene_folder, method, "noisy", 3).train_flags()
-    config = parse_training([*flags, "-m", "somewhere"], cuda=False)
-    assert config.run.seed == 3 and config.data.transforms == "transforms_noisy.json" and config.data.spike
-    assert {"paper", "parity", "cpu"} >= {config.preset}
+    assert current_names(flags) == flags  # none of them is an old name
+    settings = parse_training([*flags, "-m", "somewhere"])
+    assert settings.run.seed == 3 and settings.scene.transforms == "transforms_noisy.json" and settings.from_spikes
 
 
 def test_groups_name_rows():
@@ -143,8 +143,8 @@ def test_images_of_a_colour_sensor_are_compared_in_colour(tmp_path, monkeypatch)
     }
     assert all(load_image(file, None).shape[0] == 3 for file in tmp_path.glob("*/train/ours_0/image/*.png"))
     assert psnr["timing"] > psnr["tfp"] > psnr["tfi"]
-    tiny = "--preset cpu --iterations 1 --init_points 300 --cap 330 --quiet".split()
-    for command, flags in ((train, ["-s", root, "--spike", *tiny]), (render, ["--quiet"]), (metrics, ["--quiet"])):
+    tiny = "--iterations 1 --init_num_pts 300 --cap_max 330 --quiet".split()
+    for command, flags in ((train, ["-s", root, *tiny]), (render, ["--quiet"]), (metrics, ["--quiet"])):
         monkeypatch.setattr("sys.argv", ["command", "-m", str(model), *map(str, flags)])
         assert guarded(command.main) == 0
     rows = json.loads((model / "results.json").read_text())["deblurring"]
@@ -171,14 +171,14 @@ def evaluate(monkeypatch, *flags: object) -> int:
 
 
 def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatch, capsys):
-    tiny = "--preset cpu --iterations 3 --recon_from 1 --init_points 300 --cap 330".split()
+    tiny = "--iterations 3 --recon_from 1 --init_num_pts 300 --cap_max 330".split()
     monkeypatch.setitem(METHODS, "ours", Method("ours", tiny))
     monkeypatch.setitem(METHODS, "paper", Method("paper", ["--sh_degree", "9"]))
     flags = ("-s", scene_folder, "-o", tmp_path, "--methods", "tfp", "timing", "ours", "paper")
     assert evaluate(monkeypatch, *flags) == 1
     out = capsys.readouterr().out
     assert "TFP(41)" in out and "train.py failed; see" in out
-    assert "--sh_degree must be 0 to 3" in (tmp_path / "small/paper/accurate/seed0/log.txt").read_text()
+    assert "--sh_degree must be at least 0 and at most 3, not 9" in (tmp_path / "small/paper/accurate/seed0/log.txt").read_text()
     rows = {(r["method"], r["output"]): r for r in csv.DictReader((tmp_path / "table.csv").read_text().splitlines())}
     psnr = {key: float(row["PSNR"]) for key, row in rows.items() if row["PSNR"]}
     assert psnr[("timing", "image")] > psnr[("tfp", "image")]

@@ -242,8 +242,7 @@ def test_why_there_are_no_trajectory_errors(tmp_path):
     assert "trajectory.json lacks 1 of 3 training views (001)" in why(model)
     (model.scene / "trajectory.json").unlink()
     assert why(model).startswith("there is no ") and why(model).endswith("trajectory.json")
-    model.config.data.source_path = str(tmp_path / "gone")
-    model.config.save(model.root)
+    model.settings.replaced(source_path=str(tmp_path / "gone")).save(model.root)
     assert "the scene cannot be read" in why(model) and "gone" in why(model)
     model.cameras[0]["w2c"] = model.cameras[0]["w2c"][:1]
     assert "different numbers of sub-frames" in why(model)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from recon_net import ReconNet, SlimReconNet, make_network
+from recon_net import ReconNet, SlimReconNet, instant_frames, make_network, recon_frames
 from scene.cameras import Camera
-from scene.exposure import Crop, Exposure, instant_frames, recon_frames
+from scene.exposure import Exposure
 from spike import SensorModel, SpikeStream, WindowSpec
+from utils.crops import Crop
 
 SPEC = WindowSpec()
 H, W = 24, 30
@@ -51,8 +52,8 @@ def test_a_crop_equals_the_full_frame(variant, crop, exposure):
     u = torch.tensor(SPEC.times)
     net = network(variant)
     with torch.no_grad():
-        full = recon_frames(net, exposure, u, Crop(0, H, 0, W), "adjacent")
-        part = recon_frames(net, exposure, u, crop, "adjacent")
+        full = recon_frames(net, exposure, u, Crop.whole(H, W))
+        part = recon_frames(net, exposure, u, crop)
     # bfloat16 where the processor has it: sums of another order differ by its rounding
     assert torch.allclose(crop.of(full), part, atol=2e-2)
     assert (crop.of(full) - part).abs().mean() < 2e-3
@@ -63,8 +64,8 @@ def test_instants_equal_the_frames_of_their_exposure(variant, exposure):
     u, net = torch.tensor(SPEC.times), network(variant)
     crops, subframes = [Crop(0, 14, 0, 14), Crop(6, 20, 9, 23), Crop(10, 24, 16, 30)], torch.tensor([0, 6, 11])
     with torch.no_grad():
-        full = recon_frames(net, exposure, u, Crop(0, H, 0, W), "adjacent")
-        frames, inner = instant_frames(net, [exposure] * 3, subframes, u, crops, "adjacent")
+        full = recon_frames(net, exposure, u, Crop.whole(H, W))
+        frames, inner = instant_frames(net, [exposure] * 3, subframes, u, crops)
     expected = torch.stack([crop.of(full[m]) for crop, m in zip(crops, subframes, strict=True)])
     assert inner.shape == (3, 1, 14, 14) and 0.1 < inner.mean() < 0.7
     assert inner[0, 0, 0, 0] == 1 and inner[1, 0, 0, 0] == 0 and inner[2, 0, -1, -1] == 1
@@ -76,8 +77,8 @@ def test_instants_equal_the_frames_of_their_exposure(variant, exposure):
 @pytest.mark.parametrize("variant", ["paper", "slim"])
 def test_every_input_reaches_the_frame(variant, exposure):
     """Short windows, long input and time each change the picture."""
-    net, crop, m = network(variant), Crop(0, H, 0, W), torch.tensor([4])
-    short, long = exposure.network_input(variant, m, crop, "adjacent")
+    net, crop, m = network(variant), Crop.whole(H, W), torch.tensor([4])
+    short, long = net.inputs(exposure, m, crop)
     u = torch.tensor([[0.3]])
     with torch.no_grad():
         start = net(short, long, u)
@@ -87,9 +88,9 @@ def test_every_input_reaches_the_frame(variant, exposure):
 
 
 def test_the_long_grouping_reaches_the_network(exposure):
-    crop, m = Crop(0, H, 0, W), torch.tensor([4])
-    short, adjacent = exposure.network_input("paper", m, crop, "adjacent")
-    _, strided = exposure.network_input("paper", m, crop, "strided")
+    crop, m = Crop.whole(H, W), torch.tensor([4])
+    short, adjacent = ReconNet().inputs(exposure, m, crop)
+    _, strided = ReconNet(grouping="strided").inputs(exposure, m, crop)
     assert short.shape == (1, 1, 41, H, W) and adjacent.shape == strided.shape == (1, 34, H, W)
     assert not torch.equal(adjacent, strided) and torch.equal(adjacent.sum(1), strided.sum(1))
 
@@ -97,10 +98,10 @@ def test_the_long_grouping_reaches_the_network(exposure):
 def test_the_long_branch_runs_once_a_view(exposure):
     net, calls = ReconNet(), []
     net.long.register_forward_hook(lambda *_: calls.append(1))
-    recon_frames(net, exposure, torch.tensor(SPEC.times), Crop(0, H, 0, W), "adjacent")
+    recon_frames(net, exposure, torch.tensor(SPEC.times), Crop.whole(H, W))
     assert len(calls) == 1
 
 
 def test_the_slim_network_starts_as_the_timing_target(exposure):
-    frames = recon_frames(SlimReconNet(), exposure, torch.tensor(SPEC.times), Crop(0, H, 0, W), "adjacent")
+    frames = recon_frames(SlimReconNet(), exposure, torch.tensor(SPEC.times), Crop.whole(H, W))
     assert torch.equal(frames.detach(), exposure.subframes)

@@ -10,12 +10,11 @@ import pycolmap
 import pytest
 import torch
 
-from arguments import Config
 from gaussians.ply import write_point_ply
 from scene.cameras import View, opengl
 from scene.dataset import IN_MEMORY, SceneData, read_scene
-from scene.views import load_exposures
-from spike import Layout, SensorModel, SpikeStream, save_sensor, write_dat
+from scene.views import TargetSpec, spike_exposures
+from spike import Layout, SensorModel, SpikeStream, WindowSpec, save_sensor, write_dat
 from utils.io import load_image, save_image
 
 WIDTH, HEIGHT, FRAMES, VIEWS = 16, 8, 20, 9
@@ -455,13 +454,12 @@ def test_a_stream_in_memory_stands_for_the_file(root):
 
 
 def test_training_targets_come_from_streams_in_memory(scene_folder):
-    known, config = read_scene(scene_folder), Config()
-    config.data.spike = True
+    known, spec = read_scene(scene_folder), TargetSpec(WindowSpec())
     streams = [known.open_stream(view) for view in known.train]
     w2c = torch.stack([view.camera.w2c for view in known.train])
     scene = SceneData.from_streams(streams, known.train[0].camera.K, w2c, sensor=known.sensor)
     device = torch.device("cpu")
-    for mine, theirs in zip(*(load_exposures(s.train, s, config, device) for s in (scene, known)), strict=True):
+    for mine, theirs in zip(*(spike_exposures(s.train, s, spec, device) for s in (scene, known)), strict=True):
         assert torch.equal(mine.long, theirs.long) and torch.equal(mine.subframes, theirs.subframes)
 
 

@@ -11,7 +11,8 @@ import torch
 from tiny_model import HEIGHT, TIMES, WIDTH, make_model, pose, tiny_drawing, tiny_views
 
 import render
-from arguments import Config, add_model_arguments
+from arguments import TimingSettings, Video
+from arguments.parser import add_model_arguments
 from commands.guard import guarded
 from commands.video import add_video_arguments, parse_video
 from gaussian_renderer.paths import (
@@ -26,7 +27,7 @@ from gaussian_renderer.paths import (
     recording_path,
     save_camera_file,
 )
-from gaussian_renderer.video import Video, choose_path, record
+from gaussian_renderer.video import choose_path, record
 from gaussians.model import GaussianModel
 from pictures.colors import (
     depth_colors,
@@ -338,7 +339,7 @@ def test_flags():
     assert parsed("--video", "orbit").video_out == "output/x/video_orbit.mp4"
     assert parsed("--video", "a/p.json", "--video_of", "depth").video_out == "output/x/video_p_depth.mp4"
     assert parsed("--video", "orbit", "--video_bits", "16").video_out == "output/x/video_orbit"
-    got = parsed("--video", "exposure", "--video_view", "v1", "--video-frames", "9", "--video_fps", "12.5")
+    got = parsed("--video", "exposure", "--video_view", "v1", "--video_frames", "9", "--video_fps", "12.5")
     assert (got.video_view, got.video_frames, got.video_fps) == ("v1", 9, 12.5)
 
 
@@ -360,11 +361,9 @@ def test_contradicting_flags(argv, message):
 
 
 def test_render_py_makes_the_video(scene_folder, tmp_path, monkeypatch, capsys):
-    config = Config()
-    config.data.source_path, config.data.spike = str(scene_folder), True
-    config.losses.lambda_rec = 0.0
-    config.save(tmp_path)
-    scene, times = read_scene(scene_folder), torch.linspace(0, 1, config.data.subframes)
+    settings = TimingSettings.of(source_path=str(scene_folder))
+    settings.save(tmp_path)
+    scene, times = read_scene(scene_folder), torch.linspace(0, 1, settings.window.subframes)
     gaussians = GaussianModel.from_points(scene.points, torch.full((len(scene.points), 1), 0.5), 0)
     trajectory = Trajectory(torch.stack([view.camera.w2c for view in scene.train]), "linear")
     torch.manual_seed(0)

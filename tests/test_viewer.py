@@ -19,12 +19,12 @@ import pytest
 import torch
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, tiny_drawing, tiny_gaussians, tiny_views
 
-from arguments import Config
+from arguments import TimingSettings, Video
 from gaussian_renderer import uncertainty
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, file_path, read_views
 from gaussian_renderer.uncertainty import intensity_deviation, seen_weights
-from gaussian_renderer.video import Video, record
+from gaussian_renderer.video import record
 from gaussian_renderer.viewer import Canvas, RecordedPictures, SavedPictures, Viewer
 from gaussian_renderer.viewer.canvas import BESIDE, DRAWN, ERRORS, GAUSSIANS, WIPE, Choice
 from gaussian_renderer.viewer.sources import SHOWN
@@ -138,20 +138,17 @@ def test_two_pictures_together(tmp_path):
 
 def recorded(scene_folder: Path, network=None, saved=None) -> tuple[RecordedPictures, SavedView, SceneData]:
     """The pictures of the small scene's recording, and its middle view."""
-    config, scene = Config(), read_scene(scene_folder)
-    config.data.targets = "timing"
-    config.data.source_path, config.data.spike = str(scene_folder), True
+    settings, scene = TimingSettings.of(source_path=str(scene_folder)), read_scene(scene_folder)
     view = scene.train[2]
     times = torch.linspace(0, 1, 13)
     entry = camera_entry(2, view, "train", scene.truth[view.camera.name], times, 7)
-    model = TrainedModel(scene_folder, 7, torch.device("cpu"), config)
+    model = TrainedModel(scene_folder, 7, torch.device("cpu"), settings)
     pictures = RecordedPictures(
         scene,
         model.window_spec,
         model.exposures,
         spikes=True,
         subframe_width=model.subframe_width,
-        grouping=model.long_grouping,
         network=network,
         saved=saved,
     )
