@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--stretch", action=argparse.BooleanOptionalAction, default=True, help="use the full range from black to white"
     )
-    sub.add_argument("--fps", type=float, default=24.0, help="frames a second of a video (default: 24)")
+    sub.add_argument("--fps", type=float, default=24.0, help="frames per second of a video (default: 24)")
     add_recording_arguments(sub)
     add_color_arguments(sub)
     sub.set_defaults(run=run_preview)
@@ -191,9 +191,9 @@ def parser() -> argparse.ArgumentParser:
     mesh.add_argument("--fl_x", type=float, help="focal length in pixels (default: the path's, or the width)")
     mesh.add_argument("--truth_every", type=int, default=8, help="frames between two sharp pictures (default: 8)")
     model = Simulator()
-    sub.add_argument("--gain", type=float, default=model.gain, help="spikes a frame for white")
+    sub.add_argument("--gain", type=float, default=model.gain, help="spikes per frame for white")
     sub.add_argument("--gain_sigma", type=float, default=0.0, help="relative variation of the gain between pixels")
-    sub.add_argument("--dark_rate", type=float, default=0.0, help="spikes a frame without light")
+    sub.add_argument("--dark_rate", type=float, default=0.0, help="spikes per frame without light")
     sub.add_argument(
         "--spurious_gap", type=float, nargs=2, metavar=("MEAN", "SIGMA"), help="frames between spurious spikes"
     )

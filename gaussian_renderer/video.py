@@ -20,7 +20,7 @@ from pictures.colors import Image, depth_colors, depth_range, rgb
 from pictures.sheets import labelled, side_by_side
 from pictures.video import write_mp4, write_pngs
 
-# Cameras a call of the rasterizer: enough for one view a thread, little enough to be held in memory.
+# Cameras per call of the rasterizer: enough for one view per thread, little enough to be held in memory.
 _BATCH = 8
 # Frames from which the range of depth colors is taken.
 _PROBES = 8
@@ -39,13 +39,13 @@ class Video:
     video_frames: int = 120
     """frames of the video; for an exposure, its sub-frames"""
     video_fps: float = 24.0
-    """frames a second"""
+    """frames per second"""
     video_of: Literal["gaussians", "depth", "side"] = "gaussians"
     """what is shown: the Gaussians, their depth in colors, or Recon-Net's images and the Gaussians side by side"""
     video_out: str = ""
     """where it goes: a name ending in .mp4, or a folder for numbered PNGs (default: <model>/video_<path>.mp4)"""
     video_bits: int = 8
-    """bits a channel, 8 or 16 (16: PNGs only; depth is then gray, its scale in depth.json)"""
+    """bits per channel, 8 or 16 (16: PNGs only; depth is then gray, its scale in depth.json)"""
 
 
 def choose_path(video: Video, views: Sequence[SavedView]) -> CameraPath:

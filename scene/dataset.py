@@ -10,7 +10,7 @@ exposures all have one size.
 a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), ``transform_matrix``
 (camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
 listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by
-``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes a frame),
+``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes per frame),
 ``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a color sensor); a COLMAP scene
 has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
 (``python -m spike calibrate``), wins over both.

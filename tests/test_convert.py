@@ -20,7 +20,7 @@ import train
 from commands.guard import guarded
 from commands.spike import main as spike_main
 from conversion import structure_from_motion as sfm
-from conversion.structure_from_motion import Solution, all_poses, disagreement, normalised
+from conversion.structure_from_motion import Solution, all_poses, disagreement, normalized
 from conversion.windows import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from scene.dataset import read_scene
 from scene.tum import write_tum
@@ -338,7 +338,7 @@ def test_the_world_is_turned_upright_and_scaled():
     poses = {str(i): camera(i / 4) for i in range(5)}
     points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 4), (100, 3))
     solution = Solution(poses, np.ones(4), points, np.ones((100, 3)), 0, 0, {}, "")
-    moved, similarity = normalised(solution)
+    moved, similarity = normalized(solution)
     scale = np.cbrt(np.linalg.det(similarity[:3, :3]))
     for name, pose in poses.items():
         before = points @ pose[:3, :3].T + pose[:3, 3]
