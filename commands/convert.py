@@ -14,8 +14,8 @@ from conversion.pipeline import OUTPUTS, PREVIEWS, convert, in_the_way, preview,
 from conversion.report import confidence_of
 from conversion.windows import BLUR, FEWEST, Window, choose_windows, clip_windows
 from spike import Packing, SensorModel, SpikeStream, load_sensor
+from spike.stream import SUFFIXES
 
-SUFFIXES = (".dat", ".npy", ".npz")
 # Flags that say how to read one kind of source, and mean nothing for the other.
 OF_RECORDINGS = ("views", "start", "stop", "spacing", "max_blur", "truth")
 OF_CLIPS = ("consecutive", "clip_gap")

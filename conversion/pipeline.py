@@ -18,6 +18,7 @@ from conversion.structure_from_motion import ATTEMPTS, all_poses, find_poses, no
 from conversion.windows import Window
 from conversion.writing import write_scene, write_truth
 from scene.colmap import write_model
+from scene.dataset import CALIBRATION, POINTS
 from spike import SensorModel
 from spike.calibration import assumed_sensor
 from spike.window import PAPER
@@ -25,7 +26,7 @@ from spike.window import PAPER
 PREVIEWS = "previews"
 # Everything that a conversion writes into the scene folder.
 OUTPUTS = (
-    "spike_data", PREVIEWS, "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
+    "spike_data", PREVIEWS, "sparse", "transforms.json", POINTS, "report.md", "report", CALIBRATION,
     "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
 )  # fmt: skip
 

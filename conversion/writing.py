@@ -14,15 +14,13 @@ from conversion.structure_from_motion import Solution
 from conversion.windows import Window
 from gaussians.ply import write_point_ply
 from scene.cameras import opengl
-from scene.dataset import CALIBRATION, TRAJECTORY
+from scene.dataset import CALIBRATION, POINTS, TRAJECTORY
 from scene.tum import read_tum
 from spike import Layout, SensorModel, SpikeStream, save_sensor, write_dat
 from spike.window import PAPER
 from utils.io import load_image, save_image, write_json
 
 Array = NDArray[np.float64]
-
-POINTS = "sparse_pc.ply"
 
 
 def write_scene(

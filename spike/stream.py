@@ -25,6 +25,9 @@ from utils.io import atomic_write
 
 BitOrder = Literal["little", "big"]
 
+# Names of recordings end in one of these.
+SUFFIXES = (".dat", ".npy", ".npz")
+
 # Pixels x frames unpacked at a time: some megabytes, however large the stream.
 _BLOCK = 1 << 23
 

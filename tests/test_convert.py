@@ -20,6 +20,7 @@ import train
 from commands.guard import guarded
 from commands.spike import main as spike_main
 from conversion import structure_from_motion as sfm
+from conversion.pipeline import staged
 from conversion.structure_from_motion import Solution, all_poses, disagreement, normalized
 from conversion.windows import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from scene.dataset import read_scene
@@ -433,6 +434,24 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         assert not (tmp_path / "scene").exists()
     assert run(monkeypatch, convert.main, "-s", tmp_path / "file", "--recording", recording) == 1
     assert "is a file, expected a folder" in capsys.readouterr().err
+
+
+def test_a_scene_is_put_in_place_whole(tmp_path):
+    root = tmp_path / "scene"
+    for name in ("previews/old.png", "report.md", "mine.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("old")
+    old = [root / "previews", root / "report.md"]
+    with pytest.raises(KeyError), staged(root, old) as folder:
+        (folder / "previews").mkdir(parents=True)
+        raise KeyError
+    assert sorted(p.name for p in root.rglob("*.*")) == ["mine.txt", "old.png", "report.md"]
+    with staged(root, old) as folder:
+        (folder / "previews").mkdir(parents=True)
+        (folder / "previews" / "new.png").write_text("new")
+        assert (root / "report.md").exists()
+    assert sorted(p.name for p in root.rglob("*.*")) == ["mine.txt", "new.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["scene"]
 
 
 def test_previews_alone(recording, tmp_path, monkeypatch):

@@ -42,11 +42,7 @@ from scene.model_folder import camera_entries, save_iteration, write_cameras
 from scene.trajectory import Trajectory
 from utils import se3
 from utils.io import load_image
-
-
-def centres(w2c):
-    return se3.inverse(w2c)[:, :3, 3]
-
+from utils.se3 import camera_centers
 
 # ---- paths -------------------------------------------------------------------------------------------------
 
@@ -109,9 +105,9 @@ def test_the_recording_passes_through_every_exposure_at_an_even_speed(tmp_path):
     for i in inside[::10]:
         view, u = path.moments[i]
         torch.testing.assert_close(path.w2c[i], view.at(torch.tensor([u]))[0], atol=1e-4, rtol=0)
-    c = centres(torch.cat([v.w2c for v in views]))
+    c = camera_centers(torch.cat([v.w2c for v in views]))
     spread = (c - c.mean(0)).norm(dim=-1).mean()
-    step = (centres(path.w2c)[1:] - centres(path.w2c)[:-1]).norm(dim=-1) / spread
+    step = (camera_centers(path.w2c)[1:] - camera_centers(path.w2c)[:-1]).norm(dim=-1) / spread
     step += se3.log(path.w2c[1:] @ se3.inverse(path.w2c[:-1]))[:, 3:].norm(dim=-1)
     assert step.max() < 1.1 * step.median()
 
@@ -143,7 +139,7 @@ def test_an_orbit_looks_at_the_scene_from_around(tmp_path, angles):
     path = orbit_path(views, 40)
     seen = path.w2c.double().numpy() @ [*focus, 1]
     assert np.abs(seen[:, :2]).max() < 1e-4 and seen[:, 2].min() > 3
-    c = centres(path.w2c).numpy()
+    c = camera_centers(path.w2c).numpy()
     # A closed curve: the last step is as long as the others, and all directions occur where the cameras surround.
     steps = np.linalg.norm(np.roll(c, -1, 0) - c, axis=1)
     assert 0.5 * steps.mean() < steps[-1] < 2 * steps.mean()
