@@ -39,13 +39,13 @@ class Video:
     video_frames: int = 120
     """frames of the video; for an exposure, its sub-frames"""
     video_fps: float = 24.0
-    """frames per second"""
+    """frames a second"""
     video_of: Literal["gaussians", "depth", "side"] = "gaussians"
     """what is shown: the Gaussians, their depth in colors, or Recon-Net's images and the Gaussians side by side"""
     video_out: str = ""
     """where it goes: a name ending in .mp4, or a folder for numbered PNGs (default: <model>/video_<path>.mp4)"""
     video_bits: int = 8
-    """bits per channel, 8 or 16 (16: PNGs only; depth is then gray, its scale in depth.json)"""
+    """bits a channel, 8 or 16 (16: PNGs only; depth is then gray, its scale in depth.json)"""
 
 
 def choose_path(video: Video, views: Sequence[SavedView]) -> CameraPath:
