@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from commands.recording_flags import add_color_arguments, add_recording_arguments, known_packing, opened
 from conversion.pipeline import OUTPUTS, PREVIEWS, convert, in_the_way, preview, sensor_of, staged
-from conversion.report import sureness_of
+from conversion.report import confidence_of
 from conversion.windows import BLUR, FEWEST, Window, choose_windows, clip_windows
 from spike import Packing, SensorModel, SpikeStream, load_sensor
+from spike.stream import SUFFIXES
 
-SUFFIXES = (".dat", ".npy", ".npz")
 # Flags that say how to read one kind of source, and mean nothing for the other.
 OF_RECORDINGS = ("views", "start", "stop", "spacing", "max_blur", "truth")
 OF_CLIPS = ("consecutive", "clip_gap")
@@ -135,7 +135,7 @@ def main() -> int:
     )  # fmt: skip
     registered = found.solution.w2c
     lost = [w.name for w in windows if w.name not in registered]
-    print(f"{len(windows)} views, {len(registered)} registered; the poses are {sureness_of(found.disagreement)}")
+    print(f"{len(windows)} views, {len(registered)} registered; the poses are {confidence_of(found.disagreement)}")
     if lost:
         print(f"Not registered: {', '.join(lost)}; see the report")
     print(f"Written: {root} (report.md). Next: python train.py -s {root} --spike")

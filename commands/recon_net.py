@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--crop", type=int, default=96, help="side of the random crops, 0: full frames (default: 96)")
     p.add_argument("--weights", type=Path, help=f"start from these ({WEIGHTS} of an earlier run or of a trained model)")
     p.add_argument("--frames", help="instants of the video: a spike frame, or first:last:step (default: ::8)")
-    p.add_argument("--fps", type=float, default=24.0, help="frames a second of the video (default: 24)")
+    p.add_argument("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
     p.add_argument("--truth", type=Path, help="sharp picture of the middle, or a folder named by spike frames")
     p.add_argument("--sensor", type=Path, help="calibration (sensor.json)")
     p.add_argument("--seed", type=int, default=0, help="default: 0")

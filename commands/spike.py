@@ -30,14 +30,14 @@ from pictures.colors import limits, stretched, three_channels
 from pictures.video import write_mp4
 from simulation.recording import simulate_recording, truth_folder
 from simulation.sensor import Simulator
-from simulation.sources import MESHES, PICTURES, Lit, between, is_mesh, mesh_pictures, source_pictures
+from simulation.sources import MESHES, Lit, between, is_mesh, mesh_pictures, source_pictures
 from spike.calibration import calibrate, dead_pixels, load_sensor, save_sensor
 from spike.formats import check_output, write_recording
 from spike.inspection import inspect, rate_image, record, sheet, summary
 from spike.preview import picture
 from spike.sensor import SensorModel
 from spike.stream import Packing
-from utils.io import save_image, write_json
+from utils.io import IMAGE_SUFFIXES, save_image, write_json
 
 
 def run_inspect(args: argparse.Namespace) -> None:
@@ -74,14 +74,14 @@ def run_preview(args: argparse.Namespace) -> None:
     shown_range = limits(middle) if args.stretch else (0.0, 1.0)
     gamma = 0.7 if args.stretch else 1.0
     out: Path = args.out
-    if out.suffix.lower() in PICTURES and len(frames) > 1:
+    if out.suffix.lower() in IMAGE_SUFFIXES and len(frames) > 1:
         raise ValueError(f"{out}: one picture for {len(frames)} frames; give a folder or a name ending in .mp4")
-    if out.suffix.lower() not in ("", ".mp4", *PICTURES):
+    if out.suffix.lower() not in ("", ".mp4", *IMAGE_SUFFIXES):
         raise ValueError(f"{out}: a preview is a .png, an .mp4 or a folder")
     shown = (stretched(image(f), shown_range, gamma) for f in tqdm(frames, disable=args.quiet or len(frames) < 2))
     if out.suffix.lower() == ".mp4":
         write_mp4(out, (three_channels(f) for f in shown), args.fps)
-    elif out.suffix.lower() in PICTURES:
+    elif out.suffix.lower() in IMAGE_SUFFIXES:
         save_image(out, next(shown))
     else:
         for frame, picture_ in zip(frames, shown, strict=True):
@@ -117,7 +117,7 @@ def run_simulate(args: argparse.Namespace) -> None:
     pictures: Iterator[Lit] = (
         mesh_pictures(
             args.source, channels, truth, path=args.path, up=args.up, width=args.width, height=args.height,
-            focal=args.fl_x, between=args.between, truth_every=args.truth_every, seed=args.seed,
+            focal=args.fl_x, steps=args.between, truth_every=args.truth_every, seed=args.seed,
         ) if is_mesh(args.source)
         else between(source_pictures(args.source, channels), args.between)
     )  # fmt: skip
@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--stretch", action=argparse.BooleanOptionalAction, default=True, help="use the full range from black to white"
     )
-    sub.add_argument("--fps", type=float, default=24.0, help="frames a second of a video (default: 24)")
+    sub.add_argument("--fps", type=float, default=24.0, help="frames per second of a video (default: 24)")
     add_recording_arguments(sub)
     add_color_arguments(sub)
     sub.set_defaults(run=run_preview)
@@ -191,9 +191,9 @@ def parser() -> argparse.ArgumentParser:
     mesh.add_argument("--fl_x", type=float, help="focal length in pixels (default: the path's, or the width)")
     mesh.add_argument("--truth_every", type=int, default=8, help="frames between two sharp pictures (default: 8)")
     model = Simulator()
-    sub.add_argument("--gain", type=float, default=model.gain, help="spikes a frame for white")
+    sub.add_argument("--gain", type=float, default=model.gain, help="spikes per frame for white")
     sub.add_argument("--gain_sigma", type=float, default=0.0, help="relative variation of the gain between pixels")
-    sub.add_argument("--dark_rate", type=float, default=0.0, help="spikes a frame without light")
+    sub.add_argument("--dark_rate", type=float, default=0.0, help="spikes per frame without light")
     sub.add_argument(
         "--spurious_gap", type=float, nargs=2, metavar=("MEAN", "SIGMA"), help="frames between spurious spikes"
     )

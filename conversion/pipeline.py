@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conversion.report import Conversion, write_report
-from conversion.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalised, read_colmap, save_previews
+from conversion.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalized, read_colmap, save_previews
 from conversion.windows import Window
 from conversion.writing import write_scene, write_truth
 from scene.colmap import write_model
+from scene.dataset import CALIBRATION, POINTS
 from spike import SensorModel
 from spike.calibration import assumed_sensor
 from spike.window import PAPER
@@ -25,7 +26,7 @@ from spike.window import PAPER
 PREVIEWS = "previews"
 # Everything that a conversion writes into the scene folder.
 OUTPUTS = (
-    "spike_data", PREVIEWS, "sparse", "transforms.json", "sparse_pc.ply", "report.md", "report", "sensor.json",
+    "spike_data", PREVIEWS, "sparse", "transforms.json", POINTS, "report.md", "report", CALIBRATION,
     "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
 )  # fmt: skip
 
@@ -121,7 +122,7 @@ def convert(
         else:
             solution, spread, notes = find_poses(windows, helpers, intrinsics, sensor, quiet)
         model, camera = solution.model, next(iter(solution.model.cameras.values()))
-        solution, similarity = normalised(solution)
+        solution, similarity = normalized(solution)
         poses = all_poses(windows, solution)
         focal = "given" if intrinsics is not None else "as in the model" if colmap is not None else "estimated"
         write_scene(staging, windows, solution, poses, sensor, calibrated)

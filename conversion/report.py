@@ -1,4 +1,4 @@
-"""What was found on the way from a recording to a scene, as report.md with pictures."""
+"""What a conversion found, as report.md with its images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Conversion:
         windows: its views; ``candidates`` are the places of the recording they were chosen from.
         solution, poses: what structure from motion found, and what every view got.
         disagreement: of two attempts, relative to the cameras' spread (infinite: there was one).
-        notes: a sentence for every attempt.
+        notes: one sentence per attempt.
         focal_origin: where the focal length comes from.
         spread_over: what the views are spread evenly over.
     """
@@ -45,8 +45,8 @@ class Conversion:
     spread_over: str
 
 
-def sureness_of(disagreement: float) -> str:
-    """How sure poses are, in words, of the disagreement of two attempts."""
+def confidence_of(disagreement: float) -> str:
+    """The confidence in poses, in words; ``disagreement`` of two attempts relative to the cameras' spread."""
     if math.isinf(disagreement):
         return "a guess: no second attempt to compare with"
     word = "sure" if disagreement < SURE else "likely" if disagreement < LIKELY else "doubtful"
@@ -54,7 +54,7 @@ def sureness_of(disagreement: float) -> str:
 
 
 def write_report(root: Path, found: Conversion) -> None:
-    """report.md and its pictures: which windows and why, which views registered, how sure it is."""
+    """Write report.md and its images: which windows and why, which views registered, how far to trust the poses."""
     windows, solution, poses = found.windows, found.solution, found.poses
     green, red, grey = (0.1, 0.6, 0.2), (0.85, 0.1, 0.1), (0.6, 0.6, 0.6)
     shown = {}
@@ -71,7 +71,7 @@ def write_report(root: Path, found: Conversion) -> None:
     save_image(root / "report" / "from_above.png", plot(lines, (640, 640), square=True))
     text = [
         f"# {found.name}: from spikes to a scene\n",
-        f"Poses are {sureness_of(found.disagreement)}.  {len(solution.w2c)} of {len(windows)} views registered; "
+        f"Poses are {confidence_of(found.disagreement)}.  {len(solution.w2c)} of {len(windows)} views registered; "
         f"{len(cloud)} points, seen under {solution.angle:.1f} degrees (median), reprojection error "
         f"{solution.error:.2f} px; focal length {solution.intrinsics[0]:.1f} px "
         f"({found.focal_origin}).  "

@@ -1,4 +1,4 @@
-"""Poses and points of views that nobody knows anything of, by structure from motion (pycolmap) on previews."""
+"""Unknown poses and points of views by structure from motion (pycolmap) on previews."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FEATURES = 1500
 LEAST_ANGLE = 1.0  # degrees; below this the points' depths are guesses
 # Disagreement of two attempts (relative to the cameras' spread) below which the poses are sure, or likely.
 SURE, LIKELY = 0.02, 0.05
-# More pictures than this are matched with their neighbors in time only.
+# More images than this are matched with their neighbors in time only.
 EXHAUSTIVE = 30
-# Pictures that structure from motion works best with are about this wide.
+# Width in pixels of the images that structure from motion works best with.
 WIDE = 640
 
 
@@ -86,7 +86,7 @@ class Solution:
 def save_previews(
     windows: Sequence[Window], names: Sequence[str], attempt: Attempt, scale: int, folder: Path, sensor: SensorModel
 ) -> None:
-    """Pictures at mid-exposure, enlarged, with local contrast evened out."""
+    """Write the windows' middles as NAME.png, ``scale`` times as large, with local contrast evened out."""
     equalize = cv2.createCLAHE(2.0, (8, 8))
     for window, name in zip(windows, names, strict=True):
         image = picture(
@@ -103,7 +103,7 @@ def structure_from_motion(
 ) -> tuple[Any, str]:
     """The reconstruction with the most images (or None), and what is known of the reason where it failed.
 
-    ``intrinsics`` are those of the enlarged pictures.
+    ``intrinsics`` are those of the enlarged images.
     """
     import pycolmap
 
@@ -202,7 +202,7 @@ def find_poses(
     notes, reasons = [], []
     best, least = None, math.inf
     enough = max(FEWEST, math.ceil(SHARE * len(windows)))
-    # Clips have no pictures between them.
+    # Clips have no images between them.
     attempts = [a for a in ATTEMPTS if helpers or a.helped]
     for attempt in tqdm(attempts, desc="Finding poses", unit="attempt", disable=quiet):
         scale = attempt.scale(windows[0].stream.width)
@@ -273,7 +273,7 @@ def read_colmap(folder: Path, names: Sequence[str], width: int, height: int) -> 
     return replace(found, w2c={n: pose for n, pose in found.w2c.items() if n in names})
 
 
-def normalised(solution: Solution) -> tuple[Solution, Array]:
+def normalized(solution: Solution) -> tuple[Solution, Array]:
     """The world turned upright (z against the cameras' down), scaled to ``DEPTH``, with the points about the origin.
 
     Returns the solution and the similarity [4, 4] that was applied.
@@ -310,7 +310,7 @@ def all_poses(windows: Sequence[Window], solution: Solution) -> dict[str, Array]
         anchors = [w for w in members if w.name in solution.w2c]
         missing = [w for w in members if w.name not in solution.w2c]
         if not anchors or not missing:
-            continue  # a clip on its own: nothing to interpolate from, so it is left out
+            continue  # a clip alone: nothing to interpolate from, so it is left out
         times = np.array([w.middle for w in anchors])
         # Beyond the ends the nearest pose: a curve that goes on would fly away.
         at = np.array([w.middle for w in missing]).clip(times[0], times[-1])

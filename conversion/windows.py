@@ -21,12 +21,12 @@ from spike.window import PAPER, STORED
 # Candidates looked at in a recording, and views by default.
 CANDIDATES = 240
 VIEWS = (8, 60)
-# Image motion from one view to the next, and most motion within an exposure, in widths of the picture.
+# Image motion from one view to the next, and most motion within an exposure, in image widths.
 STEP = 0.05
 BLUR = 0.1
-# A recording whose pictures move less than this many pixels from end to end stands still.
+# A recording whose image moves less than this many pixels from end to end stands still.
 STANDSTILL = 2.0
-TOO_DARK, TOO_BRIGHT = 0.004, 0.9  # spikes a frame and pixel
+TOO_DARK, TOO_BRIGHT = 0.004, 0.9  # spikes per frame and pixel
 # Fewest views of a reconstruction.
 FEWEST = 3
 # Image motion from one helper to the next (widths), and most helpers.
@@ -45,7 +45,7 @@ class Window:
     recording: str
     middle: float
     blur: float = 0.0  # pixels of image motion within the exposure
-    level: float = 0.0  # spikes a frame and pixel
+    level: float = 0.0  # spikes per frame and pixel
     refused: str = ""
 
     @property
@@ -62,9 +62,9 @@ def quick_look(stream: SpikeStream, frame: int) -> NDArray[np.uint8]:
 
 
 def image_motion(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Displacement of features from ``a`` to ``b``, in widths of the picture; nan where none is found.
+    """Displacement of features from ``a`` to ``b``, in image widths; nan where none is found.
 
-    Four in five move less: a camera that keeps looking at one thing moves the picture's middle hardly at all.
+    The 80th percentile: a camera that keeps looking at one thing hardly moves the middle of the image.
     """
     corners: Any = cv2.goodFeaturesToTrack(a, 200, 0.01, 6)
     if corners is None or not len(corners):
@@ -100,11 +100,11 @@ def choose_windows(
 ) -> tuple[list[Window], list[Window], list[Window]]:
     """Windows along a recording, all candidates they were chosen from, and helpers.
 
-    Helpers are pictures between the views, close enough to each other that features are followed from one to
+    Helpers are images between the views, close enough to each other that features are followed from one to
     the next; they serve structure from motion alone.
 
-    The candidates are spread evenly.  By ``motion``, as many views are taken as the picture moves by steps of
-    ``STEP`` widths, and spread evenly over that motion; ``even`` spreads them over time.
+    The candidates are spread evenly.  By ``motion``, there is one view per ``STEP`` widths of image motion, spread
+    evenly over that motion; ``even`` spreads them over time.
 
     Raises:
         ValueError: a recording shorter than a view, one that stands still, or too few usable windows.
@@ -124,7 +124,7 @@ def choose_windows(
     refuse_stuck(np.array([w.level for w in found]), stream.name)
     if np.isnan(blur).all():
         raise ValueError(f"{stream.name}: no features to follow anywhere; is it in focus, and lit? try python -m spike")
-    # Path of the picture: speed is known at the candidates, and taken as constant in between.
+    # Path of the image: speed is known at the candidates, and taken as constant in between.
     speed = np.interp(np.arange(count), np.flatnonzero(~np.isnan(blur)), blur[~np.isnan(blur)]) / PAPER.exposure
     path = np.concatenate([[0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(firsts))])
     if path[-1] < STANDSTILL:
@@ -153,12 +153,12 @@ def choose_windows(
 
 
 def helper(window: Window, later: int) -> Window:
-    """A picture ``later`` frames than a window's middle, without a name: it is no view."""
+    """An image ``later`` frames after a window's middle, without a name: it is no view."""
     return replace(window, name="", first=window.first + later, middle=window.middle + later)
 
 
 def clip_windows(clips: Sequence[SpikeStream], names: Sequence[str], consecutive: bool, gap: int) -> list[Window]:
-    """One view a clip, all of it.
+    """One view per clip, all of it.
 
     Args:
         clips, names: the clips in order, and a name for each.

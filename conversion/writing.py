@@ -14,15 +14,13 @@ from conversion.structure_from_motion import Solution
 from conversion.windows import Window
 from gaussians.ply import write_point_ply
 from scene.cameras import opengl
-from scene.dataset import CALIBRATION, TRAJECTORY
+from scene.dataset import CALIBRATION, POINTS, TRAJECTORY
 from scene.tum import read_tum
 from spike import Layout, SensorModel, SpikeStream, save_sensor, write_dat
 from spike.window import PAPER
 from utils.io import load_image, save_image, write_json
 
 Array = NDArray[np.float64]
-
-POINTS = "sparse_pc.ply"
 
 
 def write_scene(
@@ -34,7 +32,7 @@ def write_scene(
     Args:
         windows: the views; those without one of the ``poses`` are left out.
         solution: intrinsics, points, and which views registered.
-        sensor: goes into a file of its own where it was ``calibrated``, with its maps.
+        sensor: written as sensor.json with its maps where it was ``calibrated``.
     """
     stream = windows[0].stream
     entries = []
@@ -79,7 +77,7 @@ def padded_width(stream: SpikeStream) -> int | None:
 def write_truth(root: Path, windows: Sequence[Window], folder: Path) -> None:
     """What ``python -m spike simulate`` kept of a recording, as the truth of the views cut from it.
 
-    Poses of all sub-frames (``trajectory.json``) where ``folder`` has poses, and sharp pictures (``sequence``,
+    Poses of all sub-frames (``trajectory.json``) where ``folder`` has poses, and sharp images (``sequence``,
     ``sharp_data``) where it has one of the very spike frame.
 
     Raises:

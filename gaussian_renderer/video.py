@@ -20,7 +20,7 @@ from pictures.kinds import GAUSSIANS, RECON_NET
 from pictures.sheets import labelled, side_by_side
 from pictures.video import write_mp4, write_pngs
 
-# Cameras a call of the rasterizer: enough for one view a thread, little enough to be held in memory.
+# Cameras per call of the rasterizer: enough for one view per thread, little enough to be held in memory.
 _BATCH = 8
 # Frames from which the range of depth colors is taken.
 _PROBES = 8

@@ -22,7 +22,7 @@ DEVIATIONS = (0.003, UNKNOWN)
 
 
 def rgb(image: Tensor) -> Image:
-    """A picture from intensities [C, H, W]; one channel becomes gray."""
+    """An image from intensities [C, H, W]; one channel becomes gray."""
     array = image.detach().cpu().clamp(0, 1).float().expand(3, -1, -1).permute(1, 2, 0).numpy()
     return np.ascontiguousarray(array)
 

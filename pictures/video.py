@@ -57,7 +57,7 @@ def write_pngs(folder: str | os.PathLike[str], frames: Iterable[Image], bits: in
     """Write ``frames`` as 00000.png, 00001.png, ...; the folder appears when all are there.
 
     Args:
-        bits: 8 or 16 a channel.
+        bits: 8 or 16 per channel.
         white: the depth that 1 stands for, kept in ``depth.json``.
 
     Raises:

@@ -25,7 +25,7 @@ def load_network(
 ) -> AnyReconNet:
     """The network that ``save_network`` kept, on the CPU, as training left it; nothing in the file is run.
 
-    Files named ``recon_net.pt`` by version 0.1.0 of ``python -m recon_net`` (``variant`` and ``state``) are read too.
+    ``recon_net.pt`` of an earlier ``python -m recon_net`` (``variant`` and ``state``) is read too.
 
     Args:
         short_channels, long_channels: inputs of the paper's network (``WindowSpec.short`` and ``long_channels``).

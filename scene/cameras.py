@@ -57,7 +57,7 @@ class View:
 
 
 def pixel_rays(k: NDArray[np.float64], width: int, height: int, supersampling: int = 1) -> Tensor:
-    """Directions [H s W s, 3] (OpenCV axes, z = 1) of ``supersampling`` squared rays a pixel, row by row."""
+    """Directions [H s W s, 3] (OpenCV axes, z = 1) of ``supersampling`` squared rays per pixel, row by row."""
     x = (torch.arange(width * supersampling) + 0.5) / supersampling
     y = (torch.arange(height * supersampling) + 0.5) / supersampling
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
@@ -66,7 +66,7 @@ def pixel_rays(k: NDArray[np.float64], width: int, height: int, supersampling: i
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] towards ``target`` ([B,] 3); ``up`` [3] is up in the picture.
+    """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] towards ``target`` ([B,] 3); ``up`` [3] points up in the image.
 
     Raises:
         ValueError: a camera that looks straight up or down.

@@ -10,7 +10,7 @@ exposures all have one size.
 a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), ``transform_matrix``
 (camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
 listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by
-``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes a frame),
+``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes per frame),
 ``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a color sensor); a COLMAP scene
 has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
 (``python -m spike calibrate``), wins over both.
@@ -37,14 +37,15 @@ from scene.cameras import OPENGL_TO_OPENCV, Camera, View
 from scene.colmap import open_model, pose_of
 from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
-from spike.stream import BitOrder
+from spike.stream import SUFFIXES, BitOrder
 from utils.se3 import camera_centers
 
-_SPIKE_SUFFIXES = (".dat", ".npy", ".npz")
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
 # Camera models that are a pinhole camera once their coefficients are zero; a fisheye's never is.
 _PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL", "RADIAL")
 CALIBRATION = "sensor.json"
+# Initial points, unless transforms.json names another file.
+POINTS = "sparse_pc.ply"
 # In the truth of a simulated recording: the pose at every spike frame, as TUM text.
 TRAJECTORY = "trajectory.tum"
 # The root of scenes that were never read from a folder.
@@ -395,7 +396,7 @@ def _view(root: Path, camera: Camera, frame: dict[str, Any], is_exposure: bool) 
     recording = str(frame.get("recording", ""))
     if not is_exposure:
         return View(camera, image_path=image, recording=recording)
-    candidates = [root / "spike_data" / f"{name}{suffix}" for suffix in _SPIKE_SUFFIXES]
+    candidates = [root / "spike_data" / f"{name}{suffix}" for suffix in SUFFIXES]
     if "spike_path" in frame:
         candidates = [root / str(frame["spike_path"])]
     spike = next((c for c in candidates if c.is_file()), None)
@@ -484,7 +485,7 @@ def _check_truth(path: Path, truth: dict[str, Tensor]) -> None:
 def _read_points(root: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
     if "colmap_points" in meta:
         return meta["colmap_points"]
-    path = root / str(meta.get("ply_file_path", "sparse_pc.ply"))
+    path = root / str(meta.get("ply_file_path", POINTS))
     if "ply_file_path" in meta or path.is_file():
         return read_point_ply(path)
     return None, None

@@ -1,4 +1,4 @@
-"""Trajectories as TUM text (the RGB-D benchmark's format, read by ``evo``): a line a pose.
+"""Trajectories as TUM text (the RGB-D benchmark's format, read by ``evo``): one pose per line.
 
 ``time tx ty tz qx qy qz qw``, the camera in the world.
 """

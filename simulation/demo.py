@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from gaussians.ply import write_point_ply
 from scene.cameras import look_at, opengl
+from scene.dataset import POINTS
 from simulation.sensor import Simulator
 from simulation.still_life import picture, surface
 from spike import write_dat
@@ -28,7 +29,7 @@ from utils.io import atomic_write, save_image, write_json
 GAP = 8  # frames between two views of the recording
 # Another number for every change that makes another scene of the same settings.
 VERSION = 2
-RECIPE, POINTS = "recipe.json", "sparse_pc.ply"
+RECIPE = "recipe.json"
 FILES = {"spike_data": "*.dat", "sharp_data": "*.png", "sequence": "*.png", "novel": "*.png"}
 # transforms_noisy.json: root mean square errors of an initial pose, as method comparisons use them.
 NOISE_DEGREES = 1.0

@@ -1,6 +1,6 @@
 """Textured triangle meshes seen by a pinhole camera: rays by Embree, files by trimesh.
 
-A recording simulated from a mesh has exact truth: every spike frame gets a picture from a pose of its own.
+A recording simulated from a mesh has exact truth: every spike frame is drawn from its own pose.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from utils.trajectory_metrics import centres
 
 Floats = NDArray[np.float32]
 
-# Rays a pixel, in each direction.
+# Rays per pixel, in each direction.
 SUPERSAMPLING = 2
-# What is seen past the mesh, and how surfaces without any colors of their own are lit.
+# What is seen past the mesh, and how surfaces without any colors are lit.
 BACKGROUND = 0.25
 _GREY, _AMBIENT = 0.8, 0.35
 _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
@@ -84,7 +84,7 @@ class Mesh:
 
     Args:
         parts: what it is made of.
-        channels: 1 (grey) or 3 (RGB) of the pictures.
+        channels: 1 (gray) or 3 (RGB) of the images.
 
     Raises:
         ValueError: the package that traces rays is not installed.
@@ -153,10 +153,10 @@ class Mesh:
 
 
 def read_mesh(path: Path, channels: int = 1) -> Mesh:
-    """A mesh with its textures or vertex colors; surfaces without either are grey, and lit so that their shape shows.
+    """A mesh with its textures or vertex colors; surfaces without either are gray, and lit so that their shape shows.
 
     Args:
-        channels: 1 for grey (Rec.601 luma of the colors), 3 for RGB.
+        channels: 1 for gray (Rec.601 luma of the colors), 3 for RGB.
 
     Raises:
         ValueError: no such file, not readable, without faces, or a package is missing.
@@ -193,7 +193,7 @@ def _part(path: Path, mesh: Any, channels: int) -> Part:
         rgb: NDArray[np.floating] = np.tile(_rgb(getattr(material, "baseColorFactor", None), 1.0), (len(vertices), 1))
     elif visual.kind == "vertex":
         rgb = visual.vertex_colors[:, :3] / 255
-    elif visual.kind == "face":  # a vertex of its own for every face that meets there
+    elif visual.kind == "face":  # one vertex per face that meets there
         rgb = np.repeat(visual.face_colors[:, :3], 3, 0) / 255
         vertices, faces = vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)
     else:

@@ -15,16 +15,16 @@ from spike.sensor import SensorModel
 
 @dataclass(frozen=True)
 class Simulator:
-    """Integrate-and-fire pixels, read out once a frame.
+    """Integrate-and-fire pixels, read out once per frame.
 
-    Each pixel adds ``gain * intensity + dark_rate`` a frame and fires when the sum reaches one.  A ``soft``
+    Each pixel adds ``gain * intensity + dark_rate`` per frame and fires when the sum reaches one.  A ``soft``
     reset keeps what exceeds the full charge, a ``hard`` one starts from zero.  One frame holds one spike at
     most: light beyond that is lost (saturation).
 
     Args:
-        gain: spikes a frame for white.
+        gain: spikes per frame for white.
         gain_sigma: relative standard deviation of the gain between pixels.
-        dark_rate: charge a frame without light.
+        dark_rate: charge per frame without light.
         spurious_gap: mean and standard deviation of the frames between spurious spikes, or None.
         shot_photons: photons a full charge stands for (Poisson noise), or None for none.
         random_phase: pixels start part way through their first charge.
@@ -69,7 +69,7 @@ class Simulator:
         return np.stack(spikes)
 
     def stream(self, frames: Iterable[NDArray[np.floating[Any]]], view: int = 0) -> Iterator[NDArray[np.uint8]]:
-        """The same spikes a frame [H, W] at a time, for recordings longer than memory."""
+        """The same spikes one frame [H, W] at a time, for recordings longer than memory."""
         fixed = np.random.default_rng([self.seed, 0])
         rng = np.random.default_rng([self.seed, 1, view])
         charge = gains = next_spurious = None

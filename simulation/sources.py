@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from simulation.mesh import read_mesh
 from simulation.walk import WALK, camera_of, read_walk, shoot, walk_past
 from spike.bayer import BayerPattern, Mosaic
-from utils.io import load_image
+from utils.io import IMAGE_SUFFIXES, load_image
 
-PICTURES = (".png", ".jpg", ".jpeg")
 MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl")
 
 # An image [H, W] or [H, W, 3] in [0, 1], and whether it is kept as truth.
@@ -38,9 +37,9 @@ def source_pictures(path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
         ValueError: nothing there, or not readable.
     """
     if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.suffix.lower() in PICTURES)
+        files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
-            raise ValueError(f"{path}: no pictures ({', '.join(PICTURES)}) to simulate from")
+            raise ValueError(f"{path}: no pictures ({', '.join(IMAGE_SUFFIXES)}) to simulate from")
         for file in files:
             image = load_image(file, channels).numpy()
             yield image[0] if channels == 1 else image.transpose(1, 2, 0)
@@ -87,14 +86,14 @@ def mesh_pictures(
     width: int | None = None,
     height: int | None = None,
     focal: float | None = None,
-    between: int = 1,
+    steps: int = 1,
     truth_every: int = 8,
     seed: int = 0,
 ) -> Iterator[Lit]:
     """An image of the mesh for every spike frame; its poses go to the folder ``truth``.
 
     Args:
-        path: poses (TUM text or ``transforms.json``), ``between`` spike frames apart (default: a walk past the mesh,
+        path: poses (TUM text or ``transforms.json``), ``steps`` spike frames apart (default: a walk past the mesh,
             of this ``seed``, with the world's axis ``up`` pointing up).
         width, height, focal: of the camera, pixels (default: the path's own, or those of ``simulation.walk``).
         truth_every: spike frames between two images to keep.
@@ -109,7 +108,7 @@ def mesh_pictures(
         angle = 2 * math.atan(min(width / k[0, 0], height / k[1, 1]) / 2)
         walk, frames = walk_past(mesh.low, mesh.high, up, angle, seed), WALK
     else:
-        frames = between * (len(walk.times) - 1) + 1
+        frames = steps * (len(walk.times) - 1) + 1
     yield from shoot(mesh, walk.at(frames), k, width, height, truth, truth_every)
 
 

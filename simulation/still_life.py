@@ -16,7 +16,7 @@ SUPERSAMPLING = 2
 
 # ---- textures: intensity as a function of the place on the surface ---------------------------------------
 
-_SIDE = 256  # textures repeat after as many cells; none is seen that far
+_SIDE = 256  # textures repeat after this many cells, farther than anything seen
 _TABLE = torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(1))  # rows y, columns x
 # The four corners of every cell side by side: one look-up in place of four.
 _CORNERS = torch.stack([_TABLE.roll((-dy, -dx), (0, 1)) for dy in (0, 1) for dx in (0, 1)], -1).reshape(-1, 4)

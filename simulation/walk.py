@@ -105,9 +105,9 @@ def camera_of(
 def shoot(
     mesh: Mesh, poses: Array, k: Array, width: int, height: int, truth: Path, every: int
 ) -> Iterator[tuple[NDArray[np.float32], bool]]:
-    """A sharp picture for every pose [F, 4, 4], and whether it is one of ``every`` so many, which are to be kept.
+    """A sharp image for every pose [F, 4, 4], and whether it is to be kept: every ``every``-th one is.
 
-    ``truth`` gets all poses as TUM text, and those of the kept pictures as a ``transforms.json``.
+    ``truth`` gets all poses as TUM text, and those of the kept images as a ``transforms.json``.
     """
     kept = range(0, len(poses), every)
     write_tum(truth / TRAJECTORY, np.arange(len(poses), dtype=np.float64), torch.from_numpy(poses))

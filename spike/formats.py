@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from spike.guess import Guess, guess_layout
-from spike.stream import Layout, Packing, SpikeStream, write_array, write_dat
+from spike.stream import SUFFIXES, Layout, Packing, SpikeStream, write_array, write_dat
 from utils.io import atomic_write
 
 CONFIG = "config.yaml"
@@ -47,7 +47,7 @@ def open_recording(path: str | os.PathLike[str], known: Packing = Packing()) -> 
 def check_output(path: str | os.PathLike[str], height: int | None = None, width: int | None = None) -> None:
     """Refuse a name, and a size where it is known, that ``write_recording`` could not write as it stands."""
     path = Path(path)
-    if path.suffix not in ("", ".dat", ".npy", ".npz"):
+    if path.suffix not in ("", *SUFFIXES):
         raise ValueError(f"{path}: a recording is a .dat, .npy or .npz file, or a folder (no suffix)")
     if height is not None and width is not None and path.suffix in ("", ".dat") and height * width % 8:
         raise ValueError(
@@ -98,7 +98,7 @@ def _pixels(path: Path, settings: dict[str, str], key: str) -> int:
 
 def _stream_of(folder: Path) -> Path:
     """The one stream of a folder; of several, the one that its ``config.yaml`` names."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".dat", ".npy", ".npz"))
+    files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES)
     config = folder / CONFIG
     if len(files) > 1 and config.is_file():
         named = Path(read_config(config).get("filename", "")).stem

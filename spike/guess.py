@@ -1,9 +1,9 @@
 """How an unknown ``.dat`` is packed, guessed from its own statistics.
 
-Frames of one recording resemble each other, so the number of bytes a frame is the one at which the average of
+Frames of one recording resemble each other, so the number of bytes per frame is the one at which the average of
 every other frame resembles the average of the rest.  Neighboring rows resemble each other, which gives the
-bytes a row; so do neighboring pixels, which gives the order of the bits.  Columns that never fire at the
-right are padding.  Which way is up no statistic tells.
+bytes per row; so do neighboring pixels, which gives the order of the bits.  Columns that never fire at the
+right are padding.  No statistic tells which way is up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spike.stream import COMMON_SIZES, BitOrder, Layout, Packing
 # What is looked at: the file's beginning, this many bytes (at least _FRAMES frames of a large sensor).
 _SAMPLE = 1 << 24
 _FRAMES = 400
-# Sensors looked for: bytes a frame and the shape of the picture.
+# Sensors looked for: bytes per frame and width relative to height.
 _SMALLEST, _LARGEST = 128, 1 << 21
 _ASPECTS = (0.5, 4.0)
 # A size in the field is preferred to another that explains the file as well.
@@ -101,7 +101,7 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
 
 
 def _frame_score(counts: Floats, frame: int) -> float:
-    """Correlation of the mean of even frames with that of odd ones, for ``frame`` bytes a frame."""
+    """Correlation of the mean of even frames with that of odd ones, for ``frame`` bytes per frame."""
     frames = min(len(counts) // frame, _FRAMES)
     if frames < 4:
         return 0.0
@@ -205,7 +205,7 @@ def _popcount(data: NDArray[np.uint8]) -> Floats:
 
 
 def _rate_bits(data: NDArray[np.uint8], frame: int, part: int | None = None) -> Floats:
-    """Mean [bytes a frame, 8] of every stored bit, the lowest first; of all, even (0) or odd (1) frames."""
+    """Mean [bytes per frame, 8] of every stored bit, the lowest first; of all, even (0) or odd (1) frames."""
     frames = min(len(data) // frame, _FRAMES)
     table = data[: frames * frame].reshape(frames, frame)
     table = table if part is None else table[part::2]
@@ -235,6 +235,6 @@ def _guess_padding(rates: Floats, width: int | None) -> tuple[int, str]:
     known = [w for w, h, s in COMMON_SIZES if (h, s) == rates.shape and used <= w]
     if known and stored - used >= 4:
         used = min(known)
-    if stored - used < 4 or used < stored // 2:  # too few to tell from darkness, or a dark picture
+    if stored - used < 4 or used < stored // 2:  # too few to tell from darkness, or a dark image
         return stored, ""
     return used, f"the last {stored - used} of {stored} stored columns never fire: padding"

@@ -20,7 +20,7 @@ from spike.timing import estimate_spurious_rate
 # Stretches of the recording that are looked at, and frames of each: minutes of recording in seconds.
 _STRETCHES = 16
 _STRETCH = 128
-# A pixel that fires in as many frames is saturated.
+# A pixel that fires in this share of the frames is saturated.
 _SATURATED = 0.98
 # A pixel is hot or dead where it differs from its neighbors' median by this factor, and more than chance allows.
 _FACTOR = 4.0
@@ -35,7 +35,7 @@ _COLORED = 0.05
 class Inspection:
     """Statistics of the frames that were looked at.
 
-    ``rate`` [H, W] spikes a frame; ``saturated``, ``hot``, ``dead`` [H, W] masks; ``levels`` mean rate of every
+    ``rate`` [H, W] spikes per frame; ``saturated``, ``hot``, ``dead`` [H, W] masks; ``levels`` mean rate of every
     stretch, which begins at ``starts``; ``change`` the mean relative change of a pixel's rate from one
     stretch to the next (motion or flicker); ``blank`` frames without any spike; ``filters`` [2, 2] mean rates of
     the pixels of every 2x2 square, relative to all.
@@ -94,7 +94,7 @@ def inspect(stream: SpikeStream) -> Inspection:
 
 
 def _neighbors(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
-    """Median [H, W] of the pixels around each one, of its own color where they differ."""
+    """Median [H, W] of the pixels around each one, of the same color where they differ."""
     if not colored:
         return np.asarray(median_filter(rate, 5, mode="nearest"))
     around = np.empty_like(rate)

@@ -16,7 +16,7 @@ from utils.io import LUMA
 
 Method = Literal["timing", "tfp", "tfi"]
 
-# Frames on either side whose spikes are looked at: most pixels fire within as many.
+# Frames on either side whose spikes are looked at: most pixels fire within this many.
 _REACH = 60
 
 
@@ -37,7 +37,7 @@ def picture(
             around the frame).
         width: odd number of frames of the window (not for ``tfi``).
         sensor: turns rates into intensities (default: the rates themselves).
-        spurious_rate: timing leaves out as many spikes a frame that break their pixel's rhythm.
+        spurious_rate: timing leaves out this many spikes per frame that break their pixel's rhythm.
 
     Raises:
         ValueError: no such method, frame, or an even window.

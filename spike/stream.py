@@ -1,6 +1,6 @@
-"""Spike streams: binary frames kept as packed bits, unpacked a window at a time.
+"""Spike streams: binary frames kept as packed bits, unpacked one window at a time.
 
-``.dat`` is the camera's own format: ``height * stored_width / 8`` bytes a frame, row-major bits.  Recordings
+``.dat`` is the camera's own format: ``height * stored_width / 8`` bytes per frame, row-major bits.  Recordings
 differ in the order of the bits in a byte, in the order of the rows, and in columns padded to a multiple of
 eight or sixteen (416 stored for 400 used); all three are settings.  ``.npy`` and ``.npz`` hold a [T, H, W]
 array of zeros and ones.
@@ -24,6 +24,9 @@ from spike.window import WindowSpec
 from utils.io import atomic_write
 
 BitOrder = Literal["little", "big"]
+
+# Names of recordings end in one of these.
+SUFFIXES = (".dat", ".npy", ".npz")
 
 # Pixels x frames unpacked at a time: some megabytes, however large the stream.
 _BLOCK = 1 << 23
@@ -185,7 +188,7 @@ class SpikeStream:
 
     @classmethod
     def from_array(cls, spikes: NDArray[np.generic], name: str = "array") -> SpikeStream:
-        """Pack a [T, H, W] array of zeros and ones (booleans or integers), a block of frames at a time."""
+        """Pack a [T, H, W] array of zeros and ones (booleans or integers), one block of frames at a time."""
         if spikes.ndim != 3:
             raise ValueError(f"{name}: expected spikes [T, H, W], got {spikes.ndim} dimensions")
         if spikes.dtype != np.bool_ and not np.issubdtype(spikes.dtype, np.integer):
@@ -238,7 +241,7 @@ class SpikeStream:
         return self.unpack(start, start + needed)
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
-        """The frames between two, as many [<= n, H, W] unpacked at a time as fit some megabytes."""
+        """The frames between two, unpacked in blocks [n, H, W] of some megabytes."""
         last = len(self) if stop is None else stop
         step = max(_BLOCK // (self.height * self.width), 1)
         for first in range(start, last, step):
@@ -296,7 +299,7 @@ def write_dat(
 
 
 def write_array(path: str | os.PathLike[str], spikes: NDArray[np.generic] | SpikeStream) -> None:
-    """Write spikes [T, H, W] as ``.npy`` or ``.npz`` (compressed), a block of frames at a time."""
+    """Write spikes [T, H, W] as ``.npy`` or ``.npz`` (compressed), one block of frames at a time."""
     stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
     kind = Path(path).suffix
     if kind not in (".npy", ".npz"):

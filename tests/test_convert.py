@@ -20,7 +20,8 @@ import train
 from commands.guard import guarded
 from commands.spike import main as spike_main
 from conversion import structure_from_motion as sfm
-from conversion.structure_from_motion import Solution, all_poses, disagreement, normalised
+from conversion.pipeline import staged
+from conversion.structure_from_motion import Solution, all_poses, disagreement, normalized
 from conversion.windows import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from scene.dataset import read_scene
 from scene.tum import write_tum
@@ -338,7 +339,7 @@ def test_the_world_is_turned_upright_and_scaled():
     poses = {str(i): camera(i / 4) for i in range(5)}
     points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 4), (100, 3))
     solution = Solution(poses, np.ones(4), points, np.ones((100, 3)), 0, 0, {}, "")
-    moved, similarity = normalised(solution)
+    moved, similarity = normalized(solution)
     scale = np.cbrt(np.linalg.det(similarity[:3, :3]))
     for name, pose in poses.items():
         before = points @ pose[:3, :3].T + pose[:3, 3]
@@ -433,6 +434,24 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         assert not (tmp_path / "scene").exists()
     assert run(monkeypatch, convert.main, "-s", tmp_path / "file", "--recording", recording) == 1
     assert "is a file, expected a folder" in capsys.readouterr().err
+
+
+def test_a_scene_is_put_in_place_whole(tmp_path):
+    root = tmp_path / "scene"
+    for name in ("previews/old.png", "report.md", "mine.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("old")
+    old = [root / "previews", root / "report.md"]
+    with pytest.raises(KeyError), staged(root, old) as folder:
+        (folder / "previews").mkdir(parents=True)
+        raise KeyError
+    assert sorted(p.name for p in root.rglob("*.*")) == ["mine.txt", "old.png", "report.md"]
+    with staged(root, old) as folder:
+        (folder / "previews").mkdir(parents=True)
+        (folder / "previews" / "new.png").write_text("new")
+        assert (root / "report.md").exists()
+    assert sorted(p.name for p in root.rglob("*.*")) == ["mine.txt", "new.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["scene"]
 
 
 def test_previews_alone(recording, tmp_path, monkeypatch):

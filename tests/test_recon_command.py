@@ -135,7 +135,7 @@ def test_weights_read_back(tmp_path, variant):
     save_network(tmp_path / "w.pth", network)
     assert same_weights(load_network(tmp_path / "w.pth"), network)
     assert set(load_checkpoint(tmp_path / "w.pth")) == {"variant", "weights", "version"}
-    # What python -m recon_net wrote in version 0.1.0.
+    # What an earlier python -m recon_net wrote.
     torch.save({"variant": variant, "state": network.state_dict()}, tmp_path / "recon_net.pt")
     assert same_weights(load_network(tmp_path / "recon_net.pt"), network)
 

@@ -15,6 +15,7 @@ from scene.cameras import View, opengl
 from scene.dataset import IN_MEMORY, SceneData, read_scene
 from scene.views import TargetSpec, spike_exposures
 from spike import Layout, SensorModel, SpikeStream, WindowSpec, save_sensor, write_dat
+from utils import se3
 from utils.io import load_image, save_image
 
 WIDTH, HEIGHT, FRAMES, VIEWS = 16, 8, 20, 9
@@ -425,6 +426,10 @@ def test_the_extent_is_the_cameras_spread(root):
     centers = np.array([[0.5 * i, 0.2, 1.0] for i in range(VIEWS)])
     expected = 1.1 * np.linalg.norm(centers - centers.mean(0), axis=1).max()
     assert read_scene(root).extent == pytest.approx(expected, rel=1e-5)
+    poses = se3.exp(torch.randn(VIEWS, 6, generator=torch.Generator().manual_seed(0)))
+    centers = torch.linalg.inv(poses)[:, :3, 3]
+    expected = 1.1 * float((centers - centers.mean(0)).norm(dim=1).max())
+    assert in_memory(root, w2c=poses).extent == pytest.approx(expected, rel=1e-5)
     eye = torch.eye(4).expand(VIEWS, 4, 4)
     assert in_memory(root, w2c=eye).extent == 1.0  # all at one place
 

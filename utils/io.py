@@ -90,7 +90,7 @@ def unwritable(path: Path, error: OSError) -> ValueError:
     return ValueError(f"{path}: could not be written ({error.strerror or error})")
 
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: int = 8) -> None:
@@ -104,8 +104,9 @@ def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: i
         ValueError: another suffix, shape or depth, values that are not finite, or the file cannot be written.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ValueError(f"{path}: a picture's name ends in {', '.join(_SUFFIXES)}, not in {suffix or 'no suffix'}")
+    if suffix not in IMAGE_SUFFIXES:
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(f"{path}: a picture's name ends in {known}, not in {suffix or 'no suffix'}")
     array = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image, np.float32)
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
