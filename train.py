@@ -43,7 +43,7 @@ def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
 def run(training: Training) -> int:
     """Train with progress and checkpoints; Ctrl-C and SIGTERM stop it cleanly.  Returns the exit status."""
     settings, stop = training.settings, Event()
-    journal = Journal(training)
+    journal = Journal(training, echo=sys.stdout if settings.run.json_log else None)
     hooks: list[Hook] = [journal, Keeper()]
     if settings.run.viewer:
         hooks.insert(0, Watching(training, journal, stop))

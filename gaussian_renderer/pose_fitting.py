@@ -16,8 +16,8 @@ from gaussians.model import GaussianModel
 from scene.cameras import Camera
 from scene.trajectory import Trajectory
 from spike import Mosaic
-from training.losses import l1
 from utils import se3
+from utils.image_metrics import l1
 
 
 def _descend(parameter: Tensor, loss: Callable[[], Tensor], steps: int, rate: float) -> Tensor:

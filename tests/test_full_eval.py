@@ -178,7 +178,8 @@ def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatc
     assert evaluate(monkeypatch, *flags) == 1
     out = capsys.readouterr().out
     assert "TFP(41)" in out and "train.py failed; see" in out
-    assert "--sh_degree must be at least 0 and at most 3, not 9" in (tmp_path / "small/paper/accurate/seed0/log.txt").read_text()
+    log = (tmp_path / "small/paper/accurate/seed0/log.txt").read_text()
+    assert "--sh_degree must be at least 0 and at most 3, not 9" in log
     rows = {(r["method"], r["output"]): r for r in csv.DictReader((tmp_path / "table.csv").read_text().splitlines())}
     psnr = {key: float(row["PSNR"]) for key, row in rows.items() if row["PSNR"]}
     assert psnr[("timing", "image")] > psnr[("tfp", "image")]

@@ -6,11 +6,11 @@ from training.losses import (
     exposure_loss,
     half_widths,
     joint_loss,
-    l1,
     reblur_loss,
     scale_ratio_penalty,
     subframe_loss,
 )
+from utils.image_metrics import l1
 
 
 def images(m: int = 13, seed: int = 0) -> torch.Tensor:

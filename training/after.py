@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from spike import FixedPattern
-from training.losses import l1
 from training.objectives import Moment
 from training.optimizers import Optimizers
 from training.sampling import Sample
+from utils.image_metrics import l1
 
 
 class Action(Protocol):

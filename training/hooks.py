@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import torch
 from tqdm import tqdm
@@ -36,13 +36,17 @@ class Hook(Protocol):
 
 
 class Journal:
-    """Progress bar, ``log.jsonl``, and TensorBoard or standard output where asked for.
+    """Progress bar, ``log.jsonl``, and TensorBoard where asked for.
+
+    Args:
+        echo: gets the rows of the log too.
 
     Attributes:
         latest: PSNR of the probe and number of Gaussians of the latest row.
     """
 
-    def __init__(self, training: Training):
+    def __init__(self, training: Training, echo: TextIO | None = None):
+        self._echo = echo
         run, model = training.settings.run, training.settings.scene.model_path
         self.latest: dict[str, float] = {}
         self._log = RunLog(model, training.iteration)
@@ -69,8 +73,9 @@ class Journal:
         self._bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", N=row["gaussians"])
         if self._board is not None:
             self._board.add(row, image, gaussians.opacities.detach())
-        if run.json_log:
-            print(json.dumps(row), flush=True)
+        if self._echo is not None:
+            self._echo.write(json.dumps(row) + "\n")
+            self._echo.flush()
 
     def finish(self, training: Training) -> None:
         """Write down how the run was made and what it took."""

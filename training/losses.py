@@ -11,13 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from utils.image_metrics import ssim
-
-
-def l1(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference, weighted per pixel where a weight is given (weights of mean 1)."""
-    difference = (a - b).abs()
-    return (difference if weight is None else difference * weight).mean()
+from utils.image_metrics import l1, ssim
 
 
 def exposure_loss(renders: Tensor, long_exposure: Tensor, dssim: float = 0.2) -> Tensor:

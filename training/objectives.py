@@ -19,7 +19,6 @@ from training.losses import (
     exposure_loss,
     half_widths,
     joint_loss,
-    l1,
     reblur_loss,
     scale_ratio_penalty,
     subframe_loss,
@@ -27,6 +26,7 @@ from training.losses import (
 from training.reconstruction import Frames
 from training.sampling import Sample
 from training.state import State
+from utils.image_metrics import l1
 
 
 @dataclass(frozen=True)

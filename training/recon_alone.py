@@ -19,9 +19,9 @@ from spike.calibration import assumed_sensor
 from spike.preview import colored, grey, picture
 from spike.targets import Mode
 from spike.window import PAPER, SPARE
-from training.losses import half_widths, l1, reblur_loss
+from training.losses import half_widths, reblur_loss
 from utils.crops import Crop
-from utils.image_metrics import gain_match, psnr
+from utils.image_metrics import gain_match, l1, psnr
 from utils.io import load_image
 
 # Windows learned from, spread over the recording.

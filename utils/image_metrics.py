@@ -1,4 +1,4 @@
-"""Picture against picture: PSNR, SSIM, and the gain that matches one to the other."""
+"""Image against image: L1, PSNR, SSIM, and the gain that matches one to the other."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import functools
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def l1(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute difference, weighted per pixel where a weight is given (weights of mean 1)."""
+    difference = (a - b).abs()
+    return (difference if weight is None else difference * weight).mean()
 
 
 def psnr(image: Tensor, truth: Tensor) -> Tensor:
