@@ -95,7 +95,7 @@ def baseline_image(method: str, scene: SceneData, view: View) -> Tensor:
         rate = tfi(stream.central(spec, margin), margin + spec.context // 2)
         pixels = scene.sensor.intensity(rate, spurious_left=False)[None]
     else:
-        exposure = Exposure.from_spikes(0, view.camera, stream, spec, scene.sensor, "counting", _TIMING_WIDTH, [])
+        exposure = Exposure.from_spikes(view.camera, stream, spec, scene.sensor, "counting", _TIMING_WIDTH)
         if method == "tfp-long":
             pixels = exposure.long
         elif method == "timing":

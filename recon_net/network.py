@@ -20,10 +20,19 @@ from utils.crops import Crop
 class Recorded(Protocol):
     """What the networks read of a view's exposure: intensities and spikes (``scene.exposure.Exposure``)."""
 
-    long: Tensor  # [1, H, W]
-    subframes: Tensor | None  # [M, 1, H, W]
-    wide: Tensor | None  # [M, 1, H, W]
     spec: WindowSpec | None
+
+    @property
+    def long(self) -> Tensor:
+        """E(T) [1, H, W]."""
+
+    @property
+    def subframes(self) -> Tensor | None:
+        """Narrow windows about the sub-frames [M, 1, H, W]."""
+
+    @property
+    def wide(self) -> Tensor | None:
+        """Half-width windows about the sub-frames [M, 1, H, W]."""
 
     def spikes(self, crop: Crop) -> Tensor:
         """The context's spikes [T, h, w] on a crop."""
@@ -135,11 +144,11 @@ class SlimReconNet(nn.Module):
 
     def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
         """Inputs for some sub-frames [S] of a view: short [1, S, 6, h, w] and long [1, 1, h, w]."""
-        assert exposure.subframes is not None and exposure.wide is not None, "the exposure has no windows"
-        reach = self.neighbours // 2
-        around = (subframes[:, None] + torch.arange(-reach, reach + 1)).clamp(0, len(exposure.subframes) - 1)
-        near = crop.of(exposure.subframes)[around][:, :, 0]
-        return torch.cat([near, crop.of(exposure.wide)[subframes]], dim=1)[None], crop.of(exposure.long)[None]
+        narrow, wide, reach = exposure.subframes, exposure.wide, self.neighbours // 2
+        assert narrow is not None and wide is not None, "the exposure has no windows"
+        around = (subframes[:, None] + torch.arange(-reach, reach + 1)).clamp(0, len(narrow) - 1)
+        near = crop.of(narrow)[around][:, :, 0]
+        return torch.cat([near, crop.of(wide)[subframes]], dim=1)[None], crop.of(exposure.long)[None]
 
     def forward(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
         """Sharp images [V, S, 1, h, w].

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,35 +30,52 @@ def usable_margin(stream: SpikeStream, spec: WindowSpec) -> int:
     return min(spare, spec.context // 2)
 
 
-@dataclass
 class Exposure:
     """Targets of one view, from its spikes or (without them) its long-exposure image.
 
-    ``long`` [C, H, W] is E(T), ``subframes`` [M, C, H, W] the narrow windows and ``wide`` [M, C, H, W] the
-    half-width ones (spikes only), intensities; ``variance`` [] is expected of ``subframes``, the mean of all.
+    Intensities are kept as if all pixels had the sensor's mean gain, and divided by the pixels' own gains where they
+    are read: gains that training finds cost no second look at the spikes.
+
+    Args:
+        camera: the view's camera.
+        long: E(T) [C, H, W].
+        subframes: narrow windows about the sub-frames [M, C, H, W] (spikes only).
+        wide: windows of half the short window [M, C, H, W], where they are wanted.
+        variance: expected variance [H, W] of ``subframes``, the mean of all.
+        intervals: mean intensities [C, H, W] by first and last sub-frame.
+        spec, stream: the window, and the spikes.
+        gain_map: the pixels' gains [H, W] relative to the sensor's, or None.
     """
 
-    index: int
-    camera: Camera
-    long: Tensor
-    subframes: Tensor | None = None
-    wide: Tensor | None = None
-    variance: Tensor | None = None
-    spec: WindowSpec | None = None
-    _stream: SpikeStream | None = None
-    _intervals: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    def __init__(
+        self,
+        camera: Camera,
+        long: Tensor,
+        subframes: Tensor | None = None,
+        wide: Tensor | None = None,
+        variance: Tensor | None = None,
+        intervals: dict[tuple[int, int], Tensor] | None = None,
+        spec: WindowSpec | None = None,
+        stream: SpikeStream | None = None,
+        gain_map: Tensor | None = None,
+    ):
+        self.camera = camera
+        self.spec = spec
+        self._long, self._subframes, self._wide, self._variance = long, subframes, wide, variance
+        self._intervals = intervals or {}
+        self._stream = stream
+        self.use_gains(gain_map)
 
     @classmethod
     def from_spikes(
         cls,
-        index: int,
         camera: Camera,
         stream: SpikeStream,
         spec: WindowSpec,
         sensor: SensorModel,
         mode: Mode,
         subframe_width: int,
-        intervals: list[tuple[int, int]],
+        intervals: Sequence[tuple[int, int]] = (),
         wide: bool = True,
     ) -> Exposure:
         """Turn the central context of ``stream`` into targets once; the spikes stay packed.
@@ -65,46 +83,79 @@ class Exposure:
         Args:
             intervals: pairs of sub-frames whose means ``interval`` gives.
             wide: make the half-width windows too.
+
+        Raises:
+            ValueError: a stream that is too short, or a sensor of another size.
         """
+        sensor.check_size(stream.height, stream.width, stream.name)
         margin = usable_margin(stream, spec)
-        targets = Targets(stream.central(spec, margin), spec, sensor, mode=mode, margin=margin)
+        even = replace(sensor, gain_map=None)
+        targets = Targets(stream.central(spec, margin), spec, even, mode=mode, margin=margin)
         narrow = targets.subframes(subframe_width)
-        exposure = cls(
-            index,
+        return cls(
             camera,
             targets.long_exposure()[None],
             narrow[:, None],
             targets.subframes(spec.half + 1 - spec.half % 2)[:, None] if wide else None,
-            targets.variance(narrow, subframe_width).mean(),
+            targets.variance(narrow, subframe_width).mean(0),
+            {ab: targets.interval(*ab)[None] for ab in intervals},
             spec,
             stream,
+            sensor.gain_map,
         )
-        exposure._intervals = {ab: targets.interval(*ab)[None] for ab in intervals}
-        return exposure
 
     def to(self, device: torch.device) -> Exposure:
         """The same exposure with its targets on ``device``."""
-        self.long = self.long.to(device)
-        self.subframes = None if self.subframes is None else self.subframes.to(device)
-        self.wide = None if self.wide is None else self.wide.to(device)
-        self.variance = None if self.variance is None else self.variance.to(device)
-        self._intervals = {key: value.to(device) for key, value in self._intervals.items()}
-        return self
+
+        def moved(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.to(device)
+
+        return Exposure(
+            self.camera, self._long.to(device), moved(self._subframes), moved(self._wide), moved(self._variance),
+            {key: value.to(device) for key, value in self._intervals.items()}, self.spec, self._stream,
+            moved(self._gain_map),
+        )  # fmt: skip
+
+    def use_gains(self, gain_map: Tensor | None) -> None:
+        """Read the targets with these gains of the pixels [H, W] from now on."""
+        self._gain_map = None if gain_map is None else gain_map.to(self._long)
+        self._noise = None
+        if self._variance is not None:
+            gains = 1 if self._gain_map is None else self._gain_map.square()
+            self._noise = (self._variance / gains).mean()
+
+    def _read(self, values: Tensor) -> Tensor:
+        return values if self._gain_map is None else values / self._gain_map
+
+    @property
+    def long(self) -> Tensor:
+        """E(T) [C, H, W]."""
+        return self._read(self._long)
+
+    @property
+    def subframes(self) -> Tensor | None:
+        """Intensities [M, C, H, W] of the narrow windows, or None without spikes."""
+        return None if self._subframes is None else self._read(self._subframes)
+
+    @property
+    def wide(self) -> Tensor | None:
+        """Intensities [M, C, H, W] of the half-width windows, or None where they were not wanted."""
+        return None if self._wide is None else self._read(self._wide)
 
     def subframe(self, m: int) -> Tensor:
         """Intensity [C, H, W] of the narrow window about sub-frame ``m``."""
-        assert self.subframes is not None, "an exposure read from an image has no sub-frames"
-        return self.subframes[m]
+        assert self._subframes is not None, "an exposure read from an image has no sub-frames"
+        return self._read(self._subframes[m])
 
     @property
     def noise(self) -> Tensor:
-        """Expected variance [] of the narrow windows' intensity."""
-        assert self.variance is not None, "an exposure read from an image has no sub-frames"
-        return self.variance
+        """Expected variance [] of the narrow windows' intensity, the mean over pixels and sub-frames."""
+        assert self._noise is not None, "an exposure read from an image has no sub-frames"
+        return self._noise
 
     def interval(self, a: int, b: int) -> Tensor:
         """Mean intensity [C, H, W] over the sub-frames a..b."""
-        return self._intervals[(a, b)]
+        return self._read(self._intervals[(a, b)])
 
     def spikes(self, crop: Crop) -> Tensor:
         """The context's spikes [T, h, w] on a crop, zeros and ones."""
@@ -113,7 +164,7 @@ class Exposure:
 
     def middle_image(self, sensor: SensorModel, mode: Mode, width: int) -> Tensor:
         """Intensity [1, H, W] of the ``width`` frames about the middle: counted (TFP), or by the spikes' timing."""
-        assert self._stream is not None and self.spec is not None
+        assert self._stream is not None and self.spec is not None, "an exposure read from an image has no spikes"
         margin = usable_margin(self._stream, self.spec) if mode == "timing" else 0
         targets = Targets(self._stream.central(self.spec, margin), self.spec, sensor, mode, margin)
-        return targets.subframes(width)[self.spec.subframes // 2][None]
+        return targets.subframes(width)[self.spec.middle][None]

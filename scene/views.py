@@ -122,10 +122,10 @@ def spike_exposures(
     """
     read = [
         Exposure.from_spikes(
-            i, view.camera, scene.open_stream(view), spec.window, sensor or scene.sensor, mode=spec.mode,
-            subframe_width=spec.width, intervals=list(spec.intervals), wide=spec.wide,
+            view.camera, scene.open_stream(view), spec.window, sensor or scene.sensor, spec.mode, spec.width,
+            spec.intervals, spec.wide,
         ).to(device)
-        for i, view in enumerate(views)
+        for view in views
     ]  # fmt: skip
     return _alike(scene, views, read)
 
@@ -137,10 +137,10 @@ def image_exposures(views: Sequence[View], scene: SceneData, device: torch.devic
         ValueError: a view without an image, or of another size or number of channels than the first.
     """
     found = []
-    for i, view in enumerate(views):
+    for view in views:
         if view.image_path is None or not view.image_path.exists():
             raise ValueError(f"{scene.root}: view {view.camera.name} has neither a spike stream nor an image")
-        found.append(Exposure(i, view.camera, load_picture(view, view.image_path, None)).to(device))
+        found.append(Exposure(view.camera, load_picture(view, view.image_path, None)).to(device))
     return _alike(scene, views, found)
 
 

@@ -238,14 +238,14 @@ def test_l_sub_is_in_units_of_its_own_noise(scene_folder, tmp_path):
     total = []
     for i, (view, m) in enumerate(zip(sample.views.tolist(), sample.subframes.tolist(), strict=True)):
         exposure = recording.exposures[view]
-        noise = 1.4 * float(exposure.variance) ** 0.5
+        noise = 1.4 * float(exposure.noise) ** 0.5
         weights = sample.window.weights
         render = sum(w * moment.renders.images[k * len(sample.views) + i] for k, w in enumerate(weights))
         total.append(((render - exposure.subframes[m]).square() + noise**2).sqrt().mean() - noise)
     expected = float((sum(total) / len(total)).detach())
     assert float(SubframeLoss(1.0)(moment).detach()) == pytest.approx(expected, rel=1e-4)
     # Nine frames of clean timing are good to some per cent, and no better than to some thousandths.
-    assert all(2e-3 < float(e.variance) ** 0.5 < 5e-2 for e in recording.exposures)
+    assert all(2e-3 < float(e.noise) ** 0.5 < 5e-2 for e in recording.exposures)
 
 
 def test_fused_lessons_come_from_the_window(scene_folder, tmp_path):

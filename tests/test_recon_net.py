@@ -19,7 +19,7 @@ def exposure():
     spikes = (torch.rand(177, H, W, generator=generator) < 0.3).to(torch.uint8).numpy()
     camera = Camera("000", W, H, torch.eye(3), torch.eye(4))
     stream = SpikeStream.from_array(spikes)
-    return Exposure.from_spikes(0, camera, stream, SPEC, SensorModel(0.5), "timing", 9, [(0, 12)])
+    return Exposure.from_spikes(camera, stream, SPEC, SensorModel(0.5), "timing", 9, [(0, 12)])
 
 
 def network(variant: str) -> ReconNet | SlimReconNet:

@@ -62,7 +62,7 @@ class DirectionVotes:
 
 
 class FixedPatternUpdates:
-    """Now and then, the pixels' own gains from what the scene predicts; the targets are made anew with them.
+    """Now and then, the pixels' own gains from what the scene predicts; the targets are read with them from then on.
 
     Args:
         every: iterations between two estimates.
@@ -83,7 +83,7 @@ class FixedPatternUpdates:
             for view in range(len(state.recording)):
                 sample = Sample.exposure(view, state.recording.window.subframes)
                 pattern.add(state.recording.targets(sample), state.render(sample).images)
-        state.recording.use_sensor(pattern.applied_to(state.recording.sensor))
+        state.recording.use_gains(pattern.applied_to(state.recording.sensor).gain_map)
 
     def state_dict(self) -> dict[str, Any]:
         return {}  # the gains belong to the recording

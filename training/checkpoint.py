@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def load(training: Training, path: Path) -> None:
         for action in training.after:
             action.load_state_dict(stored["after"][action.name])
         if "gain_map" in stored:
-            recording.use_sensor(dataclasses.replace(recording.sensor, gain_map=stored["gain_map"].cpu()))
+            recording.use_gains(stored["gain_map"].cpu())
         state.iteration = int(stored["iteration"])
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(":")

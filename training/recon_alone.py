@@ -68,7 +68,7 @@ class Clip:
         camera = Camera("", self.stream.width, self.stream.height, torch.eye(3), torch.eye(4))
         intervals = [(PAPER.middle - k, PAPER.middle + k) for k in half_widths(PAPER.subframes)] + KEPT_BACK
         stream = SpikeStream.from_array(spikes, self.stream.name)
-        return Exposure.from_spikes(0, camera, stream, PAPER, self.sensor, self.targets, NARROW, intervals)
+        return Exposure.from_spikes(camera, stream, PAPER, self.sensor, self.targets, NARROW, intervals)
 
     def at(self, frame: int) -> tuple[int, int]:
         """The first context frame of a window that has a sub-frame at ``frame``, and which.

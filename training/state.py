@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class Recording:
     Attributes:
         scene: the scene as it was read.
         exposures: targets of every training view.
-        sensor: what the targets were read with; its gains may be learned (``use_sensor``).
+        sensor: what the targets were read with; its gains may be learned (``use_gains``).
         mosaic: the color filters of the pixels that renders are compared with, or None.
         u: times [M] of the sub-frames in the exposure, on the device.
         read: targets of views with a sensor, as training has them.
@@ -69,10 +70,11 @@ class Recording:
         height, width = self.exposures[0].long.shape[-2:]
         return height, width
 
-    def use_sensor(self, sensor: SensorModel) -> None:
-        """Make the targets anew with another sensor."""
-        self.sensor = sensor
-        self.exposures = self.read(self.scene.train, sensor)
+    def use_gains(self, gain_map: Tensor | None) -> None:
+        """Read the targets with other gains of the pixels [H, W]."""
+        self.sensor = dataclasses.replace(self.sensor, gain_map=gain_map)
+        for exposure in self.exposures:
+            exposure.use_gains(gain_map)
 
     def intrinsics(self, views: Tensor) -> Tensor:
         """Camera matrices [B, 3, 3] of the views ``views`` [B], on the device."""
