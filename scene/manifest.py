@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -171,10 +172,9 @@ def read_manifest(model: str | Path, split: str, iteration: int) -> list[SavedIm
         if not isinstance(stored, list):
             raise ValueError(f"expected a list of images, not {_shown(stored)}")
         images = [SavedImage.of(entry, split) for entry in stored]
-        files = [image.file for image in images]
-        twice = next((file for i, file in enumerate(files) if file in files[:i]), None)
-        if twice is not None:
-            raise ValueError(f"expected every file once, {twice} is there twice")
+        for file, count in Counter(image.file for image in images).items():
+            if count > 1:
+                raise ValueError(f"expected every file once, {file} is there {count} times")
     except OSError as error:
         raise _not_rendered(path, model, iteration, error.strerror or str(error)) from None
     except ValueError as error:

@@ -15,6 +15,7 @@ import train
 from commands.guard import guarded
 from gaussians.ply import read_point_ply, write_point_ply
 from pictures.kinds import MEASURED
+from scene.manifest import read_manifest
 from scene.model_folder import load_gaussians
 from spike import Mosaic, load_sensor, save_sensor
 from utils.io import load_image, save_image
@@ -109,9 +110,25 @@ def test_results_keep_protocols_and_methods_apart(model):
 
 def test_rendering_again_replaces_held_out_cameras(model, monkeypatch):
     before = json.loads((model / "cameras.json").read_text())
+    listed = (model / "train/ours_8/manifest.json").read_bytes()
     assert call(monkeypatch, render, "-m", model, "--quiet", "--skip_train", "--fit_steps", 3) == 0
     after = json.loads((model / "cameras.json").read_text())
     assert [c["name"] for c in after] == [c["name"] for c in before]
+    assert (model / "train/ours_8/manifest.json").read_bytes() == listed
+
+
+def test_the_manifest_lists_every_image(model):
+    for split in ("train", "test"):
+        folder = model / split / "ours_8"
+        listed = read_manifest(model, split, 8)
+        assert sorted(image.file for image in listed) == sorted(
+            str(file.relative_to(folder)) for file in folder.glob("*/*.png")
+        )
+        assert all(image.u == (0.5 if image.subframe is None else image.subframe / 12) for image in listed)
+    # Of held-out exposures and sharp images alone, the latter are no exposures that were held out.
+    assert {image.view: image.protocol for image in listed} == {
+        "000": "held out", "004": "held out", "novel_000": "novel views", "novel_001": "novel views",
+    }  # fmt: skip
 
 
 def test_held_out_exposures_start_from_their_neighbours_motion(model, scene_folder, monkeypatch, tmp_path):
@@ -161,6 +178,8 @@ def test_truth_of_other_subframes_is_left_out(subframes, scene_folder, monkeypat
     train_folder = tmp_path / "train/ours_8"
     expected = {"002", *(f"002_{m:02d}" for m in range(subframes))}
     assert {name for name in names(train_folder / "gt") if name.startswith("002")} == expected
+    # Without held-out exposures the sharp images are the held-out views.
+    assert {image.protocol for image in read_manifest(tmp_path, "test", 8)} == {"held out"}
     last = load_image(scene_folder / f"sequence/002_{12 if subframes > 1 else 6:02d}.png")
     assert torch.equal(load_image(train_folder / f"gt/002_{subframes - 1:02d}.png"), last)
 
@@ -191,6 +210,12 @@ def test_a_true_image_of_another_size_is_named(file, model, scene_folder, monkey
     assert call(monkeypatch, render, "-m", copy, "--quiet", "--fit_steps", 0) == 1
     error = capsys.readouterr().err
     assert f"{file}: 30x20 pixels, expected 48x32" in error and error.count("\n") == 1
+    # Half of the images are new: nothing is measured.
+    assert call(monkeypatch, metrics, "-m", copy, "--quiet") == 1
+    split = "test" if "novel" in file else "train"
+    error = capsys.readouterr().err
+    assert f"{split}/ours_8/manifest.json: not a complete list of images" in error
+    assert error.endswith(f"run render.py -m {copy} --iteration 8\n") and error.count("\n") == 1
 
 
 def test_holding_still_and_skipping(model, monkeypatch, tmp_path):

@@ -47,7 +47,7 @@ from scene.model_folder import camera_entry
 from scene.trajectory import Trajectory
 from spike import tfp
 from training.trained_model import TrainedModel
-from utils.io import load_image
+from utils.io import load_image, save_image
 
 ROOT = Path(__file__).resolve().parents[1]
 ASPECT = WIDTH / HEIGHT
@@ -106,6 +106,14 @@ def test_saved_pictures_by_kind_and_time(tmp_path):
         image, time_of = saved.nearest(TRUTH, views[1], u)
         assert time_of == at and image.mean() == pytest.approx(grey, abs=1e-3)
     assert saved.nearest(TRUTH, views[0], 0.5) is None
+    # Files beside the manifest are not a view's; while it is being written again there are none.
+    save_image(tmp_path / f"train/ours_{ITERATION}/gt/v0.png", np.zeros((HEIGHT, WIDTH), np.float32))
+    assert saved.kinds(views[0]) == []
+    with ImageWriter(tmp_path, "train", ITERATION) as images:
+        assert SavedPictures(tmp_path, ITERATION).kinds(views[1]) == []
+        images.save(TFP, DEBLURRING, "v0", None, 0.5, np.zeros((HEIGHT, WIDTH), np.float32))
+    assert saved.kinds(views[0]) == [TFP] and saved.kinds(views[1]) == []
+    save_pictures(tmp_path, "v1")
     canvas = Canvas(tiny_drawing(), views, saved)
     assert canvas.modes(views[1]) == [*DRAWN, "truth", "Recon-Net", "TFP", *ERRORS]
     assert canvas.modes(None) == canvas.modes(views[0]) == list(DRAWN)
