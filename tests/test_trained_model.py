@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_model import ITERATION, make_model, tiny_gaussians
 
-from arguments import Config
+from arguments import ImageSettings, PaperSettings, TimingSettings
 from recon_net import make_network
 from scene.dataset import read_scene
 from scene.model_folder import iteration_folder, save_iteration
@@ -15,12 +15,10 @@ from scene.trajectory import Trajectory
 from training.trained_model import TrainedModel
 
 
-def make(folder, scene_folder, change=lambda config: None, network=None, sensor=None):
+def make(folder, scene_folder, kind=TimingSettings, network=None, sensor=None, **values):
     """A model of the small scene with two saved iterations."""
-    config, scene = Config(), read_scene(scene_folder)
-    config.data.source_path, config.data.spike = str(scene_folder), True
-    change(config)
-    config.save(folder)
+    scene = read_scene(scene_folder)
+    kind.of(source_path=str(scene_folder), **values).save(folder)
     trajectory = Trajectory(torch.stack([view.camera.w2c for view in scene.train]), "linear")
     for iteration in (3, 12):
         save_iteration(folder, iteration, tiny_gaussians(), trajectory, network, sensor)
@@ -77,24 +75,36 @@ def test_a_model_without_its_scene_is_still_opened(scene_folder, tmp_path):
         _ = model.scene
 
 
-def test_values_come_from_the_stored_configuration(scene_folder, tmp_path):
-    def change(config):
-        config.data.targets, config.losses.lambda_sub, config.data.subframe_width = "timing", 1.0, 7
-        config.data.window_points, config.data.long_grouping = 3, "strided"
-        config.motion.trajectory, config.motion.motion_init = "spline", False
-        config.data.exposure, config.data.subframes = 41, 5
-
-    make(tmp_path, scene_folder, change)
+def test_values_come_from_the_stored_settings(scene_folder, tmp_path):
+    values = {"subframe_width": 7, "trajectory": "spline", "motion_init": False, "exposure": 41, "subframes": 5}
+    make(tmp_path, scene_folder, **values)
     model = TrainedModel.load(tmp_path)
     assert (model.window_spec.exposure, model.window_spec.middle) == (41, 2)
     assert model.u.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert model.learns_from_spikes and model.supervised_by_timing and model.subframe_width == 7
-    assert (model.curve, model.motion_init, model.long_grouping) == ("spline", False, "strided")
-    times, weights = model.window_times
-    assert times.shape == weights.shape == (3,) and float(weights.sum()) == pytest.approx(1)
-    for targets, weight in (("counting", 1.0), ("timing", 0.0)):
-        model.config.data.targets, model.config.losses.lambda_sub = targets, weight
-        assert not model.supervised_by_timing
+    assert (model.curve, model.motion_init) == ("spline", False)
+    window = model.quadrature
+    assert window.offsets.shape == window.weights.shape == (3,) and float(window.weights.sum()) == pytest.approx(1)
+
+
+def test_only_timing_supervises_single_instants(scene_folder, tmp_path):
+    """Fused images need Gaussians and spikes that know the direction of time."""
+    for i, (kind, values) in enumerate(
+        [(TimingSettings, {"targets": "counting", "fuse": False}), (PaperSettings, {"targets": "timing"})]
+    ):
+        make(tmp_path / str(i), scene_folder, kind, **values)
+        assert not TrainedModel.load(tmp_path / str(i)).supervised_by_timing
+
+
+def test_the_network_sums_frames_as_it_was_trained(scene_folder, tmp_path):
+    make(tmp_path, scene_folder, PaperSettings, make_network("paper", 41, 34), long_grouping="strided")
+    assert TrainedModel.load(tmp_path).network.grouping == "strided"
+
+
+def test_a_model_of_images_reads_images(scene_folder, tmp_path):
+    scene = make(tmp_path, scene_folder, ImageSettings)
+    model = TrainedModel.load(tmp_path)
+    assert not model.learns_from_spikes and model.exposures(scene.train[:1])[0].subframes is None
 
 
 def test_a_model_folder_without_configuration_is_named(tmp_path):
