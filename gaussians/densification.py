@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gaussians.model import GaussianModel
+from utils.randomness import generator
 
 
 class Strategy(Protocol):
@@ -81,11 +82,6 @@ def rotations(quats: Tensor) -> Tensor:
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
     return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
-
-
-def _generator(seed: int, iteration: int, device: torch.device) -> torch.Generator:
-    """Random numbers as a function of the iteration alone, so that a resumed run draws the same."""
-    return torch.Generator(device).manual_seed(seed * 1_000_003 + iteration)
 
 
 @dataclass
@@ -176,7 +172,7 @@ class DefaultStrategy:
         parents = {name: value.detach()[which].repeat_interleave(2, 0) for name, value in gaussians.raw.items()}
         scales = parents["log_scales"].exp()
         noise = torch.randn(
-            scales.shape, generator=_generator(self.seed, iteration, scales.device), device=scales.device
+            scales.shape, generator=generator("densification", self.seed, iteration, scales.device), device=scales.device
         )
         offset = rotations(parents["quats"]) @ (scales * noise)[..., None]
         parents["means"] = parents["means"] + offset[..., 0]
@@ -215,23 +211,23 @@ class MCMCStrategy:
         self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
     ) -> None:
         del info  # statistics of the screen play no part
-        generator = _generator(self.seed, iteration, gaussians.means.device)
+        random = generator("densification", self.seed, iteration, gaussians.means.device)
         with torch.no_grad():
             if self.start < iteration < self.stop and iteration % self.every == 0:
-                self._relocate(gaussians, optimiser, generator)
-                self._add(gaussians, optimiser, generator)
+                self._relocate(gaussians, optimiser, random)
+                self._add(gaussians, optimiser, random)
             if iteration < self.stop:
-                self._explore(gaussians, optimiser, generator)
+                self._explore(gaussians, optimiser, random)
 
     def _relocate(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, generator: torch.Generator
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, random: torch.Generator
     ) -> None:
         opacities = gaussians.opacities
         dead = torch.nonzero(opacities <= self.dead_opacity)[:, 0]
         alive = torch.nonzero(opacities > self.dead_opacity)[:, 0]
         if len(dead) == 0 or len(alive) == 0:
             return
-        picks = torch.multinomial(opacities[alive], len(dead), replacement=True, generator=generator)
+        picks = torch.multinomial(opacities[alive], len(dead), replacement=True, generator=random)
         sources = alive[picks]
         self._share(gaussians, sources)
         for name, value in gaussians.raw.items():
@@ -239,12 +235,12 @@ class MCMCStrategy:
             _forget(gaussians, optimiser, name, sources)
 
     def _add(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, generator: torch.Generator
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, random: torch.Generator
     ) -> None:
         count = min(self.cap, int(self.growth * len(gaussians))) - len(gaussians)
         if count <= 0:
             return
-        sources = torch.multinomial(gaussians.opacities, count, replacement=True, generator=generator)
+        sources = torch.multinomial(gaussians.opacities, count, replacement=True, generator=random)
         self._share(gaussians, sources)
         append(gaussians, optimiser, {name: value.detach()[sources] for name, value in gaussians.raw.items()})
 
@@ -268,7 +264,7 @@ class MCMCStrategy:
         gaussians.raw["log_scales"][which] += scale.log()[:, None].float()
 
     def _explore(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, generator: torch.Generator
+        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, random: torch.Generator
     ) -> None:
         rate = next(group["lr"] for group in optimiser.param_groups if group["name"] == "means")
         # Only Gaussians about to vanish wander; a sigmoid at opacity 0.005 with slope 100.
@@ -277,7 +273,7 @@ class MCMCStrategy:
         if len(moved) == 0:
             return
         axes = rotations(gaussians.quats[moved]) * gaussians.scales[moved][:, None, :]
-        noise = torch.randn(len(moved), 3, generator=generator, device=axes.device)
+        noise = torch.randn(len(moved), 3, generator=random, device=axes.device)
         noise = noise * (weight[moved] * self.noise * rate)[:, None]
         covariance = axes @ axes.transpose(1, 2)
         gaussians.means[moved] += (covariance @ noise[..., None])[..., 0]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scene.views import Quadrature
+from utils.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class WholeExposures:
     def __call__(self, iteration: int, random: torch.Generator) -> Sample:
         del random
         epoch, position = divmod(iteration - 1, self.views)
-        order = torch.randperm(self.views, generator=torch.Generator().manual_seed(self.seed * 7_919 + epoch))
+        order = torch.randperm(self.views, generator=generator("epoch", self.seed, epoch))
         return Sample.exposure(int(order[position]), self.subframes)
 
 

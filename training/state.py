@@ -19,6 +19,7 @@ from scene.trajectory import Trajectory
 from scene.views import TargetSpec, image_exposures, spike_exposures
 from spike import SensorModel, WindowSpec
 from training.sampling import Sample
+from utils.randomness import generator
 
 
 class Recording:
@@ -121,7 +122,7 @@ class State:
 
     def random(self) -> torch.Generator:
         """Random numbers of this iteration: a resumed run draws the same."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.iteration)
+        return generator("step", self.seed, self.iteration)
 
     def render(self, sample: Sample) -> RenderOutput:
         """I_gs(t_m): the sampled instants along the trajectories, as the sensor's pixels see them."""

@@ -1,0 +1,21 @@
+"""Random numbers as functions of a seed, a purpose and an iteration: a resumed run draws the same."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+_PURPOSES = ("step", "epoch", "densification")
+
+
+def generator(
+    purpose: Literal["step", "epoch", "densification"], seed: int, number: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Random numbers of the iteration (or epoch) ``number`` for one purpose; independent of all other purposes.
+
+    NumPy mixes the three into one number: torch's generators look at the lower 32 bits of a seed alone.
+    """
+    mixed = np.random.SeedSequence([_PURPOSES.index(purpose), seed, number]).generate_state(1)
+    return torch.Generator(device).manual_seed(int(mixed[0]))
