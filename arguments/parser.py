@@ -14,7 +14,7 @@ from arguments.parts import RunOptions, SceneOptions
 from arguments.renamed import FLAGS, PRESETS
 from arguments.settings import RECIPES, ImageSettings, Settings, TimingSettings, load_settings
 
-_SHORT = {"source_path": "-s", "model_path": "-m"}
+SHORT = {"source_path": "-s", "model_path": "-m"}
 _MOVED = ("source_path", "model_path")
 
 
@@ -30,7 +30,7 @@ def add_options(
     for item in dataclasses.fields(part):
         shown = all_flags or item.metadata["common"]
         text = _help(item, values.get(item.name)) if shown else argparse.SUPPRESS
-        names = [_SHORT[item.name]] if item.name in _SHORT else []
+        names = [SHORT[item.name]] if item.name in SHORT else []
         names += [f"--{name}" for name in (item.name, *item.metadata["names"])]
         _add(group, item.name, names, hints[item.name], text)
 
@@ -226,6 +226,6 @@ def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) 
         hints = get_type_hints(part)
         for item in dataclasses.fields(part):
             if item.name in values:
-                names = [_SHORT[item.name]] if item.name in _SHORT else []
+                names = [SHORT[item.name]] if item.name in SHORT else []
                 _add(group, item.name, [*names, f"--{item.name}"], hints[item.name], _help(item, values[item.name]))
     parser.set_defaults(model_path="", **shared)

@@ -26,7 +26,7 @@ from arguments.parts import (
 )
 from arguments.renamed import upgraded
 from arguments.sizing import size_for
-from utils.io import atomic_write
+from utils.io import write_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -110,8 +110,7 @@ class Settings:
 
     def save(self, folder: str | Path) -> None:
         """Write ``cfg_args.json`` into ``folder``."""
-        with atomic_write(Path(folder) / CONFIG_NAME, "w") as file:
-            json.dump({"recipe": self.recipe} | dataclasses.asdict(self), file, indent=1)
+        write_json(Path(folder) / CONFIG_NAME, {"recipe": self.recipe} | dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, get_origin, get_type_hints
 
 from arguments import RECIPES
 from arguments.options import Options, choices_of
+from arguments.parser import SHORT
 from arguments.renamed import FLAGS, PRESETS
 from arguments.settings import SCHEDULE
 
@@ -21,7 +22,8 @@ def _values(hint: Any) -> str:
 
 
 def _flag(item: dataclasses.Field[Any], hint: Any) -> str:
-    names = [f"--{item.name}"] + ([f"--no-{item.name}"] if hint is bool else [])
+    names = [short for name, short in SHORT.items() if name == item.name]
+    names += [f"--{item.name}"] + ([f"--no-{item.name}"] if hint is bool else [])
     if item.name.startswith("lambda_"):
         names.append(f"--no-{item.name.removeprefix('lambda_')}")
     names += [f"--{name}" for name in item.metadata["names"]]
@@ -33,7 +35,7 @@ def _shown(value: Any) -> str:
         return "by size"
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "" if value in ("", []) else f"{value}"
+    return "none" if value in ("", []) else f"{value}"
 
 
 def _parts() -> dict[str, dict[str, tuple[dataclasses.Field[Any], Any]]]:

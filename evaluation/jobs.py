@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from evaluation.methods import BASELINES, METHODS, POSES, baseline_image
 from pictures.kinds import IMAGE
 from scene.dataset import read_scene
 from scene.manifest import DEBLURRING, ImageWriter, images_folder
-from utils.io import atomic_write, load_image
+from utils.io import load_image, write_json
 from utils.lpips_offline import load_lpips
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,8 +121,7 @@ def do(job: Job, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if job.method in BASELINES:
         results = measure_baseline(job.scene, job.method, folder)
-        with atomic_write(folder / "results.json", "w") as file:
-            json.dump(results, file, indent=1)
+        write_json(folder / "results.json", results)
         return
     resume = ["--resume"] if list(folder.glob("chkpnt*.pth")) else []
     commands = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from pictures.sheets import compose
 from scene.manifest import DEBLURRING, SPLITS
 from scene.model_folder import read_cameras
 from training.trained_model import TrainedModel
-from utils.io import atomic_write, save_image
+from utils.io import save_image, write_json
 
 # Columns of the comparison, and those that get an error map.
 _SHEET = [kind for kind in KINDS if kind is not TIMING]
@@ -63,8 +62,7 @@ def measure_model(model: TrainedModel, lpips: nn.Module | None, lpips_source: st
             results[protocol] = {kind.name: row for kind, row in one.means.items()}
             per_view[protocol] = {kind.name: rows for kind, rows in one.table.items()}
     for name, content in (("results.json", results), ("per_view.json", per_view)):
-        with atomic_write(model.folder / name, "w") as file:
-            json.dump(content, file, indent=1)
+        write_json(model.folder / name, content)
     pictures = {protocol: one.pictures for protocol, one in measured.items() if one.pictures}
     truth = found.truth if path is not None else None
     write_report(Run(model.folder, model.iteration, results, per_view, pictures, found.names, found.poses, truth))

@@ -20,7 +20,7 @@ from scene.cameras import look_at
 from scene.model_folder import read_cameras
 from scene.trajectory import interpolate_poses
 from utils import se3
-from utils.io import atomic_write
+from utils.io import write_json
 
 # Mean viewing direction longer than this: the cameras look the same way, and a full circle would leave the scene.
 _FACING = 0.5
@@ -262,5 +262,4 @@ def _key(key: dict[str, Any], views: Sequence[SavedView]) -> Tensor:
 
 def save_camera_file(path: str | os.PathLike[str], poses: Iterable[Tensor]) -> None:
     """Write key poses [4, 4] as a file that ``file_path`` reads."""
-    with atomic_write(path, "w") as file:
-        json.dump({"keyframes": [{"w2c": pose.tolist()} for pose in poses]}, file, indent=1)
+    write_json(path, {"keyframes": [{"w2c": pose.tolist()} for pose in poses]})

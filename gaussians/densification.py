@@ -171,9 +171,8 @@ class DefaultStrategy:
         """Two children for each, drawn from the parent's own density, 1.6 times smaller."""
         parents = {name: value.detach()[which].repeat_interleave(2, 0) for name, value in gaussians.raw.items()}
         scales = parents["log_scales"].exp()
-        noise = torch.randn(
-            scales.shape, generator=generator("densification", self.seed, iteration, scales.device), device=scales.device
-        )
+        random = generator("densification", self.seed, iteration, scales.device)
+        noise = torch.randn(scales.shape, generator=random, device=scales.device)
         offset = rotations(parents["quats"]) @ (scales * noise)[..., None]
         parents["means"] = parents["means"] + offset[..., 0]
         parents["log_scales"] = (scales / 1.6).log()

@@ -9,6 +9,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from utils.se3 import camera_centers
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -36,8 +38,8 @@ def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, 
         depths = depths[:: -(-len(depths) // _DEPTHS) or 1]
         if len(depths):
             return 0.2 * float(depths.quantile(0.05)), 1.5 * float(depths.quantile(0.95))
-    centres = torch.stack([torch.linalg.inv(p.w2c)[:3, 3] for p in pictures])
-    spread = float((centres - centres.mean(0)).norm(dim=-1).max())
+    centers = camera_centers(torch.stack([p.w2c for p in pictures]))
+    spread = float((centers - centers.mean(0)).norm(dim=-1).max())
     spread = spread if spread > 0 else 1.0
     return 0.5 * spread, 10.0 * spread
 

@@ -6,6 +6,8 @@ import torch
 from diff_gaussian_rasterization_cpu.reference import sh_basis
 from torch import Tensor
 
+from utils.se3 import camera_centers
+
 # Y_0: a constant colour c is the coefficient (c - 0.5) / SH_C0.
 SH_C0 = 0.28209479177387814
 
@@ -18,5 +20,4 @@ def eval_sh(degree: int, coefficients: Tensor, directions: Tensor) -> Tensor:
 
 def view_directions(means: Tensor, w2c: Tensor) -> Tensor:
     """Unit directions [N, 3] from the camera ``w2c`` [4, 4] to the points ``means`` [N, 3]."""
-    eye = -w2c[:3, :3].T @ w2c[:3, 3]
-    return torch.nn.functional.normalize(means - eye, dim=-1)
+    return torch.nn.functional.normalize(means - camera_centers(w2c), dim=-1)

@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from pictures.kinds import BY_NAME, Kind
-from utils.io import atomic_write, save_image
+from utils.io import save_image, write_json
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -156,8 +156,7 @@ class ImageWriter:
 
 def write_manifest(folder: Path, images: list[SavedImage]) -> None:
     """Write the manifest of the images in ``folder``."""
-    with atomic_write(folder / MANIFEST, "w") as file:
-        json.dump([asdict(image) for image in images], file, indent=1)
+    write_json(folder / MANIFEST, [asdict(image) for image in images])
 
 
 def read_manifest(model: str | Path, split: str, iteration: int) -> list[SavedImage]:

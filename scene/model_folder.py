@@ -31,7 +31,7 @@ from spike import SensorModel, WindowSpec, load_sensor, save_sensor
 from spike.targets import Grouping
 from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.io import atomic_write
+from utils.io import write_json
 
 # Held-out sharp images share a folder with held-out exposures; their names must not meet.
 NOVEL = "novel_"
@@ -172,8 +172,7 @@ def why_stale(entries: list[dict[str, Any]], iteration: int) -> str | None:
 
 def write_cameras(model: str | Path, entries: list[dict[str, Any]]) -> None:
     """Write ``cameras.json``."""
-    with atomic_write(Path(model) / "cameras.json", "w") as file:
-        json.dump(entries, file, indent=1)
+    write_json(Path(model) / "cameras.json", entries)
 
 
 def read_cameras(model: str | Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from utils.io import atomic_write, unwritable
+from utils.io import atomic_write, unwritable, write_json
 
 CURVES, CIRCUMSTANCES = "log.jsonl", "run.json"
 _PACKAGES = ("torch", "numpy", "diff-gaussian-rasterization-cpu")
@@ -93,8 +93,7 @@ class RunLog:
             "seconds": round(self.before + seconds, 2),
             "peak_memory_bytes": peak_memory(),
         }
-        with atomic_write(self.model / CIRCUMSTANCES, "w") as file:
-            json.dump(record, file, indent=1)
+        write_json(self.model / CIRCUMSTANCES, record)
 
 
 class Board:

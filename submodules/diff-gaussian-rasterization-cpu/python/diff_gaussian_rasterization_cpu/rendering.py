@@ -122,7 +122,6 @@ class _Rasterize(torch.autograd.Function):
             info = Info(state, len(viewmats), len(means))
             means2d.data.copy_(info["means2d"])
         ctx.state, ctx.means2d, ctx.absgrad = state, means2d, absgrad
-        ctx.has_backgrounds = backgrounds is not None
         ctx.set_materialize_grads(False)
         # The image is saved so that torch notices if somebody writes into it: the state shares its memory.
         ctx.save_for_backward(*inputs, image, transmittance)
