@@ -75,7 +75,7 @@ def start(settings: Settings, scene: SceneData) -> Training:
     if aside is not None:
         print(f"{model} held an earlier run; it is now {aside}")
     training.settings.save(model)
-    gaussians = training.state.field.gaussians
+    gaussians = training.state.gaussians
     save_input_points(model, gaussians.means, gaussians.base_colors)
     return training
 
@@ -128,7 +128,7 @@ def main() -> int:
     c = training.settings
     print(
         f"{c.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {c.rates.iterations} steps, "
-        f"{len(training.state.field.gaussians)} initial Gaussians, at most {c.densification.cap_max or 'any number'}"
+        f"{len(training.state.gaussians)} initial Gaussians, at most {c.densification.cap_max or 'any number'}"
     )
     return run(training)
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from commands.recording_flags import add_color_arguments, add_recording_arguments, frames_of, known_packing, opened
 from pictures.colors import three_channels
 from pictures.video import write_mp4
-from recon_net import AnyReconNet, make_network
+from recon_net import SpikeToImage, make_network
 from recon_net.weights import WEIGHTS, load_network, save_network
 from spike import load_sensor
 from spike.targets import Mode
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def starting_network(weights: Path | None, variant: str | None) -> AnyReconNet:
+def starting_network(weights: Path | None, variant: str | None) -> SpikeToImage:
     """The network of a file, or a new one of the kind ``variant`` (default: that of the file, or slim)."""
     if weights is None:
         return make_network(variant or "slim", PAPER.short, PAPER.long_channels)

@@ -19,6 +19,12 @@ class Field(Protocol):
         ``iteration`` of the training, for what is raised while it goes on.
         """
 
+    def parameters(self) -> dict[str, Tensor]:
+        """What is learned, by name; each has a learning rate."""
+
+    def restore(self, stored: dict[str, Tensor]) -> None:
+        """Continue with stored ``parameters``, whatever their number."""
+
 
 class GaussianField:
     """3D Gaussians as they are rendered while training.
@@ -48,3 +54,12 @@ class GaussianField:
             sh_degree=iteration // self.sh_degree_interval,
             screen_gradients=self.screen_gradients,
         )
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The Gaussians' raw parameters (``gaussians.model.PARAMETERS``)."""
+        return dict(self.gaussians.raw.items())
+
+    def restore(self, stored: dict[str, Tensor]) -> None:
+        """See ``Field.restore``."""
+        before = self.gaussians
+        self.gaussians = GaussianModel(stored, before.sh_degree, before.low_pass).to(before.means.device)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recon_net.network import AnyReconNet, Recorded
+from recon_net.network import Recorded, SpikeToImage
 from utils.crops import Crop
 
 
-def recon_frames(network: AnyReconNet, exposure: Recorded, u: Tensor, crop: Crop) -> Tensor:
+def recon_frames(network: SpikeToImage, exposure: Recorded, u: Tensor, crop: Crop) -> Tensor:
     """I_rec(t_m) [M, C, h, w] on a crop, computed with the surround that makes it equal the full frame's.
 
     Args:
@@ -25,7 +25,7 @@ def recon_frames(network: AnyReconNet, exposure: Recorded, u: Tensor, crop: Crop
 
 
 def instant_frames(
-    network: AnyReconNet, exposures: Sequence[Recorded], subframes: Tensor, u: Tensor, crops: Sequence[Crop]
+    network: SpikeToImage, exposures: Sequence[Recorded], subframes: Tensor, u: Tensor, crops: Sequence[Crop]
 ) -> tuple[Tensor, Tensor]:
     """I_rec at single sub-frames [B] of several exposures, on crops of one size.
 

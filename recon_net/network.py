@@ -38,11 +38,41 @@ class Recorded(Protocol):
         """The context's spikes [T, h, w] on a crop."""
 
 
+class SpikeToImage(nn.Module):
+    """A network that turns a view's spikes into sharp images at chosen instants; every one has these.
+
+    Attributes:
+        variant: its name in settings and files.
+        channels: of the short and of the long input.
+        receptive_radius: how far a pixel's value reaches.  A crop computed with this much surround equals the same
+            crop of the full frame.
+        reads_wide: whether its inputs need the half-width windows.
+    """
+
+    variant: str
+    channels: tuple[int, int]
+    receptive_radius: int
+    reads_wide = False
+
+    def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+        """Inputs for some sub-frames [S] of a view, on a crop: short [1, S, ., h, w] and long [1, ., h, w]."""
+        raise NotImplementedError
+
+    def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
+        """``forward`` in the precision of the layers."""
+        raise NotImplementedError
+
+    def forward(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
+        """Intensities [V, S, 1, h, w], float32, at the times ``u`` [V, S] in [0, 1] of V views."""
+        with autocast(short.device):
+            return self.frames(short, long, u)
+
+
 def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1)
 
 
-class ReconNet(nn.Module):
+class ReconNet(SpikeToImage):
     """The paper's network: 3x3 convolutions on a short spike window and a long voxelised one.
 
     Args:
@@ -55,13 +85,11 @@ class ReconNet(nn.Module):
     """
 
     variant = "paper"
-    # How far a pixel's value reaches: one input layer and four body layers of 3x3.  A crop computed with
-    # this much surround equals the same crop of the full frame.
-    receptive_radius = 5
-    reads_wide = False
+    receptive_radius = 5  # one input layer and four body layers of 3x3
 
     def __init__(self, short_channels: int = 41, long_channels: int = 34, grouping: Grouping = "adjacent"):
         super().__init__()
+        self.channels = short_channels, long_channels
         self.grouping = grouping
         self.short = _conv(short_channels, 64)
         self.long = _conv(long_channels, 64)
@@ -80,22 +108,14 @@ class ReconNet(nn.Module):
         """Features [V, 64, h, w] of the long inputs ``long`` [V, 34, h, w]: once a view, not once a frame."""
         return F.relu(self.long(long.contiguous(memory_format=torch.channels_last)))
 
-    def forward(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
-        """Sharp images.
+    def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
+        """Sharp images [V, S, 1, h, w], in the precision of the layers.
 
         Args:
             short: short windows [V, S, 41, h, w], S instants for each of V views.
             long: long inputs [V, 34, h, w].
             u: times in the exposure [V, S], in [0, 1].
-
-        Returns:
-            Intensities [V, S, 1, h, w], float32.
         """
-        with autocast(short.device):
-            return self.frames(short, long, u)
-
-    def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
-        """``forward`` in the precision of the layers."""
         v, s = short.shape[:2]
         windows = short.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = F.relu(self.short(windows))
@@ -108,7 +128,7 @@ class ReconNet(nn.Module):
         return self.body[-1](x).float().unflatten(0, (v, s))
 
 
-class SlimReconNet(nn.Module):
+class SlimReconNet(SpikeToImage):
     """A residual on the narrow window's intensity, from narrow windows around and wider ones.
 
     Where the targets come from spike times, a narrow window is already close to the sharp image; what is
@@ -123,10 +143,11 @@ class SlimReconNet(nn.Module):
     variant = "slim"
     neighbours = 5  # narrow windows of the sub-frames m-2 .. m+2
     receptive_radius = 4
-    reads_wide = True  # the windows of half width
+    reads_wide = True
 
     def __init__(self, short_channels: int = neighbours + 1, long_channels: int = 1, width: int = 48):
         super().__init__()
+        self.channels = short_channels, long_channels
         self.layers = nn.ModuleList(
             [
                 _conv(short_channels + long_channels + 1, width),
@@ -150,19 +171,14 @@ class SlimReconNet(nn.Module):
         near = crop.of(narrow)[around][:, :, 0]
         return torch.cat([near, crop.of(wide)[subframes]], dim=1)[None], crop.of(exposure.long)[None]
 
-    def forward(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
-        """Sharp images [V, S, 1, h, w].
+    def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
+        """Sharp images [V, S, 1, h, w], in the precision of the layers.
 
         Args:
             short: windows about the instants [V, S, 6, h, w], intensities.
             long: long exposures [V, 1, h, w].
             u: times in the exposure [V, S].
         """
-        with autocast(short.device):
-            return self.frames(short, long, u)
-
-    def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
-        """``forward`` in the precision of the layers."""
         v, s, _, h, w = short.shape
         base = short[:, :, self.neighbours // 2 : self.neighbours // 2 + 1]
         shared = long[:, None].expand(v, s, -1, h, w)
@@ -174,12 +190,9 @@ class SlimReconNet(nn.Module):
         return base + self.layers[-1](x).float().unflatten(0, (v, s))
 
 
-AnyReconNet = ReconNet | SlimReconNet
-
-
 def make_network(
     variant: str, short_channels: int, long_channels: int, grouping: Grouping = "adjacent"
-) -> AnyReconNet:
+) -> SpikeToImage:
     """The network ``variant`` (paper or slim); channels and grouping are those of the paper's inputs."""
     if variant == "slim":
         return SlimReconNet()

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from recon_net import AnyReconNet
-from recon_net.network import ReconNet
+from recon_net import SpikeToImage
 from utils.io import atomic_write
 
 _AXES = {
@@ -25,7 +24,7 @@ _AXES = {
 class _FullPrecision(nn.Module):
     """The network in float32: what autocast does on one machine is no part of it."""
 
-    def __init__(self, network: AnyReconNet):
+    def __init__(self, network: SpikeToImage):
         super().__init__()
         self.network = network
 
@@ -33,7 +32,7 @@ class _FullPrecision(nn.Module):
         return self.network.frames(short, long, u)
 
 
-def export_onnx(path: str | os.PathLike[str], network: AnyReconNet) -> None:
+def export_onnx(path: str | os.PathLike[str], network: SpikeToImage) -> None:
     """Write ``network`` with the inputs ``short``, ``long`` and ``u`` and the output ``frames`` of its ``forward``.
 
     Numbers of views and instants and the size of the pictures are free; weights are in the same file.
@@ -41,10 +40,7 @@ def export_onnx(path: str | os.PathLike[str], network: AnyReconNet) -> None:
     Raises:
         ValueError: the package onnx is missing, or the file cannot be written.
     """
-    first = network.short if isinstance(network, ReconNet) else network.layers[0]
-    assert isinstance(first, nn.Conv2d)
-    long_channels = network.long.in_channels if isinstance(network, ReconNet) else 1
-    short_channels = first.in_channels if isinstance(network, ReconNet) else first.in_channels - long_channels - 1
+    short_channels, long_channels = network.channels
     # Two of each, so that nothing is taken for a constant.
     example = (torch.zeros(2, 2, short_channels, 16, 24), torch.zeros(2, long_channels, 16, 24), torch.zeros(2, 2))
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from recon_net import AnyReconNet, make_network
+from recon_net import SpikeToImage, make_network
 from spike.targets import Grouping
 from utils.checkpoint import check_version, read_state, save_checkpoint
 
 WEIGHTS = "recon_net.pth"
 
 
-def save_network(path: str | os.PathLike[str], network: AnyReconNet) -> None:
+def save_network(path: str | os.PathLike[str], network: SpikeToImage) -> None:
     """Write the network's kind and weights, a checkpoint of ``variant`` and ``weights``.
 
     Raises:
@@ -22,7 +22,7 @@ def save_network(path: str | os.PathLike[str], network: AnyReconNet) -> None:
 
 def load_network(
     path: str | os.PathLike[str], short_channels: int = 41, long_channels: int = 34, grouping: Grouping = "adjacent"
-) -> AnyReconNet:
+) -> SpikeToImage:
     """The network that ``save_network`` kept, on the CPU, as training left it; nothing in the file is run.
 
     ``recon_net.pt`` of an earlier ``python -m recon_net`` (``variant`` and ``state``) is read too.

@@ -22,7 +22,7 @@ from arguments import CONFIG_NAME
 from gaussians.formats import without_equal_channels
 from gaussians.model import GaussianModel
 from gaussians.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
-from recon_net import AnyReconNet
+from recon_net import SpikeToImage
 from recon_net import weights as recon_weights
 from scene.cameras import View
 from scene.dataset import CALIBRATION
@@ -82,7 +82,7 @@ def save_iteration(
     iteration: int,
     gaussians: GaussianModel,
     trajectory: Trajectory,
-    network: AnyReconNet | None,
+    network: SpikeToImage | None,
     sensor: SensorModel | None,
 ) -> Path:
     """Write one iteration's Gaussians, trajectories, network and sensor (where it was learned); returns the folder."""
@@ -117,7 +117,7 @@ def load_learned_sensor(model: str | Path, iteration: int) -> SensorModel | None
     return load_sensor(path) if path.exists() else None
 
 
-def load_network(model: str | Path, iteration: int, spec: WindowSpec, grouping: Grouping) -> AnyReconNet | None:
+def load_network(model: str | Path, iteration: int, spec: WindowSpec, grouping: Grouping) -> SpikeToImage | None:
     """The saved Recon-Net of an iteration, or None where it was trained without."""
     path = iteration_folder(model, iteration) / recon_weights.WEIGHTS
     if not path.exists():

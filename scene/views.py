@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,18 +130,25 @@ def spike_exposures(
     return _alike(scene, views, read)
 
 
-def image_exposures(views: Sequence[View], scene: SceneData, device: torch.device) -> list[Exposure]:
-    """Targets of views from their own images, taken for long exposures.
+def image_exposures(
+    views: Sequence[View], scene: SceneData, device: torch.device, image_of: Callable[[View], Tensor] | None = None
+) -> list[Exposure]:
+    """Targets of views from images, taken for long exposures.
+
+    Args:
+        image_of: the image [C, H, W] of a view; its own file if None.
 
     Raises:
         ValueError: a view without an image, or of another size or number of channels than the first.
     """
-    found = []
-    for view in views:
-        if view.image_path is None or not view.image_path.exists():
-            raise ValueError(f"{scene.root}: view {view.camera.name} has neither a spike stream nor an image")
-        found.append(Exposure(view.camera, load_picture(view, view.image_path, None)).to(device))
-    return _alike(scene, views, found)
+    read = image_of or (lambda view: _own_image(view, scene))
+    return _alike(scene, views, [Exposure(view.camera, read(view)).to(device) for view in views])
+
+
+def _own_image(view: View, scene: SceneData) -> Tensor:
+    if view.image_path is None or not view.image_path.exists():
+        raise ValueError(f"{scene.root}: view {view.camera.name} has neither a spike stream nor an image")
+    return load_picture(view, view.image_path, None)
 
 
 def _alike(scene: SceneData, views: Sequence[View], exposures: list[Exposure]) -> list[Exposure]:

@@ -365,12 +365,12 @@ def test_fixed_poses_have_no_gradient(scene_folder, tmp_path):
 
 def test_rates_decay_from_their_start_to_their_end(scene_folder, tmp_path):
     t = stepped(small_training(scene_folder, tmp_path, *TIMING))
-    depth = t.optimizers.rates["gaussians"]["means"].unit
-    rates = {group["name"]: group["lr"] for group in t.optimizers.gaussians.param_groups}
+    depth = t.optimizers.rates["field"]["means"].unit
+    rates = {group["name"]: group["lr"] for group in t.optimizers.field.param_groups}
     assert rates["means"] == pytest.approx(6e-5 * depth) and rates["log_scales"] == 2e-2 and rates["quats"] == 3e-3
     assert t.optimizers.poses.param_groups[0]["lr"] == pytest.approx(3e-5)
     assert t.optimizers.network.param_groups[0]["lr"] == pytest.approx(1e-4)
-    half = t.optimizers.rates["gaussians"]["means"].at(0.5)
+    half = t.optimizers.rates["field"]["means"].at(0.5)
     assert half == pytest.approx((2e-3 * 6e-5) ** 0.5 * depth)
 
 

@@ -61,7 +61,7 @@ def means_unit(c: Settings, state: State) -> float:
     """The unit of the means' learning rate, world units: before any step, since it follows the initial Gaussians."""
     if c.rates.means_unit == "extent":
         return state.recording.scene.extent
-    return median_depth(state.field.gaussians.means.detach().cpu(), _pictures(state.recording))
+    return median_depth(state.gaussians.means.detach().cpu(), _pictures(state.recording))
 
 
 def start_trajectory(c: Settings, recording: Recording, window: Quadrature) -> Trajectory:

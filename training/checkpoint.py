@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gaussians.model import GaussianModel
 from scene.model_folder import camera_entries, save_iteration, write_cameras
 from spike import SensorModel
 from training.training import Training
@@ -22,7 +21,7 @@ def save_model(training: Training) -> Path:
     """Write Gaussians, network and trajectories of this iteration in 3DGS's folder layout; returns the folder."""
     state = training.state
     folder = save_iteration(
-        training.settings.scene.model_path, state.iteration, state.field.gaussians, state.trajectory, state.network,
+        training.settings.scene.model_path, state.iteration, state.gaussians, state.trajectory, state.network,
         learned_sensor(training),
     )  # fmt: skip
     save_cameras(training)
@@ -48,7 +47,7 @@ def save(training: Training) -> Path:
         gains = {"gain_map": sensor.gain_map}
     stored: dict[str, Any] = gains | {
         "iteration": state.iteration,
-        "gaussians": {name: value.detach() for name, value in state.field.gaussians.raw.items()},
+        "field": {name: value.detach() for name, value in state.field.parameters().items()},
         "trajectory": state.trajectory.state_dict(),
         "network": {} if state.network is None else state.network.state_dict(),
         "optimizers": training.optimizers.state_dict(),
@@ -71,10 +70,7 @@ def load(training: Training, path: Path) -> None:
     state, recording = training.state, training.state.recording
     stored = load_checkpoint(path, recording.device)
     try:
-        before = state.field.gaussians
-        state.field.gaussians = GaussianModel(stored["gaussians"], before.sh_degree, before.low_pass).to(
-            recording.device
-        )
+        state.field.restore(stored["field"])
         state.trajectory.load_state_dict(stored["trajectory"])
         if state.network is not None:
             state.network.load_state_dict(stored["network"])

@@ -67,7 +67,7 @@ class Journal:
         if training.iteration % run.log_every and training.iteration != training.steps:
             return
         value, image = training.probe()
-        gaussians = training.state.field.gaussians
+        gaussians = training.state.gaussians
         self.latest = {"psnr": value, "gaussians": len(gaussians)}
         row = self._log.add(training.iteration, self.seconds, **terms, **self.latest)
         self._bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", N=row["gaussians"])
@@ -123,7 +123,7 @@ class Watching:
             subframe_width=c.window_of_subframe[0],
             network=copy.deepcopy(state.network),
         )
-        drawing = Drawing(state.field.gaussians, state.field.rasterizer)
+        drawing = Drawing(state.gaussians, state.gaussian_field.rasterizer)
         self._viewer = Viewer(
             Canvas(drawing, read_views(c.scene.model_path), pictures),
             initial=torch.stack([view.camera.w2c for view in recording.scene.train]),
@@ -136,7 +136,7 @@ class Watching:
     def __call__(self, training: Training, terms: dict[str, float]) -> None:
         state, shown = training.state, terms | self._journal.latest
         sensor = checkpoint.learned_sensor(training)
-        now = state.field.gaussians, state.iteration, shown, state.network, sensor
+        now = state.gaussians, state.iteration, shown, state.network, sensor
         answer = self._viewer.update(*now)
         while answer == "paused" and not self._stop.wait(0.1):
             answer = self._viewer.update(*now)

@@ -106,7 +106,7 @@ class ScaleRatio(Weighted):
     def __call__(self, moment: Moment) -> Tensor | None:
         if moment.state.iteration % self.every:
             return None
-        return scale_ratio_penalty(moment.state.field.gaussians.scales)
+        return scale_ratio_penalty(moment.state.gaussians.scales)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class MeanOpacity(Weighted):
     name: ClassVar[str] = "opacity"
 
     def __call__(self, moment: Moment) -> Tensor:
-        return moment.state.field.gaussians.opacities.mean()
+        return moment.state.gaussians.opacities.mean()
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class MeanScale(Weighted):
     name: ClassVar[str] = "scale"
 
     def __call__(self, moment: Moment) -> Tensor:
-        return moment.state.field.gaussians.scales.mean() / moment.state.recording.scene.extent
+        return moment.state.gaussians.scales.mean() / moment.state.recording.scene.extent
 
 
 @dataclass(frozen=True)

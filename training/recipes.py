@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from arguments import ImageSettings, PaperSettings, ReleasedSettings, Settings, TimingSettings
-from recon_net import AnyReconNet, make_network
+from recon_net import SpikeToImage, make_network
 from scene.dataset import SceneData
 from scene.views import Quadrature
 from training.after import DirectionVotes, FixedPatternUpdates
@@ -180,7 +180,7 @@ def sized(c: C, scene: SceneData) -> C:
     return c.for_scene(len(scene.train), *scene.size)
 
 
-def recon_net(c: Settings, recording: Recording, variant: str) -> AnyReconNet:
+def recon_net(c: Settings, recording: Recording, variant: str) -> SpikeToImage:
     """A new Recon-Net for the recording's window."""
     window = recording.window
     with torch.random.fork_rng(devices=[]):

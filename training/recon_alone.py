@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recon_net import AnyReconNet, recon_frames
+from recon_net import SpikeToImage, recon_frames
 from scene.cameras import Camera
 from scene.exposure import Exposure
 from spike import SensorModel, SpikeStream
@@ -91,7 +91,7 @@ class Clip:
 class Guard:
     """Keeps the weights that meet the kept-back intervals best: trained alone, the network decays after a peak."""
 
-    def __init__(self, network: AnyReconNet, exposures: list[Exposure], u: Tensor):
+    def __init__(self, network: SpikeToImage, exposures: list[Exposure], u: Tensor):
         self.network, self.exposures, self.u = network, exposures, u
         camera = exposures[0].camera
         top, left = (max(size - CHECKED, 0) // 2 for size in (camera.height, camera.width))
@@ -115,7 +115,7 @@ class Guard:
 
 
 def learn(
-    network: AnyReconNet, clip: Clip, iterations: int, crop: int, seed: int, device: torch.device, quiet: bool
+    network: SpikeToImage, clip: Clip, iterations: int, crop: int, seed: int, device: torch.device, quiet: bool
 ) -> tuple[list[float], int]:
     """Train ``network`` by L_rec alone: its frames, blurred again over sub-intervals, against the spikes' means.
 
@@ -160,7 +160,7 @@ def learn(
 
 
 @torch.no_grad()
-def sharp(network: AnyReconNet, clip: Clip, frame: int, device: torch.device) -> Tensor:
+def sharp(network: SpikeToImage, clip: Clip, frame: int, device: torch.device) -> Tensor:
     """Recon-Net's image [H, W] at a spike frame, of a color sensor [H, W, 3].
 
     Raises:
@@ -196,7 +196,7 @@ def truths(path: Path, clip: Clip) -> dict[int, Path]:
 
 
 def compare(
-    network: AnyReconNet, clip: Clip, truth: dict[int, Path], device: torch.device
+    network: SpikeToImage, clip: Clip, truth: dict[int, Path], device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Mean PSNR, raw and after the best single gain, of Recon-Net, TFP, TFI and timing."""
     rows: dict[str, list[tuple[float, float]]] = {}

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from recon_net import AnyReconNet, instant_frames, recon_frames
+from recon_net import SpikeToImage, instant_frames, recon_frames
 from training.sampling import Sample
 from training.state import State
 from utils.crops import Crop
@@ -49,7 +49,7 @@ class ExposureFrames:
         crop: side of the crop, pixels; 0 is the full frame.
     """
 
-    network: AnyReconNet
+    network: SpikeToImage
     crop: int = 0
 
     def joins(self, iteration: int) -> bool:
@@ -75,7 +75,7 @@ class InstantFrames:
         ValueError: a crop without a pixel that the network sees as in the full frame.
     """
 
-    network: AnyReconNet
+    network: SpikeToImage
     crop: int
     begins: int
     every: int = 1

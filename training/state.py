@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gaussian_renderer import RenderOutput
-from gaussian_renderer.field import GaussianField
-from recon_net import AnyReconNet
+from gaussian_renderer.field import Field, GaussianField
+from gaussians.model import GaussianModel
+from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
@@ -58,9 +59,14 @@ class Recording:
         )  # fmt: skip
 
     @classmethod
-    def of_images(cls, scene: SceneData, window: WindowSpec, device: torch.device) -> Recording:
-        """The views' images as long exposures."""
-        return cls(scene, window, device, lambda views, _: image_exposures(views, scene, device), from_spikes=False)
+    def of_images(
+        cls, scene: SceneData, window: WindowSpec, device: torch.device,
+        image_of: Callable[[View], Tensor] | None = None,
+    ) -> Recording:  # fmt: skip
+        """Images as long exposures: the views' own files, or what ``image_of`` gives [C, H, W] for a view."""
+        return cls(
+            scene, window, device, lambda views, _: image_exposures(views, scene, device, image_of), from_spikes=False
+        )
 
     def __len__(self) -> int:
         return len(self.exposures)
@@ -106,7 +112,7 @@ class State:
 
     Attributes:
         recording: what is learned from.
-        field: what renders (the Gaussians).
+        field: what renders.
         trajectory: the camera's path in every exposure.
         network: Recon-Net, or None where it is not trained.
         seed: of every random choice.
@@ -114,11 +120,27 @@ class State:
     """
 
     recording: Recording
-    field: GaussianField
+    field: Field
     trajectory: Trajectory
-    network: AnyReconNet | None = None
+    network: SpikeToImage | None = None
     seed: int = 0
     iteration: int = 0
+
+    @property
+    def gaussian_field(self) -> GaussianField:
+        """The field, where it is one of Gaussians: for what works on them alone.
+
+        Raises:
+            TypeError: another field.
+        """
+        if not isinstance(self.field, GaussianField):
+            raise TypeError(f"this part of a training needs Gaussians, not a {type(self.field).__name__}")
+        return self.field
+
+    @property
+    def gaussians(self) -> GaussianModel:
+        """The Gaussians of ``gaussian_field``."""
+        return self.gaussian_field.gaussians
 
     def random(self) -> torch.Generator:
         """Random numbers of this iteration: a resumed run draws the same."""

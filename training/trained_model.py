@@ -17,7 +17,7 @@ from torch import Tensor
 
 from arguments import Settings, load_settings
 from gaussians.model import GaussianModel
-from recon_net import AnyReconNet
+from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData, read_scene
 from scene.exposure import Exposure
@@ -70,7 +70,7 @@ class TrainedModel:
         return load_trajectory(self.folder, self.iteration).to(self.device)
 
     @cached_property
-    def network(self) -> AnyReconNet | None:
+    def network(self) -> SpikeToImage | None:
         """Recon-Net, or None where the model was trained without."""
         network = load_network(self.folder, self.iteration, self.window_spec, self.settings.grouping)
         return None if network is None else network.to(self.device)

@@ -25,7 +25,7 @@ from gaussian_renderer.paths import SavedView, Surround, save_camera_file
 from gaussian_renderer.viewer.canvas import BESIDE, GAUSSIANS, NOTHING, WIPE, Canvas, Choice
 from gaussian_renderer.viewer.sources import RecordedPictures
 from gaussians.model import PARAMETERS, GaussianModel
-from recon_net import AnyReconNet
+from recon_net import SpikeToImage
 from scene.trajectory import Trajectory
 from spike import SensorModel
 from utils import se3
@@ -185,7 +185,7 @@ class Viewer:
         gaussians: GaussianModel,
         iteration: int,
         losses: Mapping[str, float],
-        network: AnyReconNet | None = None,
+        network: SpikeToImage | None = None,
         sensor: SensorModel | None = None,
     ) -> State:
         """Show where the training is; to be called after every step, from the thread that trains.

@@ -16,7 +16,7 @@ from torch import Tensor
 from gaussian_renderer.paths import SavedView
 from pictures.colors import Image, rgb
 from pictures.kinds import FUSED, GAUSSIANS, KINDS, LONG, RECON_NET, TFP, TIMING, TRUTH, Kind
-from recon_net import AnyReconNet, instant_frames
+from recon_net import SpikeToImage, instant_frames
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure, usable_margin
@@ -120,7 +120,7 @@ class RecordedPictures:
         *,
         spikes: bool,
         subframe_width: int,
-        network: AnyReconNet | None = None,
+        network: SpikeToImage | None = None,
         sensor: SensorModel | None = None,
         saved: SavedPictures | None = None,
     ):
@@ -134,7 +134,7 @@ class RecordedPictures:
         self._exposure = lru_cache(maxsize=2)(self._load_exposure)
         self._frames = lru_cache(maxsize=2)(self._make_frames)
 
-    def learn(self, network: AnyReconNet | None, sensor: SensorModel | None) -> None:
+    def learn(self, network: SpikeToImage | None, sensor: SensorModel | None) -> None:
         """Take what training has reached; it changes the network in place, so a copy is kept."""
         self._network = copy.deepcopy(network)
         if sensor is not None and sensor is not self._sensor:
