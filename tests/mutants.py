@@ -40,7 +40,7 @@ REPORT = "pytest-report.txt"
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old`` becomes ``new`` in ``file``; one of ``tests`` (files or node ids of pytest) should fail."""
+    """``old`` becomes ``new`` in ``file``; one of ``tests`` (files) should fail."""
 
     name: str
     file: str
@@ -55,12 +55,9 @@ class Mutant:
 
 
 def _of(file: str, tests: str, *faults: tuple[str, str, str]) -> list[Mutant]:
-    """Mutants (name, old, new) of one file with the same tests, which may leave out ``tests/`` and ``.py``."""
-    paths = []
-    for test in tests.split():
-        stem, *node = test.split("::")
-        paths.append("::".join([f"tests/{stem}.py", *node]))
-    return [Mutant(name, file, old, new, tuple(paths)) for name, old, new in faults]
+    """Mutants (name, old, new) of one file with the same tests, named without their folder and suffix."""
+    paths = tuple(f"tests/{name}.py" for name in tests.split())
+    return [Mutant(name, file, old, new, paths) for name, old, new in faults]
 
 
 MUTANTS: list[Mutant] = [
@@ -111,7 +108,7 @@ MUTANTS: list[Mutant] = [
         "test_spike_stream test_properties",
         ("window: interval without its last frame", "centers[a], centers[b] + 1", "centers[a], centers[b]"),
         ("window: off the center", "self.centers[m] - width // 2", "self.centers[m] - width // 2 + 1"),
-        ("window: suggestions of another number", "*numbers[culprit + 1 :])) is None", "*numbers[culprit + 1 :])) != 0"),
+        ("window: suggestions that do not fit", "*numbers[culprit + 1 :])) is None", "*numbers[culprit + 1 :])) != 0"),
     ),
     *_of(
         "spike/timing.py",
@@ -120,7 +117,7 @@ MUTANTS: list[Mutant] = [
         ("charge: tail waits longer", "1 / (length[tail] - 0.5)", "1 / (length[tail] + 0.5)"),
         ("charge: head waits shorter", "1 / (length[head] + 0.5)", "1 / (length[head] - 0.5)"),
         ("charge: a whole spike without any", "= 0.5 / frames", "= 1.0 / frames"),
-        ("charge: a lone spike counts double", "| ~is_spike[tail - 1], 1 / frames,", "| ~is_spike[tail - 1], 2 / frames,"),
+        ("charge: a lone spike counts double", "~is_spike[tail - 1], 1 / frames,", "~is_spike[tail - 1], 2 / frames,"),
         ("spurious: one side's evidence twice", "misfit(both, left) + misfit(both, right)",
          "misfit(both, left) + misfit(both, left)"),
         ("spurious: odds without the interval", "np.log(np.float32(rate) * both)", "np.log(np.float32(rate))"),
@@ -169,7 +166,7 @@ MUTANTS: list[Mutant] = [
         "scene/fusion.py",
         "test_fusion",
         ("fusion: caution", "CAUTION = 1.5", "CAUTION = 1.0"),
-        ("fusion: energy not squared", "residual.square().mean((1, 2, 3)).square()", "residual.square().mean((1, 2, 3))"),
+        ("fusion: energy not squared", ".mean((1, 2, 3)).square()", ".mean((1, 2, 3))"),
     ),
     *_of(
         "training/losses.py",
@@ -184,7 +181,7 @@ MUTANTS: list[Mutant] = [
         ("loss: noise is the variance", "BEYOND_NOISE * variance.sqrt()", "BEYOND_NOISE * variance"),
         ("loss: noise not taken off", ".sqrt() - noise).mean()", ".sqrt()).mean()"),
         ("loss: ratio's excess", "(ratio.clamp_min(largest) - largest).mean()", "ratio.clamp_min(largest).mean()"),
-        ("loss: ratio of the middle axis", "scales.amax(-1) / scales.amin(-1)", "scales.amax(-1) / scales.median(-1)[0]"),
+        ("loss: ratio of the middle axis", "/ scales.amin(-1)", "/ scales.median(-1)[0]"),
     ),
     *_of(
         "scene/trajectory.py",
@@ -208,9 +205,10 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "scene/tum.py",
-        "test_export::test_tum_lines_are_cameras_in_the_world test_properties",
+        "test_properties",
         ("tum: world to camera", "to_world = se3.inverse(w2c.detach().cpu().double())",
          "to_world = w2c.detach().cpu().double()"),
+        ("tum: times to nine digits", "[repr(float(time)), *(", "[f\"{time:.9g}\", *("),
     ),
     *_of(
         "gaussians/densification.py",
@@ -305,8 +303,7 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "gaussians/formats.py",
-        "test_export::test_splat_bytes test_export::test_splat_comes_back_as_the_same_picture "
-        "test_export::test_spz_comes_back test_export::test_spz_is_what_others_read test_properties",
+        "test_format_bytes test_properties",
         ("splat: the least visible first", "opacity.log(), descending=True", "opacity.log(), descending=False"),
         ("splat: quaternions of 127", "(quats * 128 + 128)", "(quats * 127 + 128)"),
         ("splat: scales twice", "scales.clamp_min(1e-10).log()", "(2 * scales.clamp_min(1e-10)).log()"),
@@ -332,15 +329,14 @@ MUTANTS: list[Mutant] = [
     *_of(
         "utils/se3.py",
         "test_se3",
-        ("se3: series of the translation", "1 / 6 + s * (-1 / 120 + s * (1 / 5040 + s * (-1 / 362880 + s / 39916800)))\n    big",
-         "1 / 6 + s * (-1 / 100 + s * (1 / 5040 + s * (-1 / 362880 + s / 39916800)))\n    big"),
+        ("se3: series of the translation", "c_series = 1 / 6 + s * (-1 / 120", "c_series = 1 / 6 + s * (-1 / 100"),
         ("se3: inverse Jacobian", "translation - 0.5 * first", "translation + 0.5 * first"),
     ),
     *_of(
         "utils/trajectory_metrics.py",
         "test_trajectory_metrics test_trajectory_formulas",
         ("umeyama: another axis mirrored", "sign[2] = -1", "sign[0] = -1"),
-        ("umeyama: scale without the sign", "scale = float((d * sign).sum() / spread)", "scale = float(d.sum() / spread)"),
+        ("umeyama: scale without the sign", "float((d * sign).sum() / spread)", "float(d.sum() / spread)"),
         ("ate: mean of the coordinates", "np.sqrt((offset**2).sum(-1).mean())", "np.sqrt((offset**2).mean())"),
         ("rpe: mean angle", "np.degrees(np.sqrt((angle**2).mean()))", "np.degrees(angle.mean())"),
         ("rpe: mean of the coordinates", "np.sqrt((error[..., :3, 3] ** 2).sum(-1).mean())",
@@ -359,11 +355,11 @@ MUTANTS: list[Mutant] = [
     *_of(
         "gaussian_renderer/pose_fitting.py",
         "test_pose_fitting",
-        ("pose fitting: the last pose", "    return best\n\n\ndef _freeze", "    return parameter.detach().clone()\n\n\ndef _freeze"),
+        ("pose fitting: the last pose", "    return best\n", "    return parameter.detach().clone()\n"),
         ("pose fitting: the rate collapses", "0.01 ** (1 / max(steps, 1))", "0.01"),
         ("pose fitting: mosaic ignored", "out.images if mosaic is None else mosaic.of(out.images)", "out.images"),
         ("pose fitting: knots not put back", "trajectory.increments.copy_(best)", "pass"),
-        ("similarity: centers not scaled", "(scale * rotation @ centre + translation)", "(rotation @ centre + translation)"),
+        ("similarity: centers not scaled", "(scale * rotation @ centre", "(rotation @ centre"),
     ),
     *_of(
         "gaussian_renderer/paths.py",
@@ -384,7 +380,7 @@ MUTANTS: list[Mutant] = [
     *_of(
         "gaussian_renderer/uncertainty.py",
         "test_gaussian_formulas",
-        ("uncertainty: noise not squared", "seen_weights(drawing, views) / NOISE**2", "seen_weights(drawing, views) / NOISE"),
+        ("uncertainty: noise not squared", "(drawing, views) / NOISE**2", "(drawing, views) / NOISE"),
         ("uncertainty: harmonic's constant left in", "(gradient / SH_C0).square()", "gradient.square()"),
         ("uncertainty: passes add up", ".mean(-1)[:, 0] / rounds", ".mean(-1)[:, 0]"),
         ("uncertainty: deviations about zero", "(deviation - 0.5)[:, None, None]", "deviation[:, None, None]"),
@@ -458,7 +454,7 @@ def run(mutants: Sequence[Mutant]) -> int:
         folder = Path(name)
         copy_of_the_program(folder)
         tests = sorted({test for mutant in mutants for test in mutant.tests})
-        print(f"without a fault: {len(tests)} tests or files of tests", flush=True)
+        print(f"without a fault: {len(tests)} files of tests", flush=True)
         if run_tests(folder, tests) != 0:
             print((folder / REPORT).read_text())
             print("a test fails without a fault: mend it first, nothing can be told from the others")
@@ -466,8 +462,8 @@ def run(mutants: Sequence[Mutant]) -> int:
         began = time.monotonic()
         for i, mutant in enumerate(mutants, 1):
             outcomes[mutant.name] = outcome(folder, mutant)
-            left = (time.monotonic() - began) / i * (len(mutants) - i)
-            print(f"[{i}/{len(mutants)}] {outcomes[mutant.name]:8}  {mutant.name}  ({left / 60:.0f} min left)", flush=True)
+            left = (time.monotonic() - began) / i * (len(mutants) - i) / 60
+            print(f"[{i}/{len(mutants)}] {outcomes[mutant.name]:8}  {mutant.name}  ({left:.0f} min left)", flush=True)
     named = {kind: [n for n, o in outcomes.items() if o == kind] for kind in ("killed", "SURVIVED", "stale", "broken")}
     print(", ".join(f"{len(names)} {kind}" for kind, names in named.items()))
     for name in named["SURVIVED"]:
