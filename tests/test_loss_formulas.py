@@ -25,7 +25,7 @@ def level(*values: float) -> torch.Tensor:
 def test_l1_weighs_each_pixel():
     a, b = torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([[0.0, 2.0, 5.0]])
     assert float(l1(a, b)) == pytest.approx((1 + 2 + 3) / 3)
-    assert float(l1(a, b, torch.tensor([[0.0, 3.0, 0.0]]))) == pytest.approx(3 * 2 / 3)
+    assert float(l1(a, b, torch.tensor([[0.0, 1.0, 2.0]]))) == pytest.approx((0 + 2 + 2 * 3) / 3)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 1.0])
