@@ -92,9 +92,8 @@ def test_with_a_mosaic_renders_are_compared_as_its_pixels_see_them(gaussians):
     colored = GaussianModel(raw | {"sh0": raw["sh0"] + tint, "shN": torch.zeros(len(gaussians), 0, 3)}, 0)
     mosaic, u, still = Inverted("RGGB"), torch.linspace(0, 1, 2), torch.eye(4).repeat(2, 1, 1)
     targets = mosaic.of(drawn(colored, still))
-    found = fit_trajectory(
-        colored, CAMERA, Trajectory(START[None], "linear"), 0, u, targets, RASTERIZER, mosaic=mosaic, steps=60, rate=1e-3
-    )
+    trajectory, options = Trajectory(START[None], "linear"), {"steps": 60, "rate": 1e-3}
+    found = fit_trajectory(colored, CAMERA, trajectory, 0, u, targets, RASTERIZER, mosaic=mosaic, **options)
     start, end = ((mosaic.of(drawn(colored, poses)) - targets).abs().mean() for poses in (START.expand(2, 4, 4), found))
     assert end < 0.3 * start
 
