@@ -32,10 +32,12 @@ def write_tum(path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Te
     if not (np.diff(times) > 0).all():
         raise ValueError(f"{path}: the times of a trajectory must rise from line to line")
     quats = Rotation.from_matrix(to_world[:, :3, :3].numpy()).as_quat()
-    rows = np.concatenate([times[:, None], to_world[:, :3, 3].numpy(), quats], axis=1)
+    rows = np.concatenate([to_world[:, :3, 3].numpy(), quats], axis=1)
     with atomic_write(path, "w") as file:
         file.write("# time tx ty tz qx qy qz qw\n")
-        file.writelines(" ".join(f"{value:.9g}" for value in row) + "\n" for row in rows)
+        # Times in full: of seconds since 1970, nine digits would tell no two poses apart.
+        for time, row in zip(times, rows, strict=True):
+            file.write(" ".join([repr(float(time)), *(f"{value:.9g}" for value in row)]) + "\n")
 
 
 def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]:

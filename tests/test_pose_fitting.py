@@ -5,10 +5,11 @@ import torch
 
 from gaussian_renderer import render_trajectory
 from gaussian_renderer.backends import get_rasterizer
-from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
+from gaussian_renderer.pose_fitting import _descend, fit_pose, fit_trajectory, similarity_of
 from gaussians.model import GaussianModel
 from scene.cameras import Camera
 from scene.trajectory import Trajectory
+from spike import Mosaic
 from utils import se3
 
 RASTERIZER = get_rasterizer("cpu", torch.device("cpu"))
@@ -47,10 +48,54 @@ def test_no_steps_leave_the_pose(gaussians):
     assert torch.allclose(fit_pose(gaussians, CAMERA, start, image, RASTERIZER, steps=0), start)
 
 
+def test_the_best_value_seen_is_kept_and_not_the_last():
+    """Steps ten times as long as the way: the first lands beyond the goal, and the last as well."""
+    parameter, seen = torch.tensor([0.1], requires_grad=True), []
+
+    def loss():
+        seen.append(float(parameter.detach()))
+        return parameter.abs().sum()
+
+    best = _descend(parameter, loss, steps=4, rate=1.0)
+    assert float(best) == min(seen, key=abs) == pytest.approx(0.1)
+    assert float(parameter.detach().abs()) > 3 * float(best), "the last is worse: else nothing was tested"
+
+
+START = se3.exp(torch.tensor([0.002, -0.003, 0.002, 0.001, -0.001, 0.001]))
+
+
 def test_a_fit_that_diverges_keeps_the_best_it_saw(gaussians):
+    """Near the truth but not at it, where there is no gradient to follow; each step is as long as the scene."""
     image = drawn(gaussians, torch.eye(4)[None])[0]
-    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, steps=20, rate=1.0)
-    assert torch.allclose(found, torch.eye(4), atol=1e-6)
+    found = fit_pose(gaussians, CAMERA, START, image, RASTERIZER, steps=20, rate=1.0)
+    torch.testing.assert_close(found, START, atol=1e-6, rtol=0)
+
+
+def test_a_trajectory_that_diverges_keeps_the_best_it_saw(gaussians):
+    u, targets = torch.linspace(0, 1, 3), drawn(gaussians, torch.eye(4).repeat(3, 1, 1))
+    trajectory = Trajectory(START[None], "linear")
+    found = fit_trajectory(gaussians, CAMERA, trajectory, 0, u, targets, RASTERIZER, steps=20, rate=1.0)
+    torch.testing.assert_close(found, START.expand(3, 4, 4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(trajectory.view(0, u), found)
+
+
+class Inverted(Mosaic):
+    """A sensor that sees the negative of the mosaic: what is compared without it cannot match."""
+
+    def of(self, images: torch.Tensor) -> torch.Tensor:
+        return 1 - super().of(images)
+
+
+def test_with_a_mosaic_renders_are_compared_as_its_pixels_see_them(gaussians):
+    raw = {name: value.detach() for name, value in gaussians.raw.items()}
+    tint = torch.tensor([1.0, 0.2, -0.8])
+    colored = GaussianModel(raw | {"sh0": raw["sh0"] + tint, "shN": torch.zeros(len(gaussians), 0, 3)}, 0)
+    mosaic, u, still = Inverted("RGGB"), torch.linspace(0, 1, 2), torch.eye(4).repeat(2, 1, 1)
+    targets = mosaic.of(drawn(colored, still))
+    trajectory, options = Trajectory(START[None], "linear"), {"steps": 60, "rate": 1e-3}
+    found = fit_trajectory(colored, CAMERA, trajectory, 0, u, targets, RASTERIZER, mosaic=mosaic, **options)
+    start, end = ((mosaic.of(drawn(colored, poses)) - targets).abs().mean() for poses in (START.expand(2, 4, 4), found))
+    assert end < 0.3 * start
 
 
 def test_a_trajectory_is_found_for_its_view_alone(gaussians):

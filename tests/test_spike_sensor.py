@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from simulation import Simulator, simulate
 from spike import (
     Mosaic,
     SensorModel,
-    Simulator,
     WindowSpec,
     bayer_channels,
     long_input,
     short_windows,
-    simulate,
     tfi,
     tfp,
 )

@@ -4,13 +4,13 @@ import ctypes
 import ctypes.util
 import gc
 import platform
-import resource
 import threading
 import time
 
 import diff_gaussian_rasterization_cpu as dgr
 import pytest
 import torch
+from memory import growth
 from scenes import as_float32, make
 
 FE_UPWARD = 0x800 if platform.machine() in ("x86_64", "AMD64") else 0x400000  # <fenv.h>
@@ -144,29 +144,28 @@ def test_several_python_threads():
     assert not failures
 
 
+LEAK = 20e6  # bytes that 300 calls with their backward pass may leave
+
+
 def test_no_leak():
     scene = as_float32(make(0, n=2000, m=2))
-    for _ in range(50):
-        step(scene)
-    gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(300):
-        step(scene)
-    gc.collect()
     # A call's state is 0.5 MB: leaked, it would show as 150 MB.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
+    assert growth(lambda: step(scene), calls=300, before=50) < LEAK
+
+
+def test_a_leak_would_be_noticed():
+    """Also after the process has held more than it does now."""
+    much = bytearray(b"x") * 300_000_000
+    del much
+    scene, kept = as_float32(make(0, n=2000, m=2)), []
+    assert growth(lambda: kept.append(step(scene)), calls=300, before=50) > 2 * LEAK
 
 
 def test_ten_thousand_calls_leave_nothing():
     scene = as_float32(make(0, n=8, m=1)) | {"width": 8, "height": 8}
     with torch.no_grad():
-        for _ in range(500):
-            dgr.rasterization(**scene)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(10_000):
-            dgr.rasterization(**scene)
-    # Four pages a call, leaked, would be 160 MB.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8_000  # kB
+        # Four pages a call, leaked, would be 160 MB.
+        assert growth(lambda: dgr.rasterization(**scene), calls=10_000, before=500) < 8e6
 
 
 def test_other_python_threads_run_meanwhile():

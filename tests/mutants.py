@@ -1,0 +1,493 @@
+"""Do the tests notice a wrong line?  Plants one small fault at a time in a copy of the program and runs its tests.
+
+    python tests/mutants.py                  all of them (about ten minutes)
+    python tests/mutants.py --only NAME ...  some of them
+    python tests/mutants.py --list           their names, and the tests that should notice
+
+A mutant is *killed* if a test fails, and *SURVIVED* if all pass.  It is *stale* if the text that it replaces is not
+found exactly once in its file: change the entry along with the line.  It is *broken* if pytest could not run.
+To add one, append to ``MUTANTS``.  A survivor that no test can tell from the program goes to ``ALLOWED``, with the
+reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Seconds after which a run counts as a failure: a fault may loop for ever.
+TIMEOUT = 300
+MOST_ALLOWED = 3
+LIBRARIES = (
+    "torch", "scipy.interpolate", "scipy.ndimage", "scipy.spatial.transform", "cv2", "plyfile",
+    "diff_gaussian_rasterization_cpu",
+)  # fmt: skip
+REPORT = "pytest-report.txt"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` becomes ``new`` in ``file``; one of ``tests`` (files) should fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def is_stale(self, root: Path = ROOT) -> bool:
+        """Whether the text to replace is not found exactly once."""
+        path = root / self.file
+        return not path.is_file() or path.read_text(encoding="utf-8").count(self.old) != 1
+
+
+def _of(file: str, tests: str, *faults: tuple[str, str, str]) -> list[Mutant]:
+    """Mutants (name, old, new) of one file with the same tests, named without their folder and suffix."""
+    paths = tuple(f"tests/{name}.py" for name in tests.split())
+    return [Mutant(name, file, old, new, paths) for name, old, new in faults]
+
+
+MUTANTS: list[Mutant] = [
+    *_of(
+        "spike/targets.py",
+        "test_spike_sensor",
+        ("tfi: the later spike one frame early", "frame + 1 + later.argmax(0), len", "frame + later.argmax(0), len"),
+        ("tfi: no wait beyond the start", "frame - earlier.argmax(0), -1)", "frame - earlier.argmax(0), 0)"),
+        (
+            "long input: groupings swapped",
+            'if grouping == "adjacent":\n        return rest',
+            'if grouping != "adjacent":\n        return rest',
+        ),
+    ),
+    *_of(
+        "spike/targets.py",
+        "test_spike_formulas test_spike_targets",
+        ("window weights: a box for a triangle", "np.bartlett(2 * smoothing + 1)[1:-1]", "np.ones(2 * smoothing - 1)"),
+        ("window weights: lost before the stream", "weights[0] += wide[:smoothing].sum()", "weights[0] += 0"),
+        (
+            "window weights: lost after the stream",
+            "weights[-1] += wide[smoothing + frames :].sum()",
+            "weights[-1] += 0",
+        ),
+        ("quadrature: recurrence upside down", "b = norms[-1] / norms[-2] if", "b = norms[-2] / norms[-1] if"),
+        ("quadrature: weights of the last row", "return nodes, vectors[0] ** 2", "return nodes, vectors[-1] ** 2"),
+        (
+            "quadrature: counting smoothed",
+            'smoothing = SMOOTHING if mode == "timing" else 0',
+            "smoothing = SMOOTHING",
+        ),
+        ("variance: half of a count's", "1 / (6 * width**2)", "1 / (12 * width**2)"),
+        ("variance: spurious counts", "+ self.spurious_rate / width\n", "+ self.spurious_rate / width**2\n"),
+        ("variance: of timing x2.25", "torch.minimum(hard, soft) / 12", "2.25 * torch.minimum(hard, soft) / 12"),
+        ("variance: hard window's halved", "hard = 4 / (3 * width**2)", "hard = 2 / (3 * width**2)"),
+        ("variance: the larger of two", "torch.minimum(hard, soft)", "torch.maximum(hard, soft)"),
+        ("variance: soft window's by rate^2", "soft = float(np.square(np.diff(weights)).sum()) * rate",
+         "soft = float(np.square(np.diff(weights)).sum()) * rate.square()"),
+        ("variance: gain not squared", "return variance / self._gain().square()", "return variance / self._gain()"),
+        ("variance: dark current left out", "means * self._gain() + self.sensor.dark()", "means * self._gain()"),
+        ("variance: missed spurious spikes", "_MISSED_SPURIOUS = 0.3", "_MISSED_SPURIOUS = 0.03"),
+        ("targets: spurious subtracted twice", "self.sensor.intensity(rate, spurious_left=False)",
+         "self.sensor.intensity(rate)"),
+        ("targets: margin ignored", "(start + self.margin, stop + self.margin) for", "(start, stop) for"),
+    ),
+    *_of(
+        "spike/window.py",
+        "test_spike_stream test_properties",
+        ("window: interval without its last frame", "centers[a], centers[b] + 1", "centers[a], centers[b]"),
+        ("window: off the center", "self.centers[m] - width // 2", "self.centers[m] - width // 2 + 1"),
+        ("window: suggestions that do not fit", "*numbers[culprit + 1 :])) is None", "*numbers[culprit + 1 :])) != 0"),
+    ),
+    *_of(
+        "spike/timing.py",
+        "test_spike_formulas test_spike_targets",
+        ("charge: a spike's frame not shared", "charge[:, 1:] += piece[:, :-1]", "charge[:, 1:] += piece[:, 1:]"),
+        ("charge: tail waits longer", "1 / (length[tail] - 0.5)", "1 / (length[tail] + 0.5)"),
+        ("charge: head waits shorter", "1 / (length[head] + 0.5)", "1 / (length[head] - 0.5)"),
+        ("charge: a whole spike without any", "= 0.5 / frames", "= 1.0 / frames"),
+        ("charge: a lone spike counts double", "~is_spike[tail - 1], 1 / frames,", "~is_spike[tail - 1], 2 / frames,"),
+        ("spurious: one side's evidence twice", "misfit(both, left) + misfit(both, right)",
+         "misfit(both, left) + misfit(both, left)"),
+        ("spurious: odds without the interval", "np.log(np.float32(rate) * both)", "np.log(np.float32(rate))"),
+        ("spurious: neighbors go too", "(score > 0) & (score > beside[:-2])", "(score > 0)"),
+        ("spurious: evidence limited to little", "_EVIDENCE_LIMIT = 12.0", "_EVIDENCE_LIMIT = 1.2"),
+        ("spurious: change not squared", "variance = _CHANGE**2 * u * v", "variance = _CHANGE * u * v"),
+        ("spurious rate: doubled", "rate = len(breaks) / fired.size", "rate = 2 * len(breaks) / fired.size"),
+        ("spurious rate: of the noisiest places", "np.percentile(places, 25)", "np.percentile(places, 95)"),
+    ),
+    *_of(
+        "spike/fixed_pattern.py",
+        "test_fixed_pattern test_spike_formulas",
+        ("pattern: clipped to little", "limit = 4 * 1.4826", "limit = 0.4 * 1.4826"),
+        ("pattern: noise doubled", ".square().mean()) / 4  # of", ".square().mean()) / 2  # of"),
+        ("pattern: not drawn to one", "return 1 + (factor - 1) * signal / (signal + noise)", "return factor"),
+        ("pattern: light's threshold not squared", "len(moments) * _LEAST_LIGHT**2", "len(moments) * _LEAST_LIGHT"),
+        ("pattern: divides the own map", "(own * gain).cpu()", "(own / gain).cpu()"),
+    ),
+    *_of(
+        "spike/sensor.py",
+        "test_spike_sensor test_spike_formulas",
+        ("sensor: share that can fire", "(rate - self.spurious_rate) / (1 - self.spurious_rate)",
+         "(rate - self.spurious_rate)"),
+        ("sensor: dark after gain", "(fired - self.dark()) / self.gain", "fired / self.gain - self.dark()"),
+        ("sensor: gain map multiplied", "light / self.gain_map.to(light)", "light * self.gain_map.to(light)"),
+    ),
+    *_of(
+        "spike/calibration.py",
+        "test_spike_calibration test_spike_formulas",
+        ("calibration: mean gain", "float(np.median(light)) / level", "float(np.mean(light)) / level"),
+        ("calibration: level forgotten", "light / (gain * level)", "light / gain"),
+        ("calibration: dead pixels keep their gain", "relative >= LEAST_GAIN, 1.0", "relative > 0, 1.0"),
+        ("calibration: spurious beyond the dark rate", "spurious = min(spurious, float(rate.mean()))",
+         "spurious = max(spurious, float(rate.mean()))"),
+        ("calibration: white is the median", "np.percentile(rates, 99.5)", "np.percentile(rates, 50)"),
+        ("calibration: dead at any level", "(seen < LEAST_GAIN * level)", "(seen < LEAST_GAIN)"),
+    ),
+    *_of(
+        "spike/inspection.py",
+        "test_spike_formulas",
+        ("inspection: change halved", "2 * np.abs(b - a).mean()", "np.abs(b - a).mean()"),
+        ("inspection: hot without chance", "rate > _FACTOR * around + noise,", "rate > _FACTOR * around,"),
+        ("inspection: colors mixed", "if not colored:", "if True:"),
+    ),
+    *_of(
+        "scene/fusion.py",
+        "test_fusion",
+        ("fusion: caution", "CAUTION = 1.5", "CAUTION = 1.0"),
+        ("fusion: energy not squared", ".mean((1, 2, 3)).square()", ".mean((1, 2, 3))"),
+    ),
+    *_of(
+        "training/losses.py",
+        "test_losses test_loss_formulas",
+        ("loss: weight ignored", "else difference * weight).mean()", "else difference).mean()"),
+        ("loss: L1 not weighed against SSIM", "loss = (1 - dssim) * l1(", "loss = l1("),
+        ("loss: half of SSIM", "loss + dssim * (1 - ssim(", "loss + 0.5 * dssim * (1 - ssim("),
+        ("loss: reblur without the last", "frames[middle - k : middle + k + 1]", "frames[middle - k : middle + k]"),
+        ("loss: wider shortest interval", "max(subframes // 4, 1)", "max(subframes // 3, 1)"),
+        ("loss: the worse direction", "return torch.minimum(forward", "return torch.maximum(forward"),
+        ("loss: noise x100", "BEYOND_NOISE = 1.4", "BEYOND_NOISE = 140"),
+        ("loss: noise is the variance", "BEYOND_NOISE * variance.sqrt()", "BEYOND_NOISE * variance"),
+        ("loss: noise not taken off", ".sqrt() - noise).mean()", ".sqrt()).mean()"),
+        ("loss: ratio's excess", "(ratio.clamp_min(largest) - largest).mean()", "ratio.clamp_min(largest).mean()"),
+        ("loss: ratio of the middle axis", "/ scales.amin(-1)", "/ scales.median(-1)[0]"),
+    ),
+    *_of(
+        "scene/trajectory.py",
+        "test_trajectory test_trajectory_formulas",
+        ("trajectory: Bezier basis", "3 * u**2 * v, u**3], dim=-1)\n", "3 * u * v, u**3], dim=-1)\n"),
+        ("trajectory: cubic basis", "3 * u**3 - 6 * u**2 + 4", "3 * u**3 - 5 * u**2 + 4"),
+        ("trajectory: cumulative from the front", "basis.flip(-1).cumsum(-1).flip(-1)[:, 1:, None]",
+         "basis.cumsum(-1)[:, 1:, None]"),
+        ("trajectory: moves on the other side", "pose = moves[:, k] @ pose", "pose = pose @ moves[:, k]"),
+        ("trajectory: not reversed", "self.increments[rows].flip(0)", "self.increments[rows]"),
+        ("trajectory: knots one spacing late", "(np.arange(count) - 1) * spacing", "np.arange(count) * spacing"),
+        ("trajectory: exposure from its middle", "base + (times - 0.5 - start) / spacing",
+         "base + (times - start) / spacing"),
+        ("trajectory: guess from the middle on", "(times[:, None] + u[None] - 0.5)", "(times[:, None] + u[None])"),
+        ("trajectory: views in any order", "members[np.argsort(timing.middle[members])]", "members"),
+        ("trajectory: clamped ends", 'order = "natural" if', 'order = "clamped" if'),
+        ("trajectory: exposure one frame longer", "/ (exposure - 1), recording", "/ exposure, recording"),
+        ("trajectory: knot spacing multiplied", "u.double() / self.knot_spacing", "u.double() * self.knot_spacing"),
+        ("trajectory: reach ignored", "reach = max(_REACH, 1.1 * reach)", "reach = _REACH"),
+        ("trajectory: recordings share knots", "base = sum(len(a) for a in anchors)", "base = 0"),
+    ),
+    *_of(
+        "scene/tum.py",
+        "test_properties",
+        ("tum: world to camera", "to_world = se3.inverse(w2c.detach().cpu().double())",
+         "to_world = w2c.detach().cpu().double()"),
+        ("tum: times to nine digits", "[repr(float(time)), *(", "[f\"{time:.9g}\", *("),
+    ),
+    *_of(
+        "gaussians/densification.py",
+        "test_densification test_densification_rules",
+        ("densification: half the threshold", "gradient > self.grow_gradient", "gradient > 0.5 * self.grow_gradient"),
+        ("densification: width and height swapped", '[info["width"] / 2, info["height"] / 2]',
+         '[info["height"] / 2, info["width"] / 2]'),
+        ("densification: hidden ones count", "(norms * visible).sum(0)", "norms.sum(0)"),
+        ("densification: absolute gradient unused", '"absgrad" if info.get("absgrad") else "grad"', '"grad"'),
+        ("densification: wide by the shortest axis", "gaussians.scales.detach().amax(-1) >",
+         "gaussians.scales.detach().amin(-1) >"),
+        ("densification: extent ignored", "self.split_scale * self.scene_extent\n", "self.split_scale\n"),
+        ("densification: children 1.5 times smaller", "(scales / 1.6).log()", "(scales / 1.5).log()"),
+        ("densification: children along the world's axes", 'rotations(parents["quats"]) @ (scales * noise)[..., None]',
+         "(scales * noise)[..., None]"),
+        ("densification: transparent ones stay", "gaussians.opacities >= self.cull_opacity",
+         "gaussians.opacities >= 0.1 * self.cull_opacity"),
+        ("densification: huge ones stay", "<= self.cull_scale * self.scene_extent",
+         "<= 10 * self.cull_scale * self.scene_extent"),
+        ("densification: huge ones go at once", "if self.reset_every and iteration > self.reset_every:",
+         "if self.reset_every:"),
+        ("densification: reset to the culled", "math.log(2 * self.cull_opacity / (1 - 2 * self.cull_opacity))",
+         "math.log(self.cull_opacity / (1 - self.cull_opacity))"),
+        ("densification: reset keeps moments", '"opacity_logits", slice(None))', '"opacity_logits", slice(0))'),
+        ("densification: cap takes the least", "torch.where(grow, gradient, gradient.new_tensor(-1.0))",
+         "torch.where(grow, -gradient, gradient.new_tensor(-1e9))"),
+        ("densification: statistics kept", "        self._gradient = torch.zeros(0)\n", ""),
+        ("densification: acts at its start", "if iteration > self.start and", "if iteration >= self.start and"),
+        ("densification: moments of what is culled", "lambda moment: moment[mask])",
+         "lambda moment: moment[: int(mask.sum())])"),
+        ("mcmc: noise by axes", "covariance = axes @ axes.transpose(1, 2)", "covariance = axes"),
+        ("mcmc: noise along the world's axes",
+         "rotations(gaussians.quats[moved]) * gaussians.scales[moved][:, None, :]",
+         "torch.diag_embed(gaussians.scales[moved])"),
+        ("mcmc: noise without the rate", "(weight[moved] * self.noise * rate)", "(weight[moved] * self.noise)"),
+        ("mcmc: opaque ones wander", "torch.sigmoid(100 * (0.005 - gaussians.opacities))",
+         "torch.sigmoid(100 * (0.05 - gaussians.opacities))"),
+        ("mcmc: moments of the sources kept", "_forget(gaussians, optimiser, name, sources)",
+         "_forget(gaussians, optimiser, name, sources[:0])"),
+        ("mcmc: more count as dead", "dead = torch.nonzero(opacities <= self.dead_opacity)",
+         "dead = torch.nonzero(opacities <= 10 * self.dead_opacity)"),
+        ("mcmc: sources drawn evenly", "torch.multinomial(opacities[alive], len(dead)",
+         "torch.multinomial(torch.ones_like(opacities[alive]), len(dead)"),
+        ("mcmc: grows by half", "growth: float = 1.05", "growth: float = 1.5"),
+        ("mcmc: cap ignored", "min(self.cap, int(self.growth * len(gaussians)))", "int(self.growth * len(gaussians))"),
+        ("mcmc: opacity of one copy fewer", "n = (counts[which] + 1)", "n = counts[which].clamp_min(1)"),
+        ("mcmc: scale series", "/ math.sqrt(k + 1)", "/ math.sqrt(k + 2)"),
+        ("mcmc: scale turned over", "scale = old / denominator", "scale = denominator / old"),
+        ("mcmc: opacity not kept from dying", "opacities = new.clamp(self.dead_opacity, 1 - eps)",
+         "opacities = new.clamp(0, 1 - eps)"),
+    ),
+    *_of(
+        "gaussians/initialization.py",
+        "test_initialization test_gaussian_formulas",
+        ("points: near plane", "0.2 * float(depths.quantile(0.05))", "0.02 * float(depths.quantile(0.05))"),
+        ("points: range of the spread", "0.5 * spread, 10.0 * spread", "0.5 * spread, 5.0 * spread"),
+        ("points: depths evenly", "1 / (1 / far + rng.random(int(blind.sum())) * (1 / near - 1 / far))",
+         "far + rng.random(int(blind.sum())) * (near - far)"),
+        ("points: world from camera", "picture.w2c[:3, 3]) @ picture.w2c[:3, :3])",
+         "picture.w2c[:3, 3]) @ picture.w2c[:3, :3].T)"),
+        ("points: the farthest neighbor's depth", "weight = 1 / (distance + 1) ** 2", "weight = (distance + 1) ** 2"),
+    ),
+    *_of(
+        "gaussians/model.py",
+        "test_gaussian_formulas",
+        ("model: the point counts as its neighbor", "distances[:, 1:].mean(1)", "distances.mean(1)"),
+        ("model: no rotation is another quaternion", "quats[:, 0] = 1", "quats[:, 3] = 1"),
+        ("model: colors about zero", "((colors - 0.5) / SH_C0)", "(colors / SH_C0)"),
+        ("model: opacity's logit doubled", "device=xyz.device).logit()", "device=xyz.device).logit() * 2"),
+    ),
+    *_of(
+        "gaussian_renderer/__init__.py",
+        "test_gaussian_formulas",
+        ("render: SH degree off by one", "else min(sh_degree, gaussians.sh_degree)",
+         "else min(sh_degree + 1, gaussians.sh_degree)"),
+        ("render: low-pass of 3DGS for all", "eps2d=gaussians.low_pass.variance", "eps2d=0.3"),
+    ),
+    *_of(
+        "gaussians/sh.py",
+        "test_sh",
+        ("sh: constant", "SH_C0 = 0.28209479177387814", "SH_C0 = 0.28"),
+        ("sh: colors below zero", "+ 0.5).clamp_min(0)", "+ 0.5)"),
+        ("sh: the eye turned", "eye = -w2c[:3, :3].T @ w2c[:3, 3]", "eye = -w2c[:3, :3] @ w2c[:3, 3]"),
+    ),
+    *_of(
+        "gaussians/ply.py",
+        "test_ply test_properties",
+        ("ply: colors cut down", ".clamp(0, 1) * 255).round()", ".clamp(0, 1) * 255)"),
+        ("ply: coefficients by degree", "shn.transpose(1, 2).flatten(1)", "shn.flatten(1)"),
+        ("ply: mono is red", "sh0.mean(-1, keepdim=True), shn", "sh0[..., :1], shn"),
+        ("ply: low-pass to two digits", "{self.variance:g} square", "{self.variance:.2g} square"),
+    ),
+    *_of(
+        "gaussians/formats.py",
+        "test_format_bytes test_properties",
+        ("splat: the least visible first", "opacity.log(), descending=True", "opacity.log(), descending=False"),
+        ("splat: quaternions of 127", "(quats * 128 + 128)", "(quats * 127 + 128)"),
+        ("splat: scales twice", "scales.clamp_min(1e-10).log()", "(2 * scales.clamp_min(1e-10)).log()"),
+        ("spz: scales read from elsewhere", "log_scales / 16 - 10", "log_scales / 16 - 9"),
+        ("spz: colors by SH_C0", "_bytes_of((0.5 + 0.15 * g.sh0", "_bytes_of((0.5 + SH_C0 * g.sh0"),
+        ("spz: axes not turned", "_SPZ_FLIP = torch.tensor([1.0, -1.0, -1.0])",
+         "_SPZ_FLIP = torch.tensor([1.0, 1.0, 1.0])"),
+        ("spz: a harmonic's sign", "1, -1, -1, 1, -1, 1])", "1, -1, -1, 1, -1, -1])"),
+        ("spz: positions overflow", "22 - math.ceil(", "24 - math.ceil("),
+        ("spz: quaternions of version 2", "/ 127.5 - 1", "/ 128 - 1"),
+        ("spz: bits of the first degree", "_SPZ_SH_BITS = (5, 4, 4)", "_SPZ_SH_BITS = (4, 4, 4)"),
+    ),
+    *_of(
+        "utils/image_metrics.py",
+        "test_image_metrics",
+        ("psnr: twice", "return -10 * torch.log10", "return -20 * torch.log10"),
+        ("psnr: over all images", ".flatten(1).mean(1).clamp_min", ".flatten().mean(0, keepdim=True).clamp_min"),
+        ("ssim: first constant", "c1, c2 = 0.01**2,", "c1, c2 = 0.02**2,"),
+        ("ssim: second constant", "0.01**2, 0.03**2", "0.01**2, 0.02**2"),
+        ("ssim: wider window", "_blur(stacked, 11, 1.5)", "_blur(stacked, 11, 2.0)"),
+        ("gain: the other way", "/ image.square().sum().clamp_min", "/ truth.square().sum().clamp_min"),
+    ),
+    *_of(
+        "utils/se3.py",
+        "test_se3",
+        ("se3: series of the translation", "c_series = 1 / 6 + s * (-1 / 120", "c_series = 1 / 6 + s * (-1 / 100"),
+        ("se3: inverse Jacobian", "translation - 0.5 * first", "translation + 0.5 * first"),
+    ),
+    *_of(
+        "utils/trajectory_metrics.py",
+        "test_trajectory_metrics test_trajectory_formulas",
+        ("umeyama: another axis mirrored", "sign[2] = -1", "sign[0] = -1"),
+        ("umeyama: scale without the sign", "float((d * sign).sum() / spread)", "float(d.sum() / spread)"),
+        ("ate: mean of the coordinates", "np.sqrt((offset**2).sum(-1).mean())", "np.sqrt((offset**2).mean())"),
+        ("rpe: mean angle", "np.degrees(np.sqrt((angle**2).mean()))", "np.degrees(angle.mean())"),
+        ("rpe: mean of the coordinates", "np.sqrt((error[..., :3, 3] ** 2).sum(-1).mean())",
+         "np.sqrt((error[..., :3, 3] ** 2).mean())"),
+        ("motion: of the first step", "offset[:, -1] - offset[:, 0]", "offset[:, 1] - offset[:, 0]"),
+        ("flips: turning ignored", "(_turning, 1.0))", "(centres, 1.0))"),
+        ("flips: never", "np.nonzero(likeness < 0)[0]", "np.nonzero(likeness < -9)[0]"),
+        ("orientation: mirrors allowed", "np.sign(np.linalg.det(u @ vt))])", "1.0])"),
+    ),
+    *_of(
+        "utils/run_log.py",
+        "test_properties",
+        ("log: the last row dropped", 'row.get("iteration", 0) <= iteration]', 'row.get("iteration", 0) < iteration]'),
+        ("log: time from the first row", 'kept[-1]["seconds"]', 'kept[0]["seconds"]'),
+    ),
+    *_of(
+        "gaussian_renderer/pose_fitting.py",
+        "test_pose_fitting",
+        ("pose fitting: the last pose", "    return best\n", "    return parameter.detach().clone()\n"),
+        ("pose fitting: the rate collapses", "0.01 ** (1 / max(steps, 1))", "0.01"),
+        ("pose fitting: mosaic ignored", "out.images if mosaic is None else mosaic.of(out.images)", "out.images"),
+        ("pose fitting: knots not put back", "trajectory.increments.copy_(best)", "pass"),
+        ("similarity: centers not scaled", "(scale * rotation @ centre", "(rotation @ centre"),
+    ),
+    *_of(
+        "gaussian_renderer/paths.py",
+        "test_camera_paths",
+        ("orbit: upside down", "look_at(eye, s.focus, s.up)", "look_at(eye, s.focus, -s.up)"),
+        ("orbit: up is down", "up = -to_world[:, :3, 1].mean(0)", "up = to_world[:, :3, 1].mean(0)"),
+        ("orbit: height forgotten", "eye = s.focus + height * s.up + radius", "eye = s.focus + radius"),
+        ("orbit: widest radius", "radius = float(np.median(", "radius = float(np.max("),
+        ("orbit: ten times the least", "least = 0.1 * np.linalg.norm", "least = 1.0 * np.linalg.norm"),
+        ("orbit: wide and tall swapped", "wide, tall = np.maximum", "tall, wide = np.maximum"),
+        ("interpolation: beyond its ends", "at = at.clamp(float(times[0]), float(times[-1]))\n", "\n"),
+        ("interpolation: share of unit time", "share = (at - times[left]) / (times[left + 1] - times[left])",
+         "share = at - times[left]"),
+        ("recording: turns take no time", "norm(dim=-1) / spread + turn", "norm(dim=-1) / spread"),
+        ("recording: moments of the left key", "u = float(place[left]) + share", "u = float(place[left]) + 0 * share"),
+        ("slow motion: first half", "u = torch.linspace(0, 1, frames) if", "u = torch.linspace(0, 0.5, frames) if"),
+    ),
+    *_of(
+        "gaussian_renderer/uncertainty.py",
+        "test_gaussian_formulas",
+        ("uncertainty: noise not squared", "(drawing, views) / NOISE**2", "(drawing, views) / NOISE"),
+        ("uncertainty: harmonic's constant left in", "(gradient / SH_C0).square()", "gradient.square()"),
+        ("uncertainty: passes add up", ".mean(-1)[:, 0] / rounds", ".mean(-1)[:, 0]"),
+        ("uncertainty: deviations about zero", "(deviation - 0.5)[:, None, None]", "deviation[:, None, None]"),
+    ),
+]
+
+# Mutants that may survive, with the reason: at most ``MOST_ALLOWED``.
+ALLOWED: dict[str, str] = {}
+
+
+def copy_of_the_program(folder: Path) -> None:
+    """The tracked files as they are in the working tree."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+
+
+def load_libraries() -> None:
+    """Import what every test needs: forks of this process have it at once.  Nothing of the program itself."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the program asks for (utils/__init__.py)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+
+
+def _pytest(folder: Path, tests: Sequence[str], report: Path) -> None:
+    """Run pytest in the copy, as a process of its own, and end with its status."""
+    os.chdir(folder)
+    sys.path[:] = [place for place in sys.path if place not in ("", str(ROOT), str(ROOT / "tests"))]
+    sys.dont_write_bytecode = True  # two faults of one second and one length would share it
+    with report.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+        sys.stdout.flush()
+    os._exit(int(status))
+
+
+def run_tests(folder: Path, tests: Sequence[str]) -> int:
+    """Pytest's exit status in the copy; 1 also where it ran too long."""
+    process = multiprocessing.get_context("fork").Process(target=_pytest, args=(folder, tests, folder / REPORT))
+    process.start()
+    process.join(TIMEOUT)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return 1
+    return process.exitcode if process.exitcode is not None else -1
+
+
+def outcome(folder: Path, mutant: Mutant) -> str:
+    """What becomes of one mutant: killed, SURVIVED, stale or broken.  The copy is as before afterwards."""
+    if mutant.is_stale(folder):
+        return "stale"
+    path = folder / mutant.file
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace(mutant.old, mutant.new), encoding="utf-8")
+    try:
+        status = run_tests(folder, mutant.tests)
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    return {0: "SURVIVED", 1: "killed"}.get(status, "broken")
+
+
+def run(mutants: Sequence[Mutant]) -> int:
+    """Run them all, printing as it goes; the exit status."""
+    outcomes: dict[str, str] = {}
+    load_libraries()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        copy_of_the_program(folder)
+        tests = sorted({test for mutant in mutants for test in mutant.tests})
+        print(f"without a fault: {len(tests)} files of tests", flush=True)
+        if run_tests(folder, tests) != 0:
+            print((folder / REPORT).read_text())
+            print("a test fails without a fault: mend it first, nothing can be told from the others")
+            return 1
+        began = time.monotonic()
+        for i, mutant in enumerate(mutants, 1):
+            outcomes[mutant.name] = outcome(folder, mutant)
+            left = (time.monotonic() - began) / i * (len(mutants) - i) / 60
+            print(f"[{i}/{len(mutants)}] {outcomes[mutant.name]:8}  {mutant.name}  ({left:.0f} min left)", flush=True)
+    named = {kind: [n for n, o in outcomes.items() if o == kind] for kind in ("killed", "SURVIVED", "stale", "broken")}
+    print(", ".join(f"{len(names)} {kind}" for kind, names in named.items()))
+    for name in named["SURVIVED"]:
+        print(f"  {name}: {ALLOWED.get(name, 'no test notices')}")
+    unexpected = [name for name in named["SURVIVED"] if name not in ALLOWED]
+    return int(bool(unexpected or named["stale"] or named["broken"] or len(ALLOWED) > MOST_ALLOWED))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Plant one fault at a time and see whether a test fails.")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of mutants, or how they begin")
+    parser.add_argument("--list", action="store_true", help="print the mutants and the tests that should notice")
+    options = parser.parse_args(argv)
+    chosen = [m for m in MUTANTS if options.only is None or m.name.startswith(tuple(options.only))]
+    if not chosen:
+        parser.error(f"no mutant is called {' or '.join(options.only)}")
+    if options.list:
+        for mutant in chosen:
+            stale = "  STALE" if mutant.is_stale() else ""
+            print(f"{mutant.name}  [{mutant.file}]  {' '.join(mutant.tests)}{stale}")
+        return 0
+    return run(chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
