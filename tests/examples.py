@@ -19,7 +19,7 @@ from gaussian_renderer.paths import SavedView, read_views
 from gaussians.ply import GaussianParams, LowPass
 from scene.cameras import Camera, View
 from scene.model_folder import camera_entry, write_cameras
-from spike import SpikeStream, write_dat
+from spike import Layout, SpikeStream, write_dat
 from utils import se3
 
 # Hypothesis keeps its notes elsewhere: nothing of it is left in the repository.
@@ -87,8 +87,8 @@ def dat_layouts(draw: st.DrawFn, height: int, width: int) -> dict[str, object]:
 
 def through_dat(path: Path, spikes: NDArray[np.uint8], layout: dict[str, object]) -> SpikeStream:
     """Write spikes as a ``.dat`` and open it again."""
-    write_dat(path, spikes, **layout)
-    return SpikeStream.open(path, *spikes.shape[1:], **layout)
+    write_dat(path, spikes, Layout(**layout))
+    return SpikeStream.open(path, *spikes.shape[1:], Layout(**layout))
 
 
 # ---- Gaussians and cameras -----------------------------------------------------------------------------------

@@ -83,15 +83,6 @@ def test_what_is_hidden_adds_no_gradient():
     assert len(model) == 1
 
 
-def test_absolute_gradients_count_where_they_were_asked_for():
-    for asked, count in ((True, 2), (False, 1)):
-        model, optimiser = scene(1)
-        told = info(torch.zeros(1, 1, 2)) | {"absgrad": asked}
-        told["means2d"].absgrad = torch.ones(1, 1, 2)
-        strategy().step(model, optimiser, told, 1)
-        assert len(model) == count
-
-
 def test_the_mean_is_over_the_steps_since_the_last_change():
     """0.4 and 0.4 stay below 0.5, also after a change that changed nothing; 0.2 and 0.9 do not."""
     for norms, count in (((0.4, 0.4, 0.4, 0.4), 1), ((0.2, 0.9), 2), ((0.1, 0.1, 0.2, 0.7), 1), ((0.9, 0.9), 2)):

@@ -85,9 +85,9 @@ def test_a_pixel_has_the_depth_of_the_points_beside_it():
 def test_first_gaussians_are_as_wide_as_their_neighbors_are_far():
     xyz = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]])
     colors = torch.tensor([[0.5], [1.0], [0.0], [0.25]])
-    model = GaussianModel.from_points(xyz, colors, sh_degree=2, opacity=0.3, scale=0.7)
+    model = GaussianModel.from_points(xyz, colors, sh_degree=2, opacity=0.3)
     second = (1 + math.sqrt(5) + math.sqrt(10)) / 3
-    torch.testing.assert_close(model.scales[:2].detach(), 0.7 * torch.tensor([[2.0], [second]]).expand(-1, 3))
+    torch.testing.assert_close(model.scales[:2].detach(), torch.tensor([[2.0], [second]]).expand(-1, 3))
     torch.testing.assert_close(model.opacities.detach(), torch.full((4,), 0.3))
     assert model.quats.tolist() == [[1, 0, 0, 0]] * 4 and model.colors.shape == (4, 9, 1)
     torch.testing.assert_close(model.colors[:, 0].detach(), (colors - 0.5) / C0)

@@ -7,9 +7,11 @@ import torch
 from training_runs import IMAGES, PAPER, TIMING, learned, same, small_training, stepped
 
 from arguments import RECIPES, TimingSettings
+from gaussian_renderer import RenderOutput
 from scene.dataset import read_scene
 from scene.fusion import fuse
 from scene.views import Quadrature
+from spike import Mosaic
 from training import checkpoint, objectives
 from training.objectives import FusedDistillation, InstantJointLoss, JointLoss, MeanScale, Moment, SubframeLoss
 from training.recipes import timing
@@ -389,6 +391,53 @@ def test_a_training_needs_something_to_learn_from(scene_folder, tmp_path):
         small_training(scene_folder, tmp_path, *PAPER, "--no-gs", "--no-rec", "--no-joint", "--no-scale-ratio")
     with pytest.raises(ValueError, match="a finite number of at least 0"):
         SubframeLoss(float("nan"))
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(scene_folder, tmp_path):
+    weights = "--lambda_gs 0.3 --lambda_joint 2 --opacity_reg 5".split()
+    t = small_training(scene_folder, tmp_path, *PAPER, *weights)
+    terms = t.step()
+    expected = 0.3 * terms["gs"] + 5 * terms["opacity"] + terms["rec"] + 2 * terms["joint"]
+    assert terms["loss"] == pytest.approx(expected, rel=1e-5)
+    assert terms["opacity"] == pytest.approx(0.1, rel=1e-3)  # as Gaussians begin
+
+
+def test_the_threshold_of_densification_is_that_of_a_sub_frame(scene_folder, tmp_path):
+    """One sub-frame's gradient is a thirteenth of the exposure's."""
+    t = small_training(scene_folder, tmp_path, *PAPER, "--densify_grad_threshold", "0.0026")
+    assert t.strategy.grow_gradient == pytest.approx(0.0002)
+
+
+def test_the_pixels_gains_are_found_from_the_scene(scene_folder, tmp_path):
+    """What the pixels measured over what the scene shows there, in the iterations in which it is due."""
+    t = small_training(scene_folder, tmp_path, *TIMING, "--fixed_pattern_every", "3")
+    (updates,) = t.after
+    recording, pattern = t.state.recording, 1 + 0.05 * torch.randn(32, 48, generator=torch.Generator().manual_seed(0))
+    # A scene that is right about what pixels without such a pattern would have measured.
+    t.state.render = lambda sample: RenderOutput(recording.targets(sample) / pattern, torch.zeros(1))
+    moment = Moment(t.state, None, None)
+    for iteration, found in ((1, False), (2, False), (3, True)):
+        t.state.iteration = iteration
+        updates(moment, t.optimizers)
+        assert (recording.sensor.gain_map is not None) == found
+    torch.testing.assert_close(recording.sensor.gain_map, pattern / pattern.median(), atol=5e-3, rtol=0)
+
+
+def test_a_sensor_with_filters_is_compared_through_them(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *TIMING)
+    sample = Sample.instant(0, 6)
+    assert t.state.render(sample).images.shape == (1, 1, 32, 48)
+    raw = t.state.gaussians.raw
+    colored = {name: value.detach() for name, value in raw.items()}
+    colored |= {name: colored[name].repeat(1, 1, 3) * torch.tensor([1.0, 0.0, -1.0]) for name in ("sh0", "shN")}
+    t.state.field.restore(colored)
+    t.state.recording.mosaic = Mosaic("RGGB")
+    seen = t.state.render(sample).images
+    t.state.recording.mosaic = None
+    red, green, blue = t.state.render(sample).images[0]
+    assert seen.shape == (1, 1, 32, 48) and torch.equal(seen[0, 0, ::2, ::2], red[::2, ::2])
+    assert torch.equal(seen[0, 0, 1::2, 1::2], blue[1::2, 1::2])
+    assert torch.equal(seen[0, 0, ::2, 1::2], green[::2, 1::2])
 
 
 # ---- whole runs ----------------------------------------------------------------------------------------------

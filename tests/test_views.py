@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from scene.cameras import Camera, View
-from scene.views import true_images, true_poses
-from spike import WindowSpec
+from scene.views import Quadrature, TargetSpec, true_images, true_poses
+from spike import WindowSpec, window_quadrature
 
 STORED = 13
 POSES = torch.arange(STORED).reshape(-1, 1, 1).expand(-1, 4, 4).float()
@@ -47,3 +47,13 @@ def test_another_number_of_true_poses_lies_over_the_same_exposure():
     assert true_poses(POSES[:7], WindowSpec()) is None
     assert true_poses(POSES[:7], WindowSpec(subframes=7))[:, 0, 0].tolist() == list(range(7))
     assert true_poses(POSES[:1], WindowSpec(subframes=1)).shape == (1, 4, 4)
+
+
+def test_a_window_s_instants_are_in_exposures():
+    """Gauss's rule of three points for a box of 9 frames softened by ten frames on either side."""
+    window = TargetSpec(WindowSpec(), "timing", 9).quadrature(3)
+    frames, weights = window_quadrature(9, "timing", 3)
+    assert (96 * window.offsets).tolist() == pytest.approx(frames.tolist(), abs=1e-4)
+    assert window.weights.tolist() == pytest.approx(weights.tolist())
+    assert window.reach == pytest.approx(frames.max() / 96) and Quadrature.middle().reach == 0
+    assert TargetSpec(WindowSpec(), "counting", 9).quadrature(1).offsets.tolist() == [0]

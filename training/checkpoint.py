@@ -69,6 +69,8 @@ def load(training: Training, path: Path) -> None:
     """
     state, recording = training.state, training.state.recording
     stored = load_checkpoint(path, recording.device)
+    if "gaussian_optimiser" in stored:
+        raise ValueError(f"{path}: a checkpoint of version 0.1.0, whose model can be rendered but not trained further")
     try:
         state.field.restore(stored["field"])
         state.trajectory.load_state_dict(stored["trajectory"])

@@ -59,8 +59,8 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
     device = pick_device(c.run.device)
     c = sized(c, scene)
     window = window_of(c)
-    learns = c.network.lambda_joint > 0
-    spec = target_spec(c, wide=learns and c.network.recon_net == "slim")
+    network = recon_net(c, c.network.recon_net, device) if c.network.lambda_joint else None
+    spec = target_spec(c, wide=network is not None and network.reads_wide)
     recording = Recording.of_spikes(scene, spec, device)
     quadrature = spec.quadrature(c.targets.window_points)
 
@@ -68,7 +68,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         recording,
         field=initial_gaussians(c, recording),
         trajectory=start_trajectory(c, recording, quadrature),
-        network=recon_net(c, recording, c.network.recon_net) if learns else None,
+        network=network,
         seed=c.run.seed,
     )
     distillation = FusedDistillation if c.network.fuse else InstantJointLoss
@@ -76,9 +76,9 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         c,
         state,
         sample=Instants(len(recording), window.subframes, c.targets.instants, quadrature, c.targets.window_from),
-        reconstruct=InstantFrames(state.network, c.network.crop, c.network.recon_from, c.network.recon_every)
-        if state.network is not None
-        else None,
+        reconstruct=None
+        if network is None
+        else InstantFrames(network, c.network.crop, c.network.recon_from, c.network.recon_every),
         objectives=present([SubframeLoss(1.0), *regularizers(c), distillation(c.network.lambda_joint)]),
         strategy=densification(c, recording),
         optimizers=optimizers(c, state, network_from=c.network.recon_from),
@@ -93,18 +93,17 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
     """
     device = pick_device(c.run.device)
     window, losses = window_of(c), c.losses
-    learns = losses.lambda_rec > 0 or losses.lambda_joint > 0
+    network = recon_net(c, c.network.recon_net, device) if losses.lambda_rec or losses.lambda_joint else None
     reblur = ReblurLoss(losses.lambda_rec, window.subframes, losses.multi_interval)
-    spec = target_spec(
-        c, reblur.intervals if losses.lambda_rec else (), wide=learns and c.network.recon_net == "slim"
-    )
+    intervals = reblur.intervals if losses.lambda_rec else ()
+    spec = target_spec(c, intervals, wide=network is not None and network.reads_wide)
     recording = Recording.of_spikes(scene, spec, device)
 
     state = State(
         recording,
         field=initial_gaussians(c, recording),
         trajectory=start_trajectory(c, recording, Quadrature.middle()),
-        network=recon_net(c, recording, c.network.recon_net) if learns else None,
+        network=network,
         seed=c.run.seed,
     )
     can_turn = losses.lambda_joint > 0 and losses.flip and c.motion.trajectory != "spline"
@@ -112,7 +111,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
         c,
         state,
         sample=WholeExposures(len(recording), window.subframes, c.run.seed),
-        reconstruct=None if state.network is None else ExposureFrames(state.network, c.network.crop),
+        reconstruct=None if network is None else ExposureFrames(network, c.network.crop),
         objectives=present(
             [
                 ExposureLoss(losses.lambda_gs, losses.lambda_dssim),
@@ -180,13 +179,13 @@ def sized(c: C, scene: SceneData) -> C:
     return c.for_scene(len(scene.train), *scene.size)
 
 
-def recon_net(c: Settings, recording: Recording, variant: str) -> SpikeToImage:
-    """A new Recon-Net for the recording's window."""
-    window = recording.window
+def recon_net(c: Settings, variant: str, device: torch.device) -> SpikeToImage:
+    """A new Recon-Net for the settings' window."""
+    window = window_of(c)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(c.run.seed)
         network = make_network(variant, window.short, window.long_channels, c.grouping)
-    return network.to(recording.device)
+    return network.to(device)
 
 
 def regularizers(c: Settings) -> list[ScaleRatio | MeanOpacity | MeanScale]:

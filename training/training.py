@@ -104,5 +104,5 @@ class Training:
         """The first training view's middle render [C, H, W], and its PSNR against its own target (not the truth)."""
         recording = self.state.recording
         with torch.no_grad():
-            image = self.state.render(Sample.instant(0, recording.window.middle)).images
+            image = self.state.render(Sample.instant(0, recording.window.middle)).images.detach()
         return float(psnr(image, recording.middle(0)[None])), image[0]
