@@ -21,7 +21,7 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt $(shell find $(CPU_RASTERI
 
 demo: setup
 	$(BIN)/python data/make_demo.py --out data/demo
-	$(BIN)/python train.py -s data/demo -m output/demo --spike --preset cpu --device cpu
+	$(BIN)/python train.py -s data/demo -m output/demo --device cpu
 	$(BIN)/python render.py -m output/demo --device cpu
 	$(BIN)/python metrics.py -m output/demo
 	@echo "Look at output/demo/comparison.png and output/demo/report.html"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -79,14 +80,14 @@ def main() -> int:
     print(text)
     if args.out is not None:
         with atomic_write(args.out, "w") as file:
-            file.write(
-                f"# Targets: counting and timing\n\n"
+            head = (
                 f"`python benchmarks/targets.py --side {args.side} --seed {args.seed}`: RMSE (bias) of a window's mean "
                 f"intensity, 1 = white; {args.side**2} pixels, intensities uniform from {DARKEST} to 1, moving light "
                 f"drifts to another intensity over {SPEC.context} frames; gain {Simulator().gain}, spurious spikes "
-                f"{1 / GAP[0]:.4f} a frame.  Known: the sensor's spurious rate is given; unknown: counting keeps the "
-                f"bias, timing finds the rate in the stream.\n\n{text}\n"
+                f"{1 / GAP[0]:.4f} per frame. Known: the sensor's spurious rate is given; unknown: counting keeps the "
+                "bias, timing estimates the rate from the stream."
             )
+            file.write(f"# Targets: counting and timing\n\n{textwrap.fill(head, 119)}\n\n{text}\n")
     return 0
 
 
