@@ -163,6 +163,11 @@ class DefaultStrategy:
             alive &= gaussians.opacities >= self.cull_opacity
             if self.reset_every and iteration > self.reset_every:
                 alive &= gaussians.scales.amax(-1) <= self.cull_scale * self.scene_extent
+            if not alive.any():
+                raise ValueError(
+                    f"iteration {iteration}: all {len(alive)} Gaussians are too transparent or too large to keep; "
+                    "lower --min_opacity, or reset opacities less often (--opacity_reset_interval)"
+                )
             keep(gaussians, optimiser, alive)
         self._gradient = torch.zeros(0)
         self._seen = torch.zeros(0)

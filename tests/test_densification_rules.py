@@ -76,6 +76,15 @@ def test_gradients_are_in_units_of_half_the_image_along_each_axis(axis, size):
         assert (len(model) == 2) == grows
 
 
+def test_a_scene_that_would_vanish_is_not_left_without_gaussians():
+    model, optimiser = scene(3)
+    with torch.no_grad():
+        model.raw["opacity_logits"].fill_(-9.0)
+    with pytest.raises(ValueError, match=r"iteration 1: all 3 Gaussians are too transparent or too large to keep; lower"):
+        strategy().step(model, optimiser, info(torch.zeros(1, 3, 2)), 1)
+    assert len(model) == 3
+
+
 def test_what_is_hidden_adds_no_gradient():
     model, optimiser = scene(1)
     gradient = torch.tensor([[[0.3, 0.0]], [[9.0, 0.0]]])
