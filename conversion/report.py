@@ -17,7 +17,7 @@ from pictures.plots import plot
 from pictures.sheets import contact_sheet, framed
 from spike.preview import picture
 from utils.io import atomic_write, save_image
-from utils.trajectory_metrics import centres
+from utils.trajectory_metrics import centers
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ def confidence_of(disagreement: float) -> str:
 def write_report(root: Path, found: Conversion) -> None:
     """Write report.md and its images: which windows and why, which views registered, how far to trust the poses."""
     windows, solution, poses = found.windows, found.solution, found.poses
-    green, red, grey = (0.1, 0.6, 0.2), (0.85, 0.1, 0.1), (0.6, 0.6, 0.6)
+    green, red, gray = (0.1, 0.6, 0.2), (0.85, 0.1, 0.1), (0.6, 0.6, 0.6)
     shown = {}
     for window in windows:
         image = stretched(picture(window.stream, window.middle_frame, "timing", 9))
         shown[f"{window.name} {window.blur:.0f} px"] = framed(image, green if window.name in solution.w2c else red)
     save_image(root / "report" / "views.png", contact_sheet(shown, columns=6, width=240))
-    eyes = centres(np.array([poses[w.name] for w in windows if w.name in poses]))
+    eyes = centers(np.array([poses[w.name] for w in windows if w.name in poses]))
     marks = np.array([w.name in solution.w2c for w in windows if w.name in poses])
     cloud = solution.xyz
-    lines = [(cloud[:, 0], cloud[:, 1], grey, False), (eyes[:, 0], eyes[:, 1], green, True)]
+    lines = [(cloud[:, 0], cloud[:, 1], gray, False), (eyes[:, 0], eyes[:, 1], green, True)]
     if not marks.all():
         lines.append((eyes[~marks, 0], eyes[~marks, 1], red, False))
     save_image(root / "report" / "from_above.png", plot(lines, (640, 640), square=True))
@@ -85,7 +85,7 @@ def write_report(root: Path, found: Conversion) -> None:
         at = np.array([w.middle for w in found.candidates])
         blur = np.array([w.blur for w in found.candidates])
         chosen = np.array([w.middle for w in windows]), np.array([w.blur for w in windows])
-        save_image(root / "report" / "motion.png", plot([(at, blur, grey, True), (*chosen, green, False)], (900, 260)))
+        save_image(root / "report" / "motion.png", plot([(at, blur, gray, True), (*chosen, green, False)], (900, 260)))
         refused = [w for w in found.candidates if w.refused]
         text += [
             "![motion](report/motion.png)\n",

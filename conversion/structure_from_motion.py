@@ -18,10 +18,10 @@ from conversion.windows import FEWEST, Window
 from pictures.colors import stretched
 from scene.colmap import open_model, pose_of
 from scene.trajectory import interpolate_poses
-from spike.preview import Method, grey, picture
+from spike.preview import Method, gray, picture
 from spike.sensor import SensorModel
 from utils.io import save_image
-from utils.trajectory_metrics import centres, umeyama
+from utils.trajectory_metrics import centers, umeyama
 
 Array = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class Solution:
     w2c: dict[str, Array]
     intrinsics: Array
     xyz: Array
-    grey: Array
+    gray: Array
     error: float  # mean reprojection error, native pixels
     angle: float  # median over the points of the widest angle they are seen under, degrees
     observations: dict[str, int]
@@ -93,7 +93,7 @@ def save_previews(
             window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
             sensor.spurious_rate if attempt.method == "timing" else 0.0,
         )  # fmt: skip
-        shown = equalize.apply((stretched(grey(image)) * 255).astype(np.uint8))
+        shown = equalize.apply((stretched(gray(image)) * 255).astype(np.uint8))
         size = (scale * window.stream.width, scale * window.stream.height)
         save_image(folder / f"{name}.png", cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC) / 255)
 
@@ -159,7 +159,7 @@ def solution_of(model: Any, scale: float, origin: str) -> Solution:
     k = camera.calibration_matrix()
     points = list(model.points3D.values())
     xyz = np.array([p.xyz for p in points]).reshape(-1, 3)
-    eyes = {i.image_id: centres(pose_of(i)) for i in posed}
+    eyes = {i.image_id: centers(pose_of(i)) for i in posed}
     angles = []
     for point in points[:: max(len(points) // 500, 1)]:
         rays = np.array([eyes[e.image_id] for e in point.track.elements]) - point.xyz
@@ -183,7 +183,7 @@ def disagreement(a: Solution, b: Solution) -> float:
     shared = [name for name in a.w2c if name in b.w2c]
     if len(shared) < FEWEST:
         return math.inf
-    ours, theirs = (centres(np.array([s.w2c[n] for n in shared])) for s in (a, b))
+    ours, theirs = (centers(np.array([s.w2c[n] for n in shared])) for s in (a, b))
     scale, rotation, translation = umeyama(theirs, ours)
     distance = np.linalg.norm(scale * theirs @ rotation.T + translation - ours, axis=-1)
     spread = np.linalg.norm(ours - ours.mean(0), axis=-1)
@@ -288,7 +288,7 @@ def normalized(solution: Solution) -> tuple[Solution, Array]:
     depth = [(solution.xyz @ p[2, :3] + p[2, 3]) for p in poses]
     positive = np.concatenate(depth) if len(solution.xyz) else np.ones(1)
     scale = DEPTH / float(np.median(positive[positive > 0])) if (positive > 0).any() else 1.0
-    center = np.median(solution.xyz, axis=0) if len(solution.xyz) else centres(poses).mean(0)
+    center = np.median(solution.xyz, axis=0) if len(solution.xyz) else centers(poses).mean(0)
     similarity = np.eye(4)
     similarity[:3, :3], similarity[:3, 3] = scale * rotation, -scale * rotation @ center
 

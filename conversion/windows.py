@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pictures.colors import stretched
 from spike.inspection import refuse_stuck
-from spike.preview import grey, picture
+from spike.preview import gray, picture
 from spike.stream import SpikeStream
 from spike.window import PAPER, STORED
 
@@ -56,7 +56,7 @@ class Window:
 
 def quick_look(stream: SpikeStream, frame: int) -> NDArray[np.uint8]:
     """A small counted preview for measuring motion."""
-    shown = (stretched(grey(picture(stream, frame, "tfp", 25))) * 255).astype(np.uint8)
+    shown = (stretched(gray(picture(stream, frame, "tfp", 25))) * 255).astype(np.uint8)
     scale = min(1.0, 400 / shown.shape[1])
     return np.asarray(cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 

@@ -66,7 +66,7 @@ def write_scene(
     if calibrated:
         save_sensor(root / CALIBRATION, sensor)
     xyz = torch.from_numpy(solution.xyz).float()
-    write_point_ply(root / POINTS, xyz, torch.from_numpy(solution.grey).float())
+    write_point_ply(root / POINTS, xyz, torch.from_numpy(solution.gray).float())
 
 
 def padded_width(stream: SpikeStream) -> int | None:

@@ -49,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn the links of a page; what is no part of the site (a licence, say) becomes plain text."""
+    """Turn the links of a page; what is no part of the site (a license, say) becomes plain text."""
     here = page.file.src_uri
 
     def turned(match: re.Match[str]) -> str:

@@ -19,7 +19,7 @@ from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, TRUTH, Kind
 from scene.manifest import DEBLURRING
 from utils.io import atomic_write
 from utils.run_log import CIRCUMSTANCES, CURVES, read_curves
-from utils.trajectory_metrics import align, centres
+from utils.trajectory_metrics import align, centers
 
 _MEASURES = (
     ("PSNR", "PSNR", 2), ("SSIM", "SSIM", 4), ("LPIPS", "LPIPS", 3), ("PSNR_gain", "PSNR, gain-matched", 2),
@@ -171,7 +171,7 @@ def _drawing(run: Run) -> dict[str, Any] | None:
         "paths": [
             {
                 "label": label,
-                "centers": np.round(centres(group) @ upright.T, 5).tolist(),
+                "centers": np.round(centers(group) @ upright.T, 5).tolist(),
                 # The cameras' right, down and forward axes in the world, at the middle of the exposure.
                 "axes": np.round(group[:, group.shape[1] // 2, :3, :3] @ upright.T, 4).tolist(),
             }

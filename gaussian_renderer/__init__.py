@@ -49,7 +49,7 @@ def render_trajectory(
         background: intensity behind the scene [C]; black if None.
         sh_degree: active degree of the spherical harmonics (the model's own if None).
         depth: also the expected depth.
-        screen_gradients: keep the gradients of the projected centres in ``info`` (densification by gradient).
+        screen_gradients: keep the gradients of the projected centers in ``info`` (densification by gradient).
     """
     m = len(w2c)
     renders, alphas, info = rasterizer(

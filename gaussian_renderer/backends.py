@@ -80,7 +80,7 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
     """The same call on top of Inria's classes (branch dr_aa).
 
     Inria's rasterizer has no gradient to the camera.  So the Gaussians are moved into the camera's frame in
-    torch and drawn from an identity view with colours computed beforehand: autograd then reaches the pose
+    torch and drawn from an identity view with colors computed beforehand: autograd then reaches the pose
     through the moved Gaussians.
     """
 
@@ -117,7 +117,7 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
                 shown = eval_sh(sh_degree, colors, view_directions(means, viewmats[m]))
             camera = means @ viewmats[m, :3, :3].T + viewmats[m, :3, 3]
             turned = _rotate_quats(viewmats[m, :3, :3], quats)
-            # Depth and coverage travel as colours: three channels a call.
+            # Depth and coverage travel as colors: three channels a call.
             extra = torch.cat([camera[:, 2:], torch.ones_like(camera[:, :1])], dim=-1)
             channels = torch.cat([shown, extra], dim=-1)
             screen = torch.zeros_like(means, requires_grad=True)
@@ -164,14 +164,14 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
 
 
 class _ScreenPoints:
-    """Gradients of the projected centres of M calls as one ``.grad`` [M, N, 2] in pixels."""
+    """Gradients of the projected centers of M calls as one ``.grad`` [M, N, 2] in pixels."""
 
     def __init__(self, points: list[Tensor], width: int, height: int):
         self._points, self._scale = points, (2 / width, 2 / height)
 
     @property
     def grad(self) -> Tensor:
-        # Inria's gradient is of normalised coordinates: pixels times half the picture's size.
+        # Inria's gradient is of normalized coordinates: pixels times half the picture's size.
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._points]
         stacked = torch.stack(grads)[..., :2]
         return stacked * stacked.new_tensor(self._scale)

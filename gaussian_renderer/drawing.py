@@ -13,7 +13,7 @@ from gaussians.model import GaussianModel
 
 @dataclass(frozen=True)
 class Drawing:
-    """Gaussians that are only looked at, before a grey ``background``: no gradients are kept."""
+    """Gaussians that are only looked at, before a gray ``background``: no gradients are kept."""
 
     gaussians: GaussianModel
     rasterizer: Rasterizer
@@ -23,7 +23,7 @@ class Drawing:
     def __call__(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, depth: bool = False) -> RenderOutput:
         """Render from ``w2c`` [M, 4, 4] with ``intrinsics`` [3, 3]; see ``render_trajectory``."""
         device = self.gaussians.means.device
-        grey = torch.full((self.gaussians.channels,), self.background, device=device)
+        gray = torch.full((self.gaussians.channels,), self.background, device=device)
         return render_trajectory(
             self.gaussians,
             w2c.to(device),
@@ -31,6 +31,6 @@ class Drawing:
             width,
             height,
             self.rasterizer,
-            background=grey if self.background else None,
+            background=gray if self.background else None,
             depth=depth,
         )

@@ -196,10 +196,10 @@ def orbit_path(views: Sequence[SavedView], frames: int) -> CameraPath:
     mean = s.forward.mean(0)
     if np.linalg.norm(mean) > _FACING:
         middle = s.centers.mean(0)
-        towards = (s.focus - middle) / np.linalg.norm(s.focus - middle)
-        right = np.cross(towards, s.up)
+        toward = (s.focus - middle) / np.linalg.norm(s.focus - middle)
+        right = np.cross(toward, s.up)
         right /= np.linalg.norm(right)
-        high = np.cross(right, towards)
+        high = np.cross(right, toward)
         # At least a tenth of the distance, so that a camera that hardly moved shows some parallax too.
         least = 0.1 * np.linalg.norm(s.focus - middle)
         reach = np.quantile(np.abs((s.centers - middle) @ np.stack([right, high], axis=-1)), 0.9, axis=0)

@@ -22,16 +22,16 @@ from utils.image_metrics import l1
 
 def _descend(parameter: Tensor, loss: Callable[[], Tensor], steps: int, rate: float) -> Tensor:
     """Adam with a rate decaying to a hundredth; returns the best parameter seen."""
-    optimiser = torch.optim.Adam([parameter], lr=rate, eps=1e-15)
-    decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.01 ** (1 / max(steps, 1)))
+    optimizer = torch.optim.Adam([parameter], lr=rate, eps=1e-15)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.01 ** (1 / max(steps, 1)))
     best, best_value = parameter.detach().clone(), float("inf")
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = loss()
         if float(value.detach()) < best_value:
             best, best_value = parameter.detach().clone(), float(value.detach())
         value.backward()
-        optimiser.step()
+        optimizer.step()
         decay.step()
     return best
 
@@ -79,7 +79,7 @@ def fit_trajectory(
 ) -> Tensor:
     """Poses [M, 4, 4] of a held-out exposure: its own knots, fitted to its sub-frame targets [M, C, H, W].
 
-    With ``mosaic`` the renders' colours are compared as the sensor's pixels see them.
+    With ``mosaic`` the renders' colors are compared as the sensor's pixels see them.
     """
     _freeze(gaussians)
 

@@ -23,7 +23,7 @@ _PROBES, _PASSES = 3, 16
 
 
 def _constant(gaussians: GaussianModel, sh0: Tensor) -> GaussianModel:
-    """The same Gaussians in the same colour from everywhere, ``sh0`` [N, 1, C]; without gradients."""
+    """The same Gaussians in the same color from everywhere, ``sh0`` [N, 1, C]; without gradients."""
     raw = {name: value.detach() for name, value in gaussians.raw.items()}
     return GaussianModel(raw | {"sh0": sh0, "shN": sh0.new_zeros(len(sh0), 0, sh0.shape[-1])}, 0, gaussians.low_pass)
 
@@ -31,7 +31,7 @@ def _constant(gaussians: GaussianModel, sh0: Tensor) -> GaussianModel:
 def seen_weights(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
     """Sum [N] of the squared blending weights of every Gaussian over all pixels of the views' middles.
 
-    A rendered pixel is linear in the Gaussians' colours, with the blending weights w as coefficients.  So the
+    A rendered pixel is linear in the Gaussians' colors, with the blending weights w as coefficients.  So the
     gradient of a picture times random signs s is sum_p s_p w_p, whose square is sum_p w_p^2 on average
     (Hutchinson's estimator): one backward pass a view instead of one a pixel.
     """
@@ -56,7 +56,7 @@ def seen_weights(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
 def intensity_deviation(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
     """Standard deviation [N] of each Gaussian's intensity, given that the views' pixels were fitted.
 
-    The diagonal of the Fisher information, as FisherRF (Jiang et al., ECCV 2024) takes it, of the colours
+    The diagonal of the Fisher information, as FisherRF (Jiang et al., ECCV 2024) takes it, of the colors
     alone: every pixel measures the blend of its Gaussians with the error ``NOISE``, and before that an
     intensity is ``UNKNOWN``.  Errors of place and shape, and correlations, are left out.
     """
@@ -66,7 +66,7 @@ def intensity_deviation(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
 def uncertain(drawing: Drawing, views: Sequence[SavedView]) -> Drawing:
     """Draws the standard deviation of intensity as intensity, in place of the scene's own.
 
-    Blended like colours over ``UNKNOWN``, the deviations add up as they would if all errors went the same way:
+    Blended like colors over ``UNKNOWN``, the deviations add up as they would if all errors went the same way:
     an upper bound of the pixel's.  Where nothing is, nothing is known.
     """
     deviation = intensity_deviation(drawing, views)

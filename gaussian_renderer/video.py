@@ -17,7 +17,7 @@ from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import CameraPath, SavedView, exposure_path, file_path, orbit_path, recording_path
 from pictures.colors import Image, depth_colors, depth_range, rgb
 from pictures.kinds import GAUSSIANS, RECON_NET
-from pictures.sheets import labelled, side_by_side
+from pictures.sheets import labeled, side_by_side
 from pictures.video import write_mp4, write_pngs
 
 # Cameras per call of the rasterizer: enough for one view per thread, little enough to be held in memory.
@@ -97,7 +97,7 @@ def beside_recon(path: CameraPath, frames: Iterable[Image], recon: ReconFrames) 
             shown = rgb(known[1][view.nearest(u)])
         assert shown is not None, "a path that is shown beside Recon-Net starts inside an exposure"
         left = shown if moment is not None else 0.4 * shown
-        yield side_by_side([labelled(left, RECON_NET.label), labelled(frame, GAUSSIANS.label)])
+        yield side_by_side([labeled(left, RECON_NET.label), labeled(frame, GAUSSIANS.label)])
 
 
 def record(

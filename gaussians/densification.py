@@ -1,6 +1,6 @@
 """Where Gaussians are added, moved and removed while training.
 
-Two strategies, one interface: ``step(gaussians, optimiser, info, iteration)`` after each optimiser step.
+Two strategies, one interface: ``step(gaussians, optimizer, info, iteration)`` after each optimizer step.
 ``DefaultStrategy`` is 3DGS's adaptive density control (Kerbl et al. 2023, sec. 5) with the screen-space
 gradient of **all** M sub-frames; ``MCMCStrategy`` relocates dead Gaussians and explores with noise under a
 fixed budget (Kheradmand et al. 2024).
@@ -23,7 +23,7 @@ class Strategy(Protocol):
     """What the training loop asks of a densification strategy."""
 
     def step(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
+        self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, info: dict[str, Any], iteration: int
     ) -> None:
         """Update the set of Gaussians after iteration ``iteration`` (1-based)."""
 
@@ -34,40 +34,40 @@ class Strategy(Protocol):
         """Restore ``state_dict``."""
 
 
-def _rebuild(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, edit: Any, edit_state: Any) -> None:
+def _rebuild(gaussians: GaussianModel, optimizer: torch.optim.Optimizer, edit: Any, edit_state: Any) -> None:
     """Replace every parameter by ``edit(name, value)`` and its Adam moments by ``edit_state(moment)``."""
-    groups = {group["name"]: group for group in optimiser.param_groups}
+    groups = {group["name"]: group for group in optimizer.param_groups}
     for name, old in list(gaussians.raw.items()):
         new = torch.nn.Parameter(edit(name, old.detach()).contiguous())
-        state = optimiser.state.pop(old, None)
+        state = optimizer.state.pop(old, None)
         if state is not None:
             for key, value in state.items():
                 if key != "step":
                     state[key] = edit_state(value).contiguous()
-            optimiser.state[new] = state
+            optimizer.state[new] = state
         groups[name]["params"] = [new]
         gaussians.raw[name] = new
 
 
-def append(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, new: dict[str, Tensor]) -> None:
+def append(gaussians: GaussianModel, optimizer: torch.optim.Optimizer, new: dict[str, Tensor]) -> None:
     """Add Gaussians with fresh (zero) Adam moments."""
     count = len(new["means"])
     _rebuild(
         gaussians,
-        optimiser,
+        optimizer,
         lambda name, value: torch.cat([value, new[name]]),
         lambda moment: torch.cat([moment, moment.new_zeros(count, *moment.shape[1:])]),
     )
 
 
-def keep(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, mask: Tensor) -> None:
+def keep(gaussians: GaussianModel, optimizer: torch.optim.Optimizer, mask: Tensor) -> None:
     """Keep the Gaussians where ``mask`` [N] is true."""
-    _rebuild(gaussians, optimiser, lambda _, value: value[mask], lambda moment: moment[mask])
+    _rebuild(gaussians, optimizer, lambda _, value: value[mask], lambda moment: moment[mask])
 
 
-def _forget(gaussians: GaussianModel, optimiser: torch.optim.Optimizer, name: str, rows: Any) -> None:
+def _forget(gaussians: GaussianModel, optimizer: torch.optim.Optimizer, name: str, rows: Any) -> None:
     """Zero the Adam moments of some rows of one parameter."""
-    state = optimiser.state.get(gaussians.raw[name], {})
+    state = optimizer.state.get(gaussians.raw[name], {})
     for key, value in state.items():
         if key != "step":
             value[rows] = 0
@@ -89,7 +89,7 @@ class DefaultStrategy:
     """Clone small and split large Gaussians with a large screen-space gradient; cull the transparent.
 
     Args:
-        grow_gradient: threshold on the mean gradient norm of the projected centre, in normalised device
+        grow_gradient: threshold on the mean gradient norm of the projected center, in normalized device
             units per camera (the images span [-1, 1]).
         scene_extent: world units; Gaussians wider than ``split_scale`` times it are split, the others cloned.
         cull_opacity: opacity under which Gaussians go.
@@ -116,23 +116,23 @@ class DefaultStrategy:
     _seen: Tensor = field(default_factory=lambda: torch.zeros(0), repr=False)
 
     def step(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
+        self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, info: dict[str, Any], iteration: int
     ) -> None:
         if iteration >= self.stop:
             return
         self._observe(len(gaussians), info)
         if iteration > self.start and iteration % self.every == 0:
-            self._densify(gaussians, optimiser, iteration)
+            self._densify(gaussians, optimizer, iteration)
         if self.reset_every and iteration % self.reset_every == 0:
             with torch.no_grad():
                 ceiling = math.log(2 * self.cull_opacity / (1 - 2 * self.cull_opacity))
                 gaussians.raw["opacity_logits"].clamp_(max=ceiling)
-            _forget(gaussians, optimiser, "opacity_logits", slice(None))
+            _forget(gaussians, optimizer, "opacity_logits", slice(None))
 
     def _observe(self, count: int, info: dict[str, Any]) -> None:
         """Add this step's gradient norms, one for every sub-frame in which a Gaussian was visible."""
         gradient: Tensor | None = info["means2d"].grad
-        assert gradient is not None, "densification needs the gradient of the projected centres"
+        assert gradient is not None, "densification needs the gradient of the projected centers"
         scale = gradient.new_tensor([info["width"] / 2, info["height"] / 2])
         norms = (gradient.reshape(-1, count, 2) * scale).norm(dim=-1)
         visible = (info["radii"].reshape(norms.shape[0], count, -1) > 0).all(-1)
@@ -144,7 +144,7 @@ class DefaultStrategy:
         self._gradient += (norms * visible).sum(0)
         self._seen += visible.sum(0)
 
-    def _densify(self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, iteration: int) -> None:
+    def _densify(self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, iteration: int) -> None:
         gradient = self._gradient / self._seen.clamp_min(1)
         grow = gradient > self.grow_gradient
         if self.cap and len(gaussians) + int(grow.sum()) > self.cap:
@@ -157,7 +157,7 @@ class DefaultStrategy:
             clone, split = grow & ~wide, grow & wide
             children = self._split(gaussians, split, iteration)
             copies = {name: value.detach()[clone] for name, value in gaussians.raw.items()}
-            append(gaussians, optimiser, {name: torch.cat([copies[name], children[name]]) for name in copies})
+            append(gaussians, optimizer, {name: torch.cat([copies[name], children[name]]) for name in copies})
             alive = torch.ones(len(gaussians), dtype=torch.bool, device=grow.device)
             alive[: len(split)] = ~split
             alive &= gaussians.opacities >= self.cull_opacity
@@ -168,7 +168,7 @@ class DefaultStrategy:
                     f"iteration {iteration}: all {len(alive)} Gaussians are too transparent or too large to keep; "
                     "lower --min_opacity, or reset opacities less often (--opacity_reset_interval)"
                 )
-            keep(gaussians, optimiser, alive)
+            keep(gaussians, optimizer, alive)
         self._gradient = torch.zeros(0)
         self._seen = torch.zeros(0)
 
@@ -212,19 +212,19 @@ class MCMCStrategy:
     seed: int = 0
 
     def step(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, info: dict[str, Any], iteration: int
+        self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, info: dict[str, Any], iteration: int
     ) -> None:
         del info  # statistics of the screen play no part
         random = generator("densification", self.seed, iteration, gaussians.means.device)
         with torch.no_grad():
             if self.start < iteration < self.stop and iteration % self.every == 0:
-                self._relocate(gaussians, optimiser, random)
-                self._add(gaussians, optimiser, random)
+                self._relocate(gaussians, optimizer, random)
+                self._add(gaussians, optimizer, random)
             if iteration < self.stop:
-                self._explore(gaussians, optimiser, random)
+                self._explore(gaussians, optimizer, random)
 
     def _relocate(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, random: torch.Generator
+        self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, random: torch.Generator
     ) -> None:
         opacities = gaussians.opacities
         dead = torch.nonzero(opacities <= self.dead_opacity)[:, 0]
@@ -236,17 +236,17 @@ class MCMCStrategy:
         self._share(gaussians, sources)
         for name, value in gaussians.raw.items():
             value[dead] = value[sources]
-            _forget(gaussians, optimiser, name, sources)
+            _forget(gaussians, optimizer, name, sources)
 
     def _add(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, random: torch.Generator
+        self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, random: torch.Generator
     ) -> None:
         count = min(self.cap, int(self.growth * len(gaussians))) - len(gaussians)
         if count <= 0:
             return
         sources = torch.multinomial(gaussians.opacities, count, replacement=True, generator=random)
         self._share(gaussians, sources)
-        append(gaussians, optimiser, {name: value.detach()[sources] for name, value in gaussians.raw.items()})
+        append(gaussians, optimizer, {name: value.detach()[sources] for name, value in gaussians.raw.items()})
 
     def _share(self, gaussians: GaussianModel, sources: Tensor) -> None:
         """Opacity and scale of Gaussians that will stand n-fold, so that the picture stays (eq. 9)."""
@@ -268,9 +268,9 @@ class MCMCStrategy:
         gaussians.raw["log_scales"][which] += scale.log()[:, None].float()
 
     def _explore(
-        self, gaussians: GaussianModel, optimiser: torch.optim.Optimizer, random: torch.Generator
+        self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, random: torch.Generator
     ) -> None:
-        rate = next(group["lr"] for group in optimiser.param_groups if group["name"] == "means")
+        rate = next(group["lr"] for group in optimizer.param_groups if group["name"] == "means")
         # Only Gaussians about to vanish wander; a sigmoid at opacity 0.005 with slope 100.
         weight = torch.sigmoid(100 * (0.005 - gaussians.opacities))
         moved = torch.nonzero(weight > 1e-4)[:, 0]

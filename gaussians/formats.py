@@ -2,7 +2,7 @@
 
 TUM text (the RGB-D benchmark's format, read by ``evo``): a line a pose, ``time tx ty tz qx qy qz qw``, the
 camera in the world.  ``.splat`` (antimatter15's viewer, SuperSplat, Spark, ...): 32 bytes a Gaussian, the
-most visible first: centre and scales as float32, colour and opacity as bytes, the quaternion as bytes.  It
+most visible first: center and scales as float32, color and opacity as bytes, the quaternion as bytes.  It
 has no spherical harmonics and no word for antialiasing: keep the PLY for anything but looking.  ``.spz``
 (Niantic; https://github.com/nianticlabs/spz describes it): a tenth of the PLY, with spherical harmonics and a
 flag for antialiasing, attribute by attribute in a gzip stream, axes x right, y up, z backward.
@@ -74,7 +74,7 @@ def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams) -> 
 
 
 def write_splat(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
-    """Write Gaussians as ``.splat``: colour of degree 0 only, mono as grey, eight bits a value."""
+    """Write Gaussians as ``.splat``: color of degree 0 only, mono as gray, eight bits a value."""
     g = gaussians.on_cpu()
     opacity = g.opacity_logits.sigmoid()
     color = (0.5 + SH_C0 * g.sh0[:, 0].expand(-1, 3)).clamp(0, 1)
@@ -161,10 +161,10 @@ def _packed_quats(quats: Tensor) -> bytes:
 
 
 def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
-    """Write Gaussians as ``.spz`` (version 3), mono as grey; of the low-pass it keeps whether it compensates.
+    """Write Gaussians as ``.spz`` (version 3), mono as gray; of the low-pass it keeps whether it compensates.
 
     Positions keep as many binary places as the farthest Gaussian leaves of 24 bits, at most 20; opacities and
-    colours 8 bits, spherical harmonics (clipped to [-1, 1]) 5 bits in degree 1 and 4 above.
+    colors 8 bits, spherical harmonics (clipped to [-1, 1]) 5 bits in degree 1 and 4 above.
 
     Raises:
         ValueError: Gaussians too far from the origin, or the file cannot be written.

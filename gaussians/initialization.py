@@ -62,7 +62,7 @@ def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, r
         inside = ((uv > -0.1 * width) & (uv < [1.1 * width, 1.1 * height])).all(-1)
         if inside.sum() >= 4:
             distance, index = cKDTree(uv[inside]).query(pixels, k=4)
-            # Inverse-distance weights, one neighbour drawn in proportion: depth edges stay edges instead
+            # Inverse-distance weights, one neighbor drawn in proportion: depth edges stay edges instead
             # of becoming slopes of floating Gaussians.
             weight = 1 / (distance + 1) ** 2
             cumulative = (weight / weight.sum(-1, keepdims=True)).cumsum(-1)
@@ -72,7 +72,7 @@ def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, r
 
 
 def thinned(points: Tensor, colors: Tensor, most: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """``most`` of the points [N, 3] and their colours [N, C], drawn evenly, in order; all where there are no more."""
+    """``most`` of the points [N, 3] and their colors [N, C], drawn evenly, in order; all where there are no more."""
     if len(points) <= most:
         return points, colors
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
@@ -85,17 +85,17 @@ def fill_points(
 ) -> tuple[Tensor, Tensor]:
     """Points up to ``count``: the given ones, and pixels of the pictures pushed out along their rays.
 
-    A pushed-out pixel takes the depth of given points that project near it and its own colour.  Where
+    A pushed-out pixel takes the depth of given points that project near it and its own color.  Where
     there are none, and for a share of ``EXPLORE``, its depth is random (uniform in its inverse over
     ``depth_range``).
 
     Args:
-        xyz, rgb: given points [N, 3] and colours [N, C], or None.
+        xyz, rgb: given points [N, 3] and colors [N, C], or None.
         pictures: posed images, on the CPU.
         count: points to have in the end; 0 for the given ones alone (``RANDOM_POINTS`` where there are none).
 
     Returns:
-        points [count or N, 3] and colours [., C].
+        points [count or N, 3] and colors [., C].
     """
     rng = np.random.default_rng(seed)
     given = 0 if xyz is None else len(xyz)
@@ -104,8 +104,8 @@ def fill_points(
     missing = max(count - given, 0)
     near, far = depth_range(xyz, pictures)
     clouds = [] if xyz is None else [xyz]
-    grey = torch.full((given, len(pictures[0].image)), 0.5)
-    colors = [grey if rgb is None else rgb]
+    gray = torch.full((given, len(pictures[0].image)), 0.5)
+    colors = [gray if rgb is None else rgb]
     shares = np.diff(np.linspace(0, missing, len(pictures) + 1).round().astype(int))
     for picture, share in zip(pictures, shares, strict=True):
         height, width = picture.image.shape[1:]

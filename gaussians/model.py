@@ -1,4 +1,4 @@
-"""The scene: 3D Gaussians with spherical-harmonic colour, as raw (unconstrained) parameters."""
+"""The scene: 3D Gaussians with spherical-harmonic color, as raw (unconstrained) parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gaussians.ply import CLASSIC, GaussianParams, LowPass
 from gaussians.sh import SH_C0
 
-# Learned tensors in the order of the PLY; each is one parameter group of the optimiser.
+# Learned tensors in the order of the PLY; each is one parameter group of the optimizer.
 PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
 
 
@@ -53,7 +53,7 @@ class GaussianModel(nn.Module):
         opacity: float = 0.1,
         low_pass: LowPass = CLASSIC,
     ) -> GaussianModel:
-        """Isotropic Gaussians on points, each as wide as the mean distance to its three neighbours.
+        """Isotropic Gaussians on points, each as wide as the mean distance to its three neighbors.
 
         Args:
             xyz: points [N, 3], world units.
@@ -89,7 +89,7 @@ class GaussianModel(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Colour channels: 1 (mono) or 3."""
+        """Color channels: 1 (mono) or 3."""
         return self.raw["sh0"].shape[-1]
 
     @property

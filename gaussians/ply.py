@@ -48,7 +48,7 @@ CLASSIC = LowPass()
 
 @dataclass
 class GaussianParams:
-    """Raw parameters of N Gaussians with C colour channels, float32 (see ``scene.gaussian_model``)."""
+    """Raw parameters of N Gaussians with C color channels, float32 (see ``scene.gaussian_model``)."""
 
     means: Tensor  # [N, 3]
     quats: Tensor  # [N, 4] wxyz
@@ -107,7 +107,7 @@ def _column(path: str | os.PathLike[str], columns: Columns, names: list[str]) ->
 
 
 def write_point_ply(path: str | os.PathLike[str], xyz: Tensor, rgb: Tensor) -> None:
-    """Write points [N, 3] with colours [N, 3] in [0, 1] (and zero normals, as 3DGS's input.ply)."""
+    """Write points [N, 3] with colors [N, 3] in [0, 1] (and zero normals, as 3DGS's input.ply)."""
     xyz_array = xyz.detach().cpu().numpy().astype(np.float32)
     colors = (rgb.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     columns: Columns = dict(zip("xyz", xyz_array.T, strict=True))
@@ -117,9 +117,9 @@ def write_point_ply(path: str | os.PathLike[str], xyz: Tensor, rgb: Tensor) -> N
 
 
 def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """Points [N, 3] and colours [N, 3] in [0, 1] (grey where the file has none).
+    """Points [N, 3] and colors [N, 3] in [0, 1] (gray where the file has none).
 
-    Colours are stored as integers over their type's whole range, or as floats in [0, 1].
+    Colors are stored as integers over their type's whole range, or as floats in [0, 1].
 
     Raises:
         ValueError: no readable PLY of finite vertices (names the file).
@@ -134,7 +134,7 @@ def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
 
 
 def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
-    """Write Gaussians as 3DGS does; mono colour is replicated to the three channels viewers expect."""
+    """Write Gaussians as 3DGS does; mono color is replicated to the three channels viewers expect."""
     g = gaussians.on_cpu()
     n = len(g.means)
     sh0, shn = (x.expand(-1, -1, 3) if x.shape[-1] == 1 else x for x in (g.sh0, g.shN))
@@ -158,7 +158,7 @@ def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> Gaussi
     """Read any 3DGS PLY; the number of ``f_rest`` properties gives its degree of spherical harmonics.
 
     Args:
-        channels: 3, or 1 to average the three colour channels into one.
+        channels: 3, or 1 to average the three color channels into one.
 
     Raises:
         ValueError: no readable PLY, a property is missing, or a value is not finite (names the file).

@@ -39,7 +39,7 @@ def _floats(page: Bytes) -> Image:
     return (page / np.float32(255)).astype(np.float32)
 
 
-def labelled(image: Image, text: str, size: float | None = None) -> Image:
+def labeled(image: Image, text: str, size: float | None = None) -> Image:
     """The image with a caption in its lower left corner; the letters grow with the image unless ``size`` is given."""
     drawn = _bytes(image)
     size = max(0.35, image.shape[0] / 700) if size is None else size
@@ -145,7 +145,7 @@ def compose(
         drawn = []
         for title, image in row.items():
             panel = _blank(size) if image is None else _panel(image, size)
-            drawn.append(labelled(panel, written[title], 0.5) if written.get(title) else panel)
+            drawn.append(labeled(panel, written[title], 0.5) if written.get(title) else panel)
         for title in with_error:
             image = row.get(title)
             if image is None or true is None:

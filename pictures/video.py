@@ -69,8 +69,8 @@ def write_pngs(folder: str | os.PathLike[str], frames: Iterable[Image], bits: in
     temporary = folder.parent / f".{folder.name[:64]}.{secrets.token_hex(8)}"
     try:
         for i, frame in enumerate(frames):
-            grey = bool((frame == frame[..., :1]).all())
-            save_image(temporary / f"{i:05d}.png", frame[..., 0] if grey else frame, bits=bits)
+            gray = bool((frame == frame[..., :1]).all())
+            save_image(temporary / f"{i:05d}.png", frame[..., 0] if gray else frame, bits=bits)
         if white is not None:
             write_json(temporary / _RANGE_NAME, {"world_units_at_white": white, "uncovered": 0})
         if folder.exists():

@@ -73,7 +73,7 @@ def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 class ReconNet(SpikeToImage):
-    """The paper's network: 3x3 convolutions on a short spike window and a long voxelised one.
+    """The paper's network: 3x3 convolutions on a short spike window and a long voxelized one.
 
     Args:
         short_channels: frames in the short window (41).
@@ -132,20 +132,20 @@ class SlimReconNet(SpikeToImage):
     """A residual on the narrow window's intensity, from narrow windows around and wider ones.
 
     Where the targets come from spike times, a narrow window is already close to the sharp image; what is
-    left is noise, which neighbouring instants and the wider windows tell from texture.
+    left is noise, which neighboring instants and the wider windows tell from texture.
 
     Args:
-        short_channels: images about the instant; the one in the middle of ``neighbours`` is the base.
+        short_channels: images about the instant; the one in the middle of ``neighbors`` is the base.
         long_channels: images of the whole exposure.
         width: features.
     """
 
     variant = "slim"
-    neighbours = 5  # narrow windows of the sub-frames m-2 .. m+2
+    neighbors = 5  # narrow windows of the sub-frames m-2 .. m+2
     receptive_radius = 4
     reads_wide = True
 
-    def __init__(self, short_channels: int = neighbours + 1, long_channels: int = 1, width: int = 48):
+    def __init__(self, short_channels: int = neighbors + 1, long_channels: int = 1, width: int = 48):
         super().__init__()
         self.channels = short_channels, long_channels
         self.layers = nn.ModuleList(
@@ -165,7 +165,7 @@ class SlimReconNet(SpikeToImage):
 
     def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
         """Inputs for some sub-frames [S] of a view: short [1, S, 6, h, w] and long [1, 1, h, w]."""
-        narrow, wide, reach = exposure.subframes, exposure.wide, self.neighbours // 2
+        narrow, wide, reach = exposure.subframes, exposure.wide, self.neighbors // 2
         assert narrow is not None and wide is not None, "the exposure has no windows"
         around = (subframes[:, None] + torch.arange(-reach, reach + 1)).clamp(0, len(narrow) - 1)
         near = crop.of(narrow)[around][:, :, 0]
@@ -180,7 +180,7 @@ class SlimReconNet(SpikeToImage):
             u: times in the exposure [V, S].
         """
         v, s, _, h, w = short.shape
-        base = short[:, :, self.neighbours // 2 : self.neighbours // 2 + 1]
+        base = short[:, :, self.neighbors // 2 : self.neighbors // 2 + 1]
         shared = long[:, None].expand(v, s, -1, h, w)
         time = u[..., None, None, None].expand(v, s, 1, h, w)
         x = torch.cat([short, shared, time], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)

@@ -66,7 +66,7 @@ def pixel_rays(k: NDArray[np.float64], width: int, height: int, supersampling: i
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] towards ``target`` ([B,] 3); ``up`` [3] points up in the image.
+    """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] toward ``target`` ([B,] 3); ``up`` [3] points up in the image.
 
     Raises:
         ValueError: a camera that looks straight up or down.

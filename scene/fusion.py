@@ -10,7 +10,7 @@ CAUTION = 1.5
 
 
 def fuse(render: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
-    """Renders [B, C, H, W] moved towards the spikes by a gain of e^2 / (e^2 + (1.5 v)^2), one for each picture.
+    """Renders [B, C, H, W] moved toward the spikes by a gain of e^2 / (e^2 + (1.5 v)^2), one for each picture.
 
     A Kalman filter's gain is p / (p + v), p the error of the render and v of the spikes.  Of the residual's
     energy e the share that is the render's error grows with e: while e is what noise alone makes, the scene,

@@ -7,7 +7,7 @@ BAD-Gaussians (Zhao et al. 2024, eq. 5).  Poses between knots are cumulative pro
 
 with the cumulative basis b of the curve: ``linear`` (2 knots, b_1 = u: the geodesic), ``cubic`` (one segment
 of the uniform B-spline, 4 knots), ``bezier`` (cubic Bernstein, 4 knots), and ``spline``: one uniform cubic
-B-spline over a whole recording, whose views share its knots, so that neighbours constrain each other.
+B-spline over a whole recording, whose views share its knots, so that neighbors constrain each other.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ def _basis(curve: str, u: Tensor) -> Tensor:
 def interpolate_poses(times: np.ndarray, w2c: np.ndarray, at: np.ndarray) -> np.ndarray:
     """A smooth path through the poses ``w2c`` [V, 4, 4] at increasing ``times`` [V], sampled at ``at`` [B].
 
-    Camera centres by a natural cubic spline, orientations by a rotation spline with continuous angular
+    Camera centers by a natural cubic spline, orientations by a rotation spline with continuous angular
     acceleration (scipy).  Two poses give the straight path, one a constant pose.
     """
     if len(times) == 1:
         return np.repeat(w2c, len(at), axis=0)
     to_world = np.linalg.inv(w2c)
     order = "natural" if len(times) > 2 else "not-a-knot"
-    centres = CubicSpline(times, to_world[:, :3, 3], bc_type=order)(at)
+    centers = CubicSpline(times, to_world[:, :3, 3], bc_type=order)(at)
     rotations = RotationSpline(times, Rotation.from_matrix(to_world[:, :3, :3]))(at).as_matrix()
     poses = np.tile(np.eye(4), (len(at), 1, 1))
-    poses[:, :3, :3], poses[:, :3, 3] = rotations, centres
+    poses[:, :3, :3], poses[:, :3, 3] = rotations, centers
     return np.linalg.inv(poses)
 
 
@@ -82,10 +82,10 @@ class Timing:
 
 
 def first_guess(w2c: np.ndarray, timing: Timing, u: np.ndarray) -> np.ndarray:
-    """Each view's motion guessed from its neighbours in the recording: [V, len(u), 4, 4].
+    """Each view's motion guessed from its neighbors in the recording: [V, len(u), 4, 4].
 
     A long exposure has no gradient for the motion where the motion is zero (the blur is even in it), so a
-    symmetric start stays symmetric; the path through the neighbouring views' mid-exposure poses breaks it.
+    symmetric start stays symmetric; the path through the neighboring views' mid-exposure poses breaks it.
     """
     guess = np.repeat(w2c[:, None], len(u), axis=1)
     for label in np.unique(timing.recording):
@@ -103,7 +103,7 @@ class Trajectory(nn.Module):
     Args:
         w2c: initial mid-exposure poses [V, 4, 4], world-to-camera, OpenCV axes.
         curve: one of ``CURVES``.
-        timing: when the views were exposed; given, the first guess of the motion comes from neighbours,
+        timing: when the views were exposed; given, the first guess of the motion comes from neighbors,
             otherwise every view starts at rest (``spline`` needs it).
         knot_spacing: distance of the knots of ``spline``, in exposures.
         reach: how far beyond an exposure ``spline`` is asked for poses, in exposures: windows about its ends are wider.

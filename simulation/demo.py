@@ -174,5 +174,5 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
     # What structure from motion would leave: some points of each view, a little off.
     noisy = np.concatenate(points) + rng.normal(size=(40 * views, 3)) * 0.005
     cloud = torch.as_tensor(noisy, dtype=torch.float32)
-    grey = torch.as_tensor(np.concatenate(colors), dtype=torch.float32)
-    write_point_ply(out / POINTS, cloud, grey[:, None].expand(-1, 3))
+    gray = torch.as_tensor(np.concatenate(colors), dtype=torch.float32)
+    write_point_ply(out / POINTS, cloud, gray[:, None].expand(-1, 3))

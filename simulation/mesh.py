@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scene.cameras import pixel_rays
 from utils.io import LUMA
-from utils.trajectory_metrics import centres
+from utils.trajectory_metrics import centers
 
 Floats = NDArray[np.float32]
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 SUPERSAMPLING = 2
 # What is seen past the mesh, and how surfaces without any colors are lit.
 BACKGROUND = 0.25
-_GREY, _AMBIENT = 0.8, 0.35
+_GRAY, _AMBIENT = 0.8, 0.35
 _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
 
 
@@ -111,7 +111,7 @@ class Mesh:
         """Sharp image [H, W], or [H, W, 3], from a world-to-camera pose (OpenCV axes)."""
         n = SUPERSAMPLING
         rays = np.ascontiguousarray((pixel_rays(k, width, height, n).numpy() @ w2c[:3, :3]).astype(np.float32))
-        eye = centres(w2c) - self._middle
+        eye = centers(w2c) - self._middle
         origins = np.ascontiguousarray(np.broadcast_to(eye.astype(np.float32), rays.shape))
         hit = self._embree.run(origins, rays, query="INTERSECT", output=True)
         image = np.full((len(rays), self.channels), BACKGROUND, np.float32)
@@ -198,7 +198,7 @@ def _part(path: Path, mesh: Any, channels: int) -> Part:
         vertices, faces = vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)
     else:
         factor = getattr(material, "baseColorFactor", None)
-        tint = _rgb(getattr(material, "diffuse", None) if factor is None else factor, _GREY)
+        tint = _rgb(getattr(material, "diffuse", None) if factor is None else factor, _GRAY)
         rgb = np.tile(tint, (len(vertices), 1))
     colors = _channels(np.asarray(rgb, np.float32), channels)
     return Part(vertices, faces, colors, texture, None if texture is None else np.asarray(uv, np.float32))

@@ -1,6 +1,6 @@
 """A sensor's fixed pattern from the scene itself: no flat field needed.
 
-Pixels differ in sensitivity by some per cent.  A trained scene predicts what every pixel saw in every view;
+Pixels differ in sensitivity by some percent.  A trained scene predicts what every pixel saw in every view;
 what its measurements have in common against those predictions, over views that show it different things, is
 the pixel's own.
 """
@@ -32,9 +32,9 @@ class FixedPattern:
     def gain(self) -> tuple[Tensor, float]:
         """Relative gain [H, W], mean near 1, and the standard deviation between pixels that the views agree on.
 
-        Every pixel's least-squares factor is drawn towards 1 by the share of its variance that is signal
+        Every pixel's least-squares factor is drawn toward 1 by the share of its variance that is signal
         (Wiener).  The first and the second half of the views tell the two apart: their errors are independent
-        (neighbouring views', which show the same things in the same pixels, are not), the pattern is the same.
+        (neighboring views', which show the same things in the same pixels, are not), the pattern is the same.
         No pattern, fewer than four views, or no pixel with light in both halves: 1 everywhere and 0.  Dead
         pixels have 1.
         """

@@ -13,7 +13,7 @@ from scipy.ndimage import median_filter
 
 from pictures.colors import stretched, three_channels
 from pictures.sheets import contact_sheet
-from spike.preview import colored, grey, picture
+from spike.preview import colored, gray, picture
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
 
@@ -150,7 +150,7 @@ def summary(stream: SpikeStream, found: Inspection) -> list[str]:
 def sheet(stream: SpikeStream, found: Inspection) -> NDArray[np.float32]:
     """The contact sheet [., ., 3] in [0, 1]: rates, stuck pixels, and images along the recording."""
     rate = colored(torch.from_numpy(found.rate), stream.bayer)
-    stuck = 0.3 * three_channels(stretched(grey(rate)))
+    stuck = 0.3 * three_channels(stretched(gray(rate)))
     for mask, color in ((found.saturated, (1, 1, 0)), (found.hot, (1, 0, 0)), (found.dead, (0, 0.4, 1))):
         stuck[mask] = color
     panels = {"firing rate": stretched(rate), "saturated (yellow) hot (red) dead (blue)": stuck}

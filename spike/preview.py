@@ -76,6 +76,6 @@ def colored(pixels: Tensor, bayer: BayerPattern | None) -> Tensor:
     return pixels if bayer is None else Mosaic(bayer).colors(pixels[None]).permute(1, 2, 0)
 
 
-def grey(image: Tensor) -> Tensor:
+def gray(image: Tensor) -> Tensor:
     """An image [H, W] of a ``picture``: the luma of colors [H, W, 3]."""
     return image if image.ndim == 2 else image @ image.new_tensor(LUMA)

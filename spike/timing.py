@@ -136,7 +136,7 @@ def _spurious(fired: NDArray[np.uint8], rate: float) -> NDArray[np.int64]:
     with np.errstate(invalid="ignore"):
         score = 0.5 * (by_light - by_chance) + np.log(np.float32(rate) * both)
     score[np.isnan(both) | (np.isnan(left) & np.isnan(right))] = -np.inf
-    # Neighbours in other pixels need no care: a pixel's first and last spikes are never judged.
+    # Neighbors in other pixels need no care: a pixel's first and last spikes are never judged.
     beside = np.full(len(flat) + 2, -np.inf, np.float32)
     beside[1:-1] = score
     return flat[(score > 0) & (score > beside[:-2]) & (score >= beside[2:])]

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from utils.trajectory_metrics import centres
+from utils.trajectory_metrics import centers
 
 
 def path(views, subframes, seed=0, motion=0.05, turn=0.03):
@@ -28,13 +28,13 @@ def elsewhere(w2c, scale=0.3, seed=5):
     rotation, offset = Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3)
     moved = w2c.copy()
     moved[..., :3, :3] = w2c[..., :3, :3] @ rotation.T
-    eye = scale * centres(w2c) @ rotation.T + offset
+    eye = scale * centers(w2c) @ rotation.T + offset
     moved[..., :3, 3] = -np.einsum("vmij,vmj->vmi", moved[..., :3, :3], eye)
     return moved
 
 
 def shifted(w2c, offset):
-    """Camera centres moved by ``offset`` in the world."""
+    """Camera centers moved by ``offset`` in the world."""
     moved = w2c.copy()
-    moved[..., :3, 3] = -np.einsum("...ij,...j->...i", w2c[..., :3, :3], centres(w2c) + offset)
+    moved[..., :3, 3] = -np.einsum("...ij,...j->...i", w2c[..., :3, :3], centers(w2c) + offset)
     return moved

@@ -15,5 +15,5 @@ def saved_view(w2c: torch.Tensor, width: int = 48, height: int = 36, focal: floa
 
 
 def views_from(eyes: np.ndarray, target: np.ndarray, up: np.ndarray) -> list[SavedView]:
-    """Still views from ``eyes`` [V, 3] towards ``target`` ([V,] 3)."""
+    """Still views from ``eyes`` [V, 3] toward ``target`` ([V,] 3)."""
     return [saved_view(torch.as_tensor(pose[None], dtype=torch.float32)) for pose in look_at(eyes, target, up)]

@@ -15,46 +15,46 @@ from utils.io import save_image, write_json
 WIDTH, HEIGHT, VIEWS, FRAMES, GAP = 48, 32, 5, 177, 20
 K = np.array([[40.0, 0, WIDTH / 2], [0, 40.0, HEIGHT / 2], [0, 0, 1]])
 NEAR, FAR = 2.5, 4.0
-LEVELS = (0.7, 1.0, 0.4)  # brightness of red, green and blue, of a scene in colour
+LEVELS = (0.7, 1.0, 0.4)  # brightness of red, green and blue, of a scene in color
 
 
 def texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 + 0.2 * np.sin(5 * x + 1) * np.cos(4 * y) + 0.2 * np.sin(9 * (x + y))
 
 
-def picture(centres: np.ndarray) -> np.ndarray:
-    """Images [F, H, W] from cameras at ``centres`` [F, 3] that look along z: a plane before another."""
+def picture(centers: np.ndarray) -> np.ndarray:
+    """Images [F, H, W] from cameras at ``centers`` [F, 3] that look along z: a plane before another."""
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]])
     near, far = (
-        centres[:, :2, None, None] + rays * (depth - centres[:, 2, None, None, None]) for depth in (NEAR, FAR)
+        centers[:, :2, None, None] + rays * (depth - centers[:, 2, None, None, None]) for depth in (NEAR, FAR)
     )
     hit = (np.abs(near[:, 0]) < 0.6) & (np.abs(near[:, 1]) < 0.4)
     return np.where(hit, texture(2 * near[:, 0], 3 * near[:, 1]), texture(far[:, 0], far[:, 1]))
 
 
 def path(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres [F, 3] and world-to-camera poses [F, 4, 4] at spike frames of the recording."""
+    """Centers [F, 3] and world-to-camera poses [F, 4, 4] at spike frames of the recording."""
     t = frames / 200.0
-    centres = np.stack([0.5 * np.sin(t) - 0.4, 0.2 * np.cos(1.3 * t), 0.1 * np.sin(0.7 * t)], -1)
+    centers = np.stack([0.5 * np.sin(t) - 0.4, 0.2 * np.cos(1.3 * t), 0.1 * np.sin(0.7 * t)], -1)
     w2c = np.tile(np.eye(4), (len(frames), 1, 1))
-    w2c[:, :3, 3] = -centres
-    return centres, w2c
+    w2c[:, :3, 3] = -centers
+    return centers, w2c
 
 
 def write_scene(root: Path, mosaic: Mosaic | None = None) -> None:
-    """Five views with spikes, truth and two held-out images; in colour (``LEVELS``) with a mosaic."""
+    """Five views with spikes, truth and two held-out images; in color (``LEVELS``) with a mosaic."""
     spec, simulator, rng = WindowSpec(), Simulator(seed=1), np.random.default_rng(0)
 
     def shown(image: np.ndarray) -> torch.Tensor:
-        grey = torch.as_tensor(image, dtype=torch.float32)
-        return grey if mosaic is None else grey * torch.tensor(LEVELS)[:, None, None]
+        gray = torch.as_tensor(image, dtype=torch.float32)
+        return gray if mosaic is None else gray * torch.tensor(LEVELS)[:, None, None]
 
     truth, known, noisy, novel = {}, [], [], []
     for i in range(VIEWS):
         name = f"{i:03d}"
-        centres, w2c = path(i * (FRAMES + GAP) + np.arange(FRAMES))
-        frames = picture(centres)
+        centers, w2c = path(i * (FRAMES + GAP) + np.arange(FRAMES))
+        frames = picture(centers)
         light = frames if mosaic is None else frames * mosaic.of(shown(np.ones((HEIGHT, WIDTH))))[0].numpy()
         write_dat(root / f"spike_data/{name}.dat", simulator(light, i))
         subframes = (FRAMES - spec.context) // 2 + np.array(spec.centers)
@@ -68,8 +68,8 @@ def write_scene(root: Path, mosaic: Mosaic | None = None) -> None:
         shaken[:3, 3] += 0.02 * rng.normal(size=3)
         noisy.append({"file_path": f"sharp_data/{name}.png", "transform_matrix": opengl(shaken)})
     for i, frame in enumerate((300, 700)):
-        centres, w2c = path(np.array([frame]))
-        save_image(root / f"novel/{i:03d}.png", shown(picture(centres)[0]))
+        centers, w2c = path(np.array([frame]))
+        save_image(root / f"novel/{i:03d}.png", shown(picture(centers)[0]))
         novel.append({"file_path": f"novel/{i:03d}.png", "transform_matrix": opengl(w2c[0])})
     sensor = {} if mosaic is None else {"spike": {"bayer": mosaic.pattern}}
     for file, entries in (("transforms", known), ("transforms_noisy", noisy), ("novel", novel)):

@@ -48,7 +48,7 @@ class Rasterizer:
         projection = s.projmatrix.T  # stored transposed, for row vectors
         k = torch.eye(3, dtype=means3D.dtype)
         k[0, 0], k[1, 1] = width / (2 * s.tanfovx), height / (2 * s.tanfovy)
-        # Its projection alone places the centres; its focal lengths come from the field of view.
+        # Its projection alone places the centers; its focal lengths come from the field of view.
         half = torch.tensor([width, height]) / 2
         assert torch.allclose(projection[[0, 1], [0, 1]] * half, k.diagonal()[:2])
         k[0, 2], k[1, 2] = width * (projection[0, 2] + 1) / 2, height * (projection[1, 2] + 1) / 2
@@ -56,9 +56,9 @@ class Rasterizer:
         project = reference.project
 
         def shifted(*args):
-            centres, *others = project(*args)
-            # Inria's means2D are normalised coordinates: half a picture's size is one.
-            return centres + means2D[:, :2] * half, *others
+            centers, *others = project(*args)
+            # Inria's means2D are normalized coordinates: half a picture's size is one.
+            return centers + means2D[:, :2] * half, *others
 
         with mock.patch.object(reference, "project", shifted):
             picture, _, info = reference.rasterization(
@@ -178,7 +178,7 @@ def test_an_unknown_name_is_refused_on_cuda():
 
 
 @pytest.mark.parametrize("depth", [False, True])
-def test_gsplat_draws_mono_as_grey(monkeypatch, depth):
+def test_gsplat_draws_mono_as_gray(monkeypatch, depth):
     """gsplat itself needs CUDA; what is passed on and taken back is checked with our own in its place."""
     gsplat = pytest.importorskip("gsplat")
     ours = get_rasterizer("cpu", CPU)

@@ -11,10 +11,10 @@ from utils.checkpoint import VERSION, latest_checkpoint, load_checkpoint, save_c
 
 def test_everything_comes_back(tmp_path):
     parameter = torch.nn.Parameter(torch.ones(3))
-    optimiser = torch.optim.Adam([parameter], lr=0.1)
+    optimizer = torch.optim.Adam([parameter], lr=0.1)
     parameter.sum().backward()
-    optimiser.step()
-    state = {"x": torch.arange(4.0), "nested": {"n": 3, "name": "a", "list": [1.5, None]}, "o": optimiser.state_dict()}
+    optimizer.step()
+    state = {"x": torch.arange(4.0), "nested": {"n": 3, "name": "a", "list": [1.5, None]}, "o": optimizer.state_dict()}
     save_checkpoint(tmp_path / "new" / "chkpnt1.pth", state)
     loaded = load_checkpoint(tmp_path / "new" / "chkpnt1.pth")
     assert torch.equal(loaded["x"], state["x"])
@@ -22,7 +22,7 @@ def test_everything_comes_back(tmp_path):
     again = torch.optim.Adam([torch.nn.Parameter(torch.ones(3))], lr=0.5)
     again.load_state_dict(loaded["o"])
     assert again.param_groups[0]["lr"] == 0.1
-    assert torch.equal(again.state_dict()["state"][0]["exp_avg"], optimiser.state_dict()["state"][0]["exp_avg"])
+    assert torch.equal(again.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
     assert os.listdir(tmp_path / "new") == ["chkpnt1.pth"]
 
 

@@ -131,7 +131,7 @@ def test_the_manifest_lists_every_image(model):
     }  # fmt: skip
 
 
-def test_held_out_exposures_start_from_their_neighbours_motion(model, scene_folder, monkeypatch, tmp_path):
+def test_held_out_exposures_start_from_their_neighbors_motion(model, scene_folder, monkeypatch, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(model, copy)
     assert call(monkeypatch, render, "-m", copy, "--quiet", "--skip_train", "--fit_steps", 0) == 0
@@ -244,7 +244,7 @@ def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, t
     assert (folder / "report.html").read_text().count("data:image/jpeg") == 30
 
 
-def test_a_colour_sensor_makes_a_colour_scene(monkeypatch, tmp_path):
+def test_a_color_sensor_makes_a_color_scene(monkeypatch, tmp_path):
     """Red, green and blue pixels of a Bayer sensor see scenes of their own brightness; so do the Gaussians."""
     scene = tmp_path / "scene"
     write_scene(scene, Mosaic("GBRG"))

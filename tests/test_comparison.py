@@ -14,12 +14,12 @@ def panel(picture, row, column, width, height):
     return picture[top : top + height, left : left + width]
 
 
-def grey(value, shape=(20, 40)):
+def gray(value, shape=(20, 40)):
     return np.full(shape, value, np.float32)
 
 
 def test_panels_stand_in_rows_and_columns():
-    rows = [{"a": grey(0.2), "truth": grey(0.6)}, {"a": grey(0.4), "truth": grey(0.8)}]
+    rows = [{"a": gray(0.2), "truth": gray(0.6)}, {"a": gray(0.4), "truth": gray(0.8)}]
     picture = compose(rows, "truth", ["a"], width=80)
     assert picture.shape == (BAR + 2 * (40 + GAP), 3 * (80 + GAP), 3)
     for row, values in enumerate(((0.2, 0.6), (0.4, 0.8))):
@@ -30,7 +30,7 @@ def test_panels_stand_in_rows_and_columns():
 
 def test_errors_are_dark_at_zero_and_bright_at_the_top_of_the_scale():
     none, half, top, past = (
-        panel(compose([{"a": grey(0.3 + e), "truth": grey(0.3)}], "truth", ["a"], width=40), 0, 2, 40, 20).mean()
+        panel(compose([{"a": gray(0.3 + e), "truth": gray(0.3)}], "truth", ["a"], width=40), 0, 2, 40, 20).mean()
         for e in (0, ERROR_TOP / 2, ERROR_TOP, 2 * ERROR_TOP)
     )
     assert none < 0.02 < half < top
@@ -38,24 +38,24 @@ def test_errors_are_dark_at_zero_and_bright_at_the_top_of_the_scale():
 
 
 def test_what_is_missing_leaves_a_gap():
-    picture = compose([{"a": None, "truth": grey(0.5)}], "truth", ["a"], width=40)
+    picture = compose([{"a": None, "truth": gray(0.5)}], "truth", ["a"], width=40)
     assert (panel(picture, 0, 0, 40, 20) == 1).all()
     assert (panel(picture, 0, 2, 40, 20) == 1).all()
-    picture = compose([{"a": grey(0.5), "truth": None}], "truth", ["a"], width=40)
+    picture = compose([{"a": gray(0.5), "truth": None}], "truth", ["a"], width=40)
     assert (panel(picture, 0, 2, 40, 20) == 1).all(), "no truth, no error"
 
 
 def test_notes_are_written_into_their_panel_and_titles_above():
-    rows = [{"a": grey(0.5, (40, 80)), "truth": grey(0.5, (40, 80))}]
+    rows = [{"a": gray(0.5, (40, 80)), "truth": gray(0.5, (40, 80))}]
     picture = compose(rows, "truth", [], [{"a": "30.0 dB"}], width=160)
     assert panel(picture, 0, 0, 160, 80).std() > 0.01
     assert panel(picture, 0, 1, 160, 80).std() == 0
     assert picture[:BAR].min() < 0.5
 
 
-def test_colour_beside_grey():
-    color = np.stack([grey(0.9), grey(0.5), grey(0.1)], -1)
-    picture = compose([{"a": grey(0.5), "truth": color}], "truth", ["a"], width=40)
+def test_color_beside_gray():
+    color = np.stack([gray(0.9), gray(0.5), gray(0.1)], -1)
+    picture = compose([{"a": gray(0.5), "truth": color}], "truth", ["a"], width=40)
     assert np.allclose(panel(picture, 0, 1, 40, 20), [0.9, 0.5, 0.1], atol=1 / 255)
     assert panel(picture, 0, 2, 40, 20).mean() > 0.3
 

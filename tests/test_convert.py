@@ -28,7 +28,7 @@ from scene.tum import write_tum
 from simulation import Simulator
 from spike import SensorModel, SpikeStream, WindowSpec, save_sensor, write_dat
 from utils.io import load_image, save_image
-from utils.trajectory_metrics import centres, umeyama
+from utils.trajectory_metrics import centers, umeyama
 
 SPEC = WindowSpec()
 WIDTH, HEIGHT, FOCAL = 128, 96, 110.0
@@ -47,7 +47,7 @@ def noise_texture(seed: int, side: int = 512) -> np.ndarray:
     return np.asarray(((image - low) / (high - low)).clip(0, 1) * 0.9 + 0.05, np.float32)
 
 
-# Planes across the view: depth, centre, half size, texture.
+# Planes across the view: depth, center, half size, texture.
 PLANES = [(4.0, (0, 0), 3.2, 0), (3.0, (-0.7, 0.3), 0.5, 1), (2.5, (0.6, -0.2), 0.4, 2), (2.0, (0.0, 0.5), 0.25, 3)]
 TEXTURES = [noise_texture(i) for i in range(4)]
 
@@ -71,9 +71,9 @@ def view(w2c: np.ndarray) -> np.ndarray:
     rays = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL, np.ones_like(u)], -1) @ w2c[:3, :3]
     eye = -w2c[:3, :3].T @ w2c[:3, 3]
     image = np.zeros((HEIGHT, WIDTH), np.float32)
-    for depth, centre, half, texture in PLANES:
+    for depth, center, half, texture in PLANES:
         hit = eye + rays * ((depth - eye[2]) / rays[..., 2])[..., None]
-        at = ((hit[..., :2] - centre) / half + 1) / 2
+        at = ((hit[..., :2] - center) / half + 1) / 2
         inside = ((at > 0) & (at < 1)).all(-1)
         xy = (at * 511).astype(np.float32)
         shade = cv2.remap(TEXTURES[texture], xy[..., 0], xy[..., 1], cv2.INTER_LINEAR)
@@ -114,8 +114,8 @@ def true_middles(root):
 
 
 def relative_ate(found, truth):
-    """RMS error of the camera centres after alignment, relative to the path's extent."""
-    ours, theirs = centres(np.array(found)), centres(np.array(truth))
+    """RMS error of the camera centers after alignment, relative to the path's extent."""
+    ours, theirs = centers(np.array(found)), centers(np.array(truth))
     scale, rotation, translation = umeyama(ours, theirs)
     error = np.linalg.norm(scale * ours @ rotation.T + translation - theirs, axis=-1)
     return float(np.sqrt((error**2).mean()) / np.linalg.norm(theirs.max(0) - theirs.min(0)))
@@ -203,7 +203,7 @@ def test_from_spikes_to_a_trained_model(converted, tmp_path, monkeypatch):
     assert run(monkeypatch, metrics.main, "-m", model, "--quiet") == 0
     found = json.loads((model / "results.json").read_text())["trajectory"]
     path = np.array(list(truth.values()))
-    extent = np.linalg.norm(np.ptp(centres(path.reshape(-1, 4, 4)), axis=0))
+    extent = np.linalg.norm(np.ptp(centers(path.reshape(-1, 4, 4)), axis=0))
     assert found["ATE"] < 0.05 * extent
 
 
@@ -324,14 +324,14 @@ def test_clips_with_known_intrinsics_and_sensor(clips, tmp_path, monkeypatch):
     assert relative_ate([v.camera.w2c.double().numpy() for v in scene.train], true_middles(root)) < 0.05
 
 
-def test_unregistered_views_lie_between_their_neighbours():
+def test_unregistered_views_lie_between_their_neighbors():
     stream = SpikeStream.from_array(np.ones((5, 2, 4), np.uint8))
     windows = [Window(f"{i}", stream, 0, 5, "rec" if i < 5 else "alone", float(i)) for i in range(6)]
     known = {f"{i}": camera(i / 10) for i in (0, 1, 3)}
     found = all_poses(windows, Solution(known, np.ones(4), np.zeros((0, 3)), np.zeros((0, 3)), 0, 0, {}, ""))
-    assert set(found) == {"0", "1", "2", "3", "4"}  # a clip on its own has no neighbours
-    between = centres(camera(0.2)[None])[0]
-    np.testing.assert_allclose(centres(found["2"][None])[0], between, atol=0.01)
+    assert set(found) == {"0", "1", "2", "3", "4"}  # a clip on its own has no neighbors
+    between = centers(camera(0.2)[None])[0]
+    np.testing.assert_allclose(centers(found["2"][None])[0], between, atol=0.01)
     np.testing.assert_allclose(found["4"], known["3"], atol=1e-12)  # beyond the end: the nearest
 
 

@@ -160,7 +160,7 @@ def test_truth_and_pictures_agree(scene):
     assert float((load_image(view.sequence_paths[0]) - load_image(view.sequence_paths[12])).abs().mean()) > 0.01
 
 
-def test_subframes_lie_at_the_centres_of_the_central_context(scene):
+def test_subframes_lie_at_the_centers_of_the_central_context(scene):
     """Where SpikeStream.central looks for them: as much before as after."""
     spec = WindowSpec()
     first = (STORED - spec.context) / 2

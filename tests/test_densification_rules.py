@@ -24,17 +24,17 @@ def scene(n: int, opacity: float = 0.5, scale: float = 1e-4) -> tuple[GaussianMo
         "shN": torch.zeros(n, 3, 1),
     }
     model = GaussianModel(raw, 1)
-    optimiser = torch.optim.Adam([{"params": [model.raw[k]], "lr": RATE, "name": k} for k in PARAMETERS])
+    optimizer = torch.optim.Adam([{"params": [model.raw[k]], "lr": RATE, "name": k} for k in PARAMETERS])
     for name in PARAMETERS:
         value = model.raw[name]
         count = torch.arange(1.0, n + 1).view(-1, *[1] * (value.ndim - 1)).expand_as(value).clone()
-        optimiser.state[value] = {"step": torch.tensor(1.0), "exp_avg": count, "exp_avg_sq": count + 0.5}
-    return model, optimiser
+        optimizer.state[value] = {"step": torch.tensor(1.0), "exp_avg": count, "exp_avg_sq": count + 0.5}
+    return model, optimizer
 
 
-def moments(model: GaussianModel, optimiser: torch.optim.Adam, name: str) -> torch.Tensor:
+def moments(model: GaussianModel, optimizer: torch.optim.Adam, name: str) -> torch.Tensor:
     """First moments of one parameter, one number a Gaussian."""
-    return optimiser.state[model.raw[name]]["exp_avg"].reshape(len(model), -1)[:, 0]
+    return optimizer.state[model.raw[name]]["exp_avg"].reshape(len(model), -1)[:, 0]
 
 
 def info(gradient: torch.Tensor, width: int = 2, height: int = 2, visible: torch.Tensor | None = None) -> dict:
@@ -58,10 +58,10 @@ def strategy(**options) -> DefaultStrategy:
 
 @pytest.mark.parametrize(("norm", "grows"), [(0.49, False), (0.51, True)])
 def test_gaussians_grow_beyond_the_threshold(norm, grows):
-    model, optimiser = scene(3)
+    model, optimizer = scene(3)
     gradient = torch.zeros(2, 3, 2)
     gradient[:, 1] = torch.tensor([0.6, 0.8]) * norm
-    strategy().step(model, optimiser, info(gradient), 1)
+    strategy().step(model, optimizer, info(gradient), 1)
     assert len(model) == (4 if grows else 3)
 
 
@@ -69,46 +69,46 @@ def test_gaussians_grow_beyond_the_threshold(norm, grows):
 def test_gradients_are_in_units_of_half_the_image_along_each_axis(axis, size):
     """0.003 a pixel along 400 pixels is 0.6, along 100 it is 0.15."""
     for along, grows in ((axis, True), (1 - axis, False)):
-        model, optimiser = scene(1)
+        model, optimizer = scene(1)
         gradient = torch.zeros(1, 1, 2)
         gradient[..., along] = 0.003
-        strategy().step(model, optimiser, info(gradient, *size), 1)
+        strategy().step(model, optimizer, info(gradient, *size), 1)
         assert (len(model) == 2) == grows
 
 
 def test_a_scene_that_would_vanish_is_not_left_without_gaussians():
-    model, optimiser = scene(3)
+    model, optimizer = scene(3)
     with torch.no_grad():
         model.raw["opacity_logits"].fill_(-9.0)
-    with pytest.raises(ValueError, match=r"iteration 1: all 3 Gaussians are too transparent or too large to keep; lower"):
-        strategy().step(model, optimiser, info(torch.zeros(1, 3, 2)), 1)
+    with pytest.raises(ValueError, match=r"iteration 1: all 3 Gaussians are too transparent or too large to keep"):
+        strategy().step(model, optimizer, info(torch.zeros(1, 3, 2)), 1)
     assert len(model) == 3
 
 
 def test_what_is_hidden_adds_no_gradient():
-    model, optimiser = scene(1)
+    model, optimizer = scene(1)
     gradient = torch.tensor([[[0.3, 0.0]], [[9.0, 0.0]]])
-    strategy().step(model, optimiser, info(gradient, visible=torch.tensor([[True], [False]])), 1)
+    strategy().step(model, optimizer, info(gradient, visible=torch.tensor([[True], [False]])), 1)
     assert len(model) == 1
 
 
 def test_the_mean_is_over_the_steps_since_the_last_change():
     """0.4 and 0.4 stay below 0.5, also after a change that changed nothing; 0.2 and 0.9 do not."""
     for norms, count in (((0.4, 0.4, 0.4, 0.4), 1), ((0.2, 0.9), 2), ((0.1, 0.1, 0.2, 0.7), 1), ((0.9, 0.9), 2)):
-        model, optimiser = scene(1)
+        model, optimizer = scene(1)
         rules = strategy(every=2)
         for i, norm in enumerate(norms, 1):
-            rules.step(model, optimiser, info(torch.tensor([[[norm, 0.0]]])), i)
+            rules.step(model, optimizer, info(torch.tensor([[[norm, 0.0]]])), i)
         assert len(model) == count, norms
 
 
 def test_an_earlier_interval_s_gradients_are_forgotten():
-    model, optimiser = scene(1)
+    model, optimizer = scene(1)
     rules = strategy(every=1, cap=1)
-    rules.step(model, optimiser, info(torch.tensor([[[9.0, 0.0]]])), 1)  # no room to grow
+    rules.step(model, optimizer, info(torch.tensor([[[9.0, 0.0]]])), 1)  # no room to grow
     assert len(model) == 1
     rules.cap = 0
-    rules.step(model, optimiser, info(torch.tensor([[[0.1, 0.0]]])), 2)
+    rules.step(model, optimizer, info(torch.tensor([[[0.1, 0.0]]])), 2)
     assert len(model) == 1
 
 
@@ -116,10 +116,10 @@ def test_wide_is_the_longest_axis_in_units_of_the_scene():
     """Split beyond a hundredth of the extent of 2: 0.019 is cloned, 0.021 is split, along whichever axis."""
     for longest, split in ((0.019, False), (0.021, True)):
         for axis in range(3):
-            model, optimiser = scene(1)
+            model, optimizer = scene(1)
             with torch.no_grad():
                 model.raw["log_scales"][0, axis] = math.log(longest)
-            strategy().step(model, optimiser, info(torch.ones(1, 1, 2)), 1)
+            strategy().step(model, optimizer, info(torch.ones(1, 1, 2)), 1)
             assert len(model) == 2
             assert bool((model.means == 0).all()) != split
             expected = longest / 1.6 if split else longest
@@ -129,14 +129,14 @@ def test_wide_is_the_longest_axis_in_units_of_the_scene():
 def test_children_are_drawn_from_their_parent_s_own_density():
     """Long along its own axis, a third of a turn about z: so are its children's places."""
     n = 3000
-    model, optimiser = scene(n)
+    model, optimizer = scene(n)
     turn = Rotation.from_rotvec([0, 0, math.pi / 3])
     scales = torch.tensor([0.5, 0.1, 0.05])
     with torch.no_grad():
         model.raw["means"].zero_()
         model.raw["quats"][:] = torch.tensor(turn.as_quat()[[3, 0, 1, 2]]).float()
         model.raw["log_scales"][:] = scales.log()
-    strategy().step(model, optimiser, info(torch.ones(1, n, 2)), 1)
+    strategy().step(model, optimizer, info(torch.ones(1, n, 2)), 1)
     assert len(model) == 2 * n
     found = np.cov(model.means.detach().numpy().T)
     expected = turn.as_matrix() @ np.diag(scales.numpy() ** 2) @ turn.as_matrix().T
@@ -145,48 +145,48 @@ def test_children_are_drawn_from_their_parent_s_own_density():
 
 
 def test_the_transparent_go_and_the_others_keep_their_moments():
-    model, optimiser = scene(4)
+    model, optimizer = scene(4)
     with torch.no_grad():
         model.raw["opacity_logits"][1] = torch.tensor(0.0049).logit()
         model.raw["opacity_logits"][2] = torch.tensor(0.0051).logit()
-    strategy().step(model, optimiser, info(torch.zeros(1, 4, 2)), 1)
+    strategy().step(model, optimizer, info(torch.zeros(1, 4, 2)), 1)
     assert model.means[:, 0].tolist() == [0, 2, 3]
     for name in PARAMETERS:
         if name != "shN":
-            assert moments(model, optimiser, name).tolist() == [1, 3, 4]
+            assert moments(model, optimizer, name).tolist() == [1, 3, 4]
 
 
 @pytest.mark.parametrize(("longest", "iteration", "stays"), [(0.19, 7, True), (0.21, 7, False), (0.21, 3, True)])
 def test_the_huge_go_after_the_first_reset(longest, iteration, stays):
     """Beyond a tenth of the extent."""
-    model, optimiser = scene(2)
+    model, optimizer = scene(2)
     with torch.no_grad():
         model.raw["log_scales"][1, 2] = math.log(longest)
-    strategy(reset_every=5).step(model, optimiser, info(torch.zeros(1, 2, 2)), iteration)
+    strategy(reset_every=5).step(model, optimizer, info(torch.zeros(1, 2, 2)), iteration)
     assert (len(model) == 2) == stays
 
 
 def test_a_reset_leaves_twice_the_opacity_that_is_culled_and_no_moments():
-    model, optimiser = scene(3)
+    model, optimizer = scene(3)
     with torch.no_grad():
         model.raw["opacity_logits"][2] = torch.tensor(0.006).logit()
-    strategy(every=7, reset_every=5).step(model, optimiser, info(torch.zeros(1, 3, 2)), 5)
+    strategy(every=7, reset_every=5).step(model, optimizer, info(torch.zeros(1, 3, 2)), 5)
     torch.testing.assert_close(model.opacities.detach(), torch.tensor([0.01, 0.01, 0.006]))
-    assert moments(model, optimiser, "opacity_logits").tolist() == [0, 0, 0]
-    assert moments(model, optimiser, "means").tolist() == [1, 2, 3]
+    assert moments(model, optimizer, "opacity_logits").tolist() == [0, 0, 0]
+    assert moments(model, optimizer, "means").tolist() == [1, 2, 3]
 
 
 def test_the_cap_leaves_room_for_the_largest_gradients():
-    model, optimiser = scene(4)
+    model, optimizer = scene(4)
     gradient = torch.tensor([0.6, 2.0, 0.1, 3.0]).view(1, 4, 1) * torch.tensor([1.0, 0])
-    strategy(cap=6).step(model, optimiser, info(gradient), 1)
+    strategy(cap=6).step(model, optimizer, info(gradient), 1)
     assert model.means[:, 0].tolist() == [0, 1, 2, 3, 1, 3]
 
 
 def test_growth_begins_after_its_start():
     for iteration, count in ((10, 1), (20, 2)):
-        model, optimiser = scene(1)
-        strategy(start=10, every=10).step(model, optimiser, info(torch.ones(1, 1, 2)), iteration)
+        model, optimizer = scene(1)
+        strategy(start=10, every=10).step(model, optimizer, info(torch.ones(1, 1, 2)), iteration)
         assert len(model) == count
 
 
@@ -228,37 +228,37 @@ def test_copies_do_not_become_dead():
 
 
 def test_only_the_dead_are_moved_and_onto_the_living():
-    model, optimiser = scene(4)
+    model, optimizer = scene(4)
     with torch.no_grad():
         model.raw["opacity_logits"][:] = torch.tensor([0.0049, 0.0051, 0.04, 0.9]).logit()
-    still().step(model, optimiser, {}, 1)
+    still().step(model, optimizer, {}, 1)
     places = model.means.detach()[:, 0]
     assert float(places[0]) in (1, 2, 3) and places[1:].tolist() == [1, 2, 3]
 
 
 def test_sources_are_drawn_in_proportion_to_their_opacity():
     """900 dead ones on two living ones of opacity 0.2 and 0.8."""
-    model, optimiser = scene(902)
+    model, optimizer = scene(902)
     with torch.no_grad():
         model.raw["opacity_logits"][:] = -9
         model.raw["opacity_logits"][:2] = torch.tensor([0.2, 0.8]).logit()
-    still().step(model, optimiser, {}, 1)
+    still().step(model, optimizer, {}, 1)
     share = float((model.means.detach()[2:, 0] == 1).float().mean())
     assert share == pytest.approx(0.8, abs=0.05)
 
 
 def test_sources_start_anew_and_all_others_keep_their_moments():
-    model, optimiser = scene(6)
+    model, optimizer = scene(6)
     with torch.no_grad():
         model.raw["opacity_logits"][:] = torch.tensor([0.9, 0.9, 0.9, 0.001, 0.9, 0.9]).logit()
-    still().step(model, optimiser, {}, 1)
+    still().step(model, optimizer, {}, 1)
     source = int(model.means.detach()[3, 0])
     assert source != 3
     expected = [0.0 if i == source else i + 1.0 for i in range(6)]
     for name in PARAMETERS:
         if name != "shN":
-            assert moments(model, optimiser, name).tolist() == expected
-            assert optimiser.state[model.raw[name]]["exp_avg_sq"][source].abs().sum() == 0
+            assert moments(model, optimizer, name).tolist() == expected
+            assert optimizer.state[model.raw[name]]["exp_avg_sq"][source].abs().sum() == 0
     # A copy looks as its source does, in everything.
     for name in PARAMETERS:
         assert torch.equal(model.raw[name][3], model.raw[name][source])
@@ -266,30 +266,30 @@ def test_sources_start_anew_and_all_others_keep_their_moments():
 
 @pytest.mark.parametrize(("cap", "count"), [(200, 105), (103, 103), (100, 100), (50, 100)])
 def test_the_number_grows_by_a_twentieth_up_to_its_cap(cap, count):
-    model, optimiser = scene(100)
-    still(cap=cap).step(model, optimiser, {}, 1)
+    model, optimizer = scene(100)
+    still(cap=cap).step(model, optimizer, {}, 1)
     assert len(model) == count
-    assert moments(model, optimiser, "means").tolist() == [*range(1, 101), *[0] * (count - 100)]
+    assert moments(model, optimizer, "means").tolist() == [*range(1, 101), *[0] * (count - 100)]
 
 
 @pytest.mark.parametrize(("iteration", "acts"), [(500, False), (600, True), (650, False), (25_000, False)])
 def test_relocation_keeps_its_times(iteration, acts):
-    model, optimiser = scene(100)
-    MCMCStrategy(cap=200, noise=0.0).step(model, optimiser, {}, iteration)
+    model, optimizer = scene(100)
+    MCMCStrategy(cap=200, noise=0.0).step(model, optimizer, {}, iteration)
     assert (len(model) == 105) == acts
 
 
 def test_noise_is_shaped_by_the_gaussian_s_covariance():
     """Of standard deviation (rate noise weight) Sigma: twice as long an axis wanders four times as far."""
     n, noise = 4000, 50.0
-    model, optimiser = scene(n, opacity=0.005)  # half of the weight
+    model, optimizer = scene(n, opacity=0.005)  # half of the weight
     turn = Rotation.from_rotvec([0.4, -0.8, 0.3]).as_matrix()
     scales = np.array([1.0, 0.5, 0.25])
     with torch.no_grad():
         model.raw["quats"][:] = torch.tensor(Rotation.from_matrix(turn).as_quat()[[3, 0, 1, 2]]).float()
         model.raw["log_scales"][:] = torch.tensor(scales).log().float()
     before = model.means.detach().clone()
-    MCMCStrategy(cap=n, noise=noise, start=99).step(model, optimiser, {}, 1)
+    MCMCStrategy(cap=n, noise=noise, start=99).step(model, optimizer, {}, 1)
     moved = (model.means.detach() - before).numpy() / (RATE * noise * 0.5)
     covariance = turn @ np.diag(scales**2) @ turn.T
     np.testing.assert_allclose(moved.T @ moved / n, covariance @ covariance, atol=0.04)
@@ -300,19 +300,19 @@ def test_noise_fades_with_opacity_and_goes_with_the_rate():
     opacities = torch.tensor([0.001, 0.005, 0.025, 0.05, 0.5])
     lengths = []
     for rate in (RATE, 3 * RATE):
-        model, optimiser = scene(5, scale=1.0)
-        optimiser.param_groups[0]["lr"] = rate
+        model, optimizer = scene(5, scale=1.0)
+        optimizer.param_groups[0]["lr"] = rate
         with torch.no_grad():
             model.raw["opacity_logits"][:] = opacities.logit()
         before = model.means.detach().clone()
-        MCMCStrategy(cap=5, noise=1.0, start=99).step(model, optimiser, {}, 1)
+        MCMCStrategy(cap=5, noise=1.0, start=99).step(model, optimizer, {}, 1)
         lengths.append((model.means.detach() - before).norm(dim=-1))
     weights = 1 / (1 + torch.exp(-100 * (0.005 - opacities)))
     weights[4] = 0  # opaque ones stay
     torch.testing.assert_close(lengths[1], 3 * lengths[0], rtol=1e-2, atol=1e-6)
     # The same draws at full weight.
-    model, optimiser = scene(5, scale=1.0, opacity=1e-7)
+    model, optimizer = scene(5, scale=1.0, opacity=1e-7)
     before = model.means.detach().clone()
-    MCMCStrategy(cap=5, noise=1.0, start=99).step(model, optimiser, {}, 1)
+    MCMCStrategy(cap=5, noise=1.0, start=99).step(model, optimizer, {}, 1)
     full = (model.means.detach() - before).norm(dim=-1) / (1 / (1 + math.exp(-0.5)))
     torch.testing.assert_close(lengths[0], full * weights, rtol=1e-2, atol=1e-6)

@@ -267,7 +267,7 @@ def test_onnx_needs_its_package(tmp_path, monkeypatch):
 # ---- PLY ---------------------------------------------------------------------------------------------------
 
 
-def test_a_mono_model_looks_the_same_from_its_colour_ply(tmp_path):
+def test_a_mono_model_looks_the_same_from_its_color_ply(tmp_path):
     folder = make_model(tmp_path, channels=1)
     mono, color = (load_gaussians(folder, ITERATION, c) for c in (1, 3))
     assert (mono.channels, color.channels) == (1, 3)

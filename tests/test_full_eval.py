@@ -132,7 +132,7 @@ def test_images_from_spikes_alone_rank_as_they_should(scene_folder, tmp_path, mo
     assert psnr["timing"] > psnr["tfp"] > psnr["tfi"] and psnr["tfp"] > psnr["tfp-long"]
 
 
-def test_images_of_a_colour_sensor_are_compared_in_colour(tmp_path, monkeypatch):
+def test_images_of_a_color_sensor_are_compared_in_color(tmp_path, monkeypatch):
     """As metrics.py compares render.py's pictures of the same spikes."""
     monkeypatch.setattr(jobs_module, "_lpips", lambda: (None, "not asked for"))
     root, model = tmp_path / "scene", tmp_path / "model"

@@ -50,7 +50,7 @@ def test_filled_points_take_the_depth_around_them_but_for_the_explorers():
     assert (xyz[200:, 2] >= low - 1e-3).all() and (xyz[200:, 2] <= high + 1e-3).all()
 
 
-def test_filled_points_project_onto_the_pixel_of_their_colour():
+def test_filled_points_project_onto_the_pixel_of_their_color():
     [picture] = pictures(1)
     xyz, colors = fill_points(None, None, [picture], 300, seed=3)
     uv = xyz @ K.T
@@ -65,7 +65,7 @@ def test_a_scene_without_points_starts_from_random_ones():
     assert (xyz[:, 2] > 0).all()
 
 
-def test_points_without_colours_are_grey():
+def test_points_without_colors_are_gray():
     _, colors = fill_points(plane(), None, pictures(1, channels=3), 0)
     assert torch.equal(colors, torch.full((200, 3), 0.5))
 

@@ -170,9 +170,9 @@ def test_channels_keep_their_order(tmp_path):
     assert float(load_image(tmp_path / "a.png", channels=1).mean()) == pytest.approx(LUMA[0])
 
 
-def test_grey_to_three_channels_and_alpha_dropped(tmp_path):
-    save_image(tmp_path / "grey.png", np.full((2, 2), 0.2))
-    assert load_image(tmp_path / "grey.png", channels=3).shape == (3, 2, 2)
+def test_gray_to_three_channels_and_alpha_dropped(tmp_path):
+    save_image(tmp_path / "gray.png", np.full((2, 2), 0.2))
+    assert load_image(tmp_path / "gray.png", channels=3).shape == (3, 2, 2)
     cv2.imwrite(str(tmp_path / "alpha.png"), np.full((2, 2, 4), 51, np.uint8))
     assert load_image(tmp_path / "alpha.png", channels=None).shape == (3, 2, 2)
 

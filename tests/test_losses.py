@@ -84,11 +84,11 @@ def test_counts_are_met_by_their_mean():
     """Counts of 9 frames are ninths: their median is another value than their mean."""
     counts = torch.tensor([0.0] * 6 + [1 / 9] * 3 + [2 / 9]).view(1, 1, 1, -1)
     guess = torch.tensor(0.0, requires_grad=True)
-    optimiser = torch.optim.Adam([guess], lr=1e-3)
+    optimizer = torch.optim.Adam([guess], lr=1e-3)
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         subframe_loss(guess.expand_as(counts), counts, counts.var().view(1)).backward()
-        optimiser.step()
+        optimizer.step()
     assert float(guess.detach()) == pytest.approx(float(counts.mean()), abs=0.01)
 
 

@@ -104,7 +104,7 @@ def test_the_distance_orders_pictures():
     noisy, noisier = truth + 0.05 * noise, truth + 0.3 * noise
     same, a_little, a_lot = lpips_distances(model, [truth, noisy, noisier], truth)
     assert same == 0 < a_little < a_lot
-    # grey is the same picture with three equal channels; values past white are clipped
+    # gray is the same picture with three equal channels; values past white are clipped
     [in_color] = lpips_distances(model, [noisier.expand(-1, 3, -1, -1)], truth)
     assert in_color == pytest.approx(a_lot)
     bright, clipped = lpips_distances(model, [truth * 3, (truth * 3).clamp(0, 1)], truth)

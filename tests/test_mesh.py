@@ -18,7 +18,7 @@ from simulation.mesh import BACKGROUND, Pyramid, read_mesh
 from simulation.walk import camera_of, read_walk, walk_past
 from spike import SpikeStream
 from utils.io import LUMA, load_image
-from utils.trajectory_metrics import centres
+from utils.trajectory_metrics import centers
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("embreex")
@@ -42,7 +42,7 @@ def painted(picture):
 
 
 def textured(side=64):
-    """A square with a colour in each quarter: red and green above, blue and white below."""
+    """A square with a color in each quarter: red and green above, blue and white below."""
     image = np.kron(np.arange(4).reshape(2, 2), np.ones((side // 2, side // 2), int))
     return painted(COLORS[image])
 
@@ -54,7 +54,7 @@ def from_front(distance, x=0.0):
 @pytest.mark.parametrize("kind", ["glb", "obj", "ply"])
 def test_textures_are_where_they_belong(tmp_path, kind):
     mesh = textured()
-    if kind == "ply":  # no texture: a colour at every corner, bottom left first
+    if kind == "ply":  # no texture: a color at every corner, bottom left first
         mesh = square(trimesh.visual.ColorVisuals(vertex_colors=COLORS[[2, 3, 1, 0]]))
     mesh.export(tmp_path / f"m.{kind}")
     seen = read_mesh(tmp_path / f"m.{kind}", 3).picture(from_front(2.5), K, WIDTH, HEIGHT)
@@ -65,11 +65,11 @@ def test_textures_are_where_they_belong(tmp_path, kind):
     np.testing.assert_allclose(seen[24, 2], BACKGROUND)  # past the square, which reaches 24 pixels to either side
 
 
-def test_grey_is_the_luma_of_the_colours(tmp_path):
+def test_gray_is_the_luma_of_the_colors(tmp_path):
     textured().export(tmp_path / "m.glb")
-    grey, colors = (read_mesh(tmp_path / "m.glb", c).picture(from_front(2.0), K, WIDTH, HEIGHT) for c in (1, 3))
-    assert grey.shape == (HEIGHT, WIDTH)
-    np.testing.assert_allclose(grey, colors @ np.array(LUMA, np.float32), atol=1e-5)
+    gray, colors = (read_mesh(tmp_path / "m.glb", c).picture(from_front(2.0), K, WIDTH, HEIGHT) for c in (1, 3))
+    assert gray.shape == (HEIGHT, WIDTH)
+    np.testing.assert_allclose(gray, colors @ np.array(LUMA, np.float32), atol=1e-5)
 
 
 def test_far_textures_are_averaged_not_picked(tmp_path):
@@ -84,11 +84,11 @@ def test_pyramids():
     image = np.random.default_rng(0).random((8, 4, 3)).astype(np.float32)
     pyramid = Pyramid.of(image)
     assert pyramid.sizes.tolist() == [[8, 4], [4, 2], [2, 1], [1, 1]]
-    centre = np.array([[1.5 / 4, 1 - 2.5 / 8]], np.float32)
-    np.testing.assert_allclose(pyramid.at(centre, np.ones(1, np.float32))[0], image[2, 1], atol=1e-5)
-    np.testing.assert_allclose(pyramid.at(centre + 3, np.ones(1, np.float32))[0], image[2, 1], atol=1e-5)  # repeats
+    center = np.array([[1.5 / 4, 1 - 2.5 / 8]], np.float32)
+    np.testing.assert_allclose(pyramid.at(center, np.ones(1, np.float32))[0], image[2, 1], atol=1e-5)
+    np.testing.assert_allclose(pyramid.at(center + 3, np.ones(1, np.float32))[0], image[2, 1], atol=1e-5)  # repeats
     whole = image.mean((0, 1))
-    np.testing.assert_allclose(pyramid.at(centre, np.full(1, 99, np.float32))[0], whole, atol=1e-5)
+    np.testing.assert_allclose(pyramid.at(center, np.full(1, 99, np.float32))[0], whole, atol=1e-5)
 
 
 def test_bare_surfaces_show_their_shape(tmp_path):
@@ -123,7 +123,7 @@ def test_the_walk_looks_at_the_mesh_upright(up):
     axis = np.zeros(3)
     axis["xyz".index(up[-1])] = -1 if up[0] == "-" else 1
     assert (poses[:, 1, :3] @ axis < -0.6).all()  # the camera's y points down
-    eyes = centres(poses)
+    eyes = centers(poses)
     assert np.linalg.norm(eyes[-1] - eyes[0]) > np.linalg.norm(high - low) / 2
 
 
@@ -184,7 +184,7 @@ def test_a_recording_of_a_mesh_has_its_truth(tmp_path, monkeypatch, capsys):
     assert (repeated != spikes).mean() < 0.01
 
 
-def test_a_colour_sensor_sees_its_own_channels(tmp_path, monkeypatch, capsys):
+def test_a_color_sensor_sees_its_own_channels(tmp_path, monkeypatch, capsys):
     textured().export(tmp_path / "m.glb")
     write_tum(tmp_path / "p.tum", np.arange(2.0), torch.from_numpy(np.array([from_front(1.6), from_front(1.6, 1e-6)])))
     words = (tmp_path / "m.glb", "--path", tmp_path / "p.tum", "--between", 99, *SIZE, "--bayer", "RGGB")

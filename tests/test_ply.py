@@ -58,7 +58,7 @@ def test_the_file_is_laid_out_as_3dgs_expects(tmp_path):
             np.testing.assert_array_equal(stored, written.shN[:, k, channel].numpy())
 
 
-def test_mono_is_stored_as_grey(tmp_path):
+def test_mono_is_stored_as_gray(tmp_path):
     write_gaussian_ply(tmp_path / "g.ply", gaussians(channels=1))
     as_color = read_gaussian_ply(tmp_path / "g.ply")
     assert as_color.sh0.shape == (7, 1, 3) and as_color.shN.shape == (7, 15, 3)
@@ -109,7 +109,7 @@ def points(path, dtype: str | None, value: float = 0.0) -> None:
 @pytest.mark.parametrize(
     ("dtype", "value", "expected"), [("u1", 255, 1), ("u2", 65535, 1), ("f4", 0.25, 0.25), (None, 0, 0.5)]
 )
-def test_colours_of_any_type(tmp_path, dtype, value, expected):
+def test_colors_of_any_type(tmp_path, dtype, value, expected):
     points(tmp_path / "p.ply", dtype, value)
     assert read_point_ply(tmp_path / "p.ply")[1].tolist() == [[expected] * 3] * 3
 

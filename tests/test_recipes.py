@@ -246,7 +246,7 @@ def test_l_sub_is_in_units_of_its_own_noise(scene_folder, tmp_path):
         total.append(((render - exposure.subframes[m]).square() + noise**2).sqrt().mean() - noise)
     expected = float((sum(total) / len(total)).detach())
     assert float(SubframeLoss(1.0)(moment).detach()) == pytest.approx(expected, rel=1e-4)
-    # Nine frames of clean timing are good to some per cent, and no better than to some thousandths.
+    # Nine frames of clean timing are good to some percent, and no better than to some thousandths.
     assert all(2e-3 < float(e.noise) ** 0.5 < 5e-2 for e in recording.exposures)
 
 

@@ -74,7 +74,7 @@ def test_the_slim_network_is_sharp_at_any_instant(clip):
     assert float(moved.abs().mean()) > 0.05
 
 
-def test_a_colour_sensor_gives_colours(tmp_path, monkeypatch, capsys):
+def test_a_color_sensor_gives_colors(tmp_path, monkeypatch, capsys):
     pattern = Mosaic("GBRG")
 
     def colors(t):

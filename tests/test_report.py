@@ -18,7 +18,7 @@ from evaluation.page import Embedded
 from evaluation.report import Run, _upright, compose_report, write_report
 from pictures.kinds import TRUTH
 from utils.run_log import read_curves
-from utils.trajectory_metrics import centres
+from utils.trajectory_metrics import centers
 
 VOID = {"meta", "img", "input", "link"}
 
@@ -126,7 +126,7 @@ def test_trajectories_are_drawn_in_one_world_and_direction_of_time(page):
     assert np.allclose(recovered, true, atol=1e-4)
     assert np.linalg.norm(true[:, 0] - true[:, -1], axis=-1).min() > 0.01
     distances = np.linalg.norm(true - true[:1, :1], axis=-1)
-    world = centres(path(4, M))
+    world = centers(path(4, M))
     assert np.allclose(distances, np.linalg.norm(world - world[:1, :1], axis=-1), atol=1e-4)
 
 

@@ -206,8 +206,8 @@ def test_sub_frames_novel_views_points_and_truth(root):
 
 
 def test_the_extent_is_the_cameras_radius(root):
-    centres = 0.5 * np.arange(VIEWS)
-    assert read_scene(root).extent == pytest.approx(1.1 * np.abs(centres - centres.mean()).max(), rel=1e-5)
+    centers = 0.5 * np.arange(VIEWS)
+    assert read_scene(root).extent == pytest.approx(1.1 * np.abs(centers - centers.mean()).max(), rel=1e-5)
 
 
 def changed(**fields):

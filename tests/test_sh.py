@@ -14,7 +14,7 @@ def unit(n, seed=0):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_constant_term_is_the_colour(channels):
+def test_the_constant_term_is_the_color(channels):
     color = torch.rand(5, channels, dtype=torch.float64)
     coefficients = ((color - 0.5) / SH_C0)[:, None]
     assert torch.allclose(eval_sh(0, coefficients, unit(5)), color)
@@ -43,7 +43,7 @@ def test_the_basis_is_orthonormal_over_the_sphere():
     assert torch.allclose(gram, torch.eye(16, dtype=torch.float64), atol=0.05)
 
 
-def test_lower_degrees_ignore_higher_coefficients_and_colours_stay_positive():
+def test_lower_degrees_ignore_higher_coefficients_and_colors_stay_positive():
     coefficients = torch.randn(6, 16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     directions = unit(6)
     assert torch.allclose(eval_sh(1, coefficients, directions), eval_sh(1, coefficients[:, :4], directions))

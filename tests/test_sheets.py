@@ -5,7 +5,7 @@ import pytest
 
 from pictures.colors import ERROR_TOP, error_colors, limits, three_channels
 from pictures.plots import plot
-from pictures.sheets import contact_sheet, framed, labelled
+from pictures.sheets import contact_sheet, framed, labeled
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
@@ -16,7 +16,7 @@ def gray(value, height=60, width=120):
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_a_caption_is_readable_on_anything(value):
-    image = labelled(gray(value), "Recon-Net")
+    image = labeled(gray(value), "Recon-Net")
     assert image.shape == (60, 120, 3) and image.dtype == np.float32
     assert image.min() < 0.05 and image.max() > 0.95  # white letters in a black rim
     assert (np.abs(image[:25] - value) < 1 / 255).all(), "the caption stays in the corner"
@@ -25,7 +25,7 @@ def test_a_caption_is_readable_on_anything(value):
 
 def inked(image, size=None):
     """Pixels that a caption changes."""
-    return int((labelled(image, "W", size) != image).any(-1).sum())
+    return int((labeled(image, "W", size) != image).any(-1).sum())
 
 
 def test_captions_grow_with_the_image_or_as_told():

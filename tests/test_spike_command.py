@@ -20,7 +20,7 @@ from spike import Layout, Packing, SensorModel, SpikeStream, load_sensor, tfi, t
 from spike.formats import open_recording, read_config, write_recording
 from spike.guess import guess_layout, sureness
 from spike.inspection import inspect
-from spike.preview import grey, picture
+from spike.preview import gray, picture
 from utils.io import load_image, save_image
 
 WIDTH, HEIGHT = 60, 44
@@ -283,7 +283,7 @@ def test_frames_are_slices():
 
 
 def test_files_that_end_within_a_frame(recording, tmp_path):
-    """A size in the field is recognised all the same; of others the guess at least does not seem sure."""
+    """A size in the field is recognized all the same; of others the guess at least does not seem sure."""
     y, x = np.mgrid[:260, :346] / 9
     spikes = simulate([0.5 + 0.4 * np.sin(x + 3 * np.sin(y))] * 40, gain=0.4)
     write_dat(tmp_path / "whole.dat", spikes, Layout(stored_width=352))
@@ -297,7 +297,7 @@ def test_files_that_end_within_a_frame(recording, tmp_path):
         assert "no frame size explains" in str(error)
 
 
-# ---- colour sensors --------------------------------------------------------------------------------------
+# ---- color sensors --------------------------------------------------------------------------------------
 
 
 def colors_at(t):
@@ -317,7 +317,7 @@ def color_recording(tmp_path_factory):
     return folder / "rec.dat"
 
 
-def test_pictures_of_a_colour_sensor_have_colours(color_recording, tmp_path, monkeypatch, capsys):
+def test_pictures_of_a_color_sensor_have_colors(color_recording, tmp_path, monkeypatch, capsys):
     stream = SpikeStream.open(color_recording, HEIGHT, WIDTH).with_filters("GBRG")
     sensor = SensorModel(0.4)
     for method, most in (("timing", 0.03), ("tfp", 0.06), ("tfi", 0.12)):
@@ -325,7 +325,7 @@ def test_pictures_of_a_colour_sensor_have_colours(color_recording, tmp_path, mon
         assert seen.shape == (HEIGHT, WIDTH, 3)
         assert float((seen - torch.from_numpy(colors_at(10)).float()).abs().mean()) < most
     luma = torch.from_numpy(colors_at(10) @ np.array([0.299, 0.587, 0.114])).float()
-    assert float((grey(picture(stream, 100, sensor=sensor)) - luma).abs().mean()) < 0.03
+    assert float((gray(picture(stream, 100, sensor=sensor)) - luma).abs().mean()) < 0.03
     flags = ("--no-stretch", "--sensor", tmp_path / "s.json", "--bayer", "GBRG")
     (tmp_path / "s.json").write_text('{"gain": 0.4}')
     for out, frames in (("a.png", "100"), ("folder", "90:110:10"), ("v.mp4", "90:110:10")):
@@ -337,7 +337,7 @@ def test_pictures_of_a_colour_sensor_have_colours(color_recording, tmp_path, mon
     assert load_image(color_recording.with_name("rec_truth") / "000100.png", None).shape == (3, HEIGHT, WIDTH)
 
 
-def test_inspection_knows_colours(color_recording, tmp_path, monkeypatch, capsys):
+def test_inspection_knows_colors(color_recording, tmp_path, monkeypatch, capsys):
     words = ("inspect", color_recording, "--height", HEIGHT, "--width", WIDTH, "--out", tmp_path / "found")
     status, out, _ = run(monkeypatch, capsys, *words)
     assert status == 0 and "a color sensor? then give --bayer GRBG or GBRG" in out
@@ -347,8 +347,8 @@ def test_inspection_knows_colours(color_recording, tmp_path, monkeypatch, capsys
     assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 3
 
 
-def test_stuck_pixels_are_told_from_other_colours():
-    """A pixel as bright as its neighbours of another colour is hot among those of its own."""
+def test_stuck_pixels_are_told_from_other_colors():
+    """A pixel as bright as its neighbors of another color is hot among those of its own."""
     light = np.full((40, 40), 0.02)
     light[0::2, 0::2] = light[1::2, 1::2] = 0.9
     spikes = simulate([light] * 400, gain=0.4)
@@ -414,8 +414,8 @@ def test_every_fault_is_a_flag(frames, tmp_path, monkeypatch, capsys, flag):
 def test_simulate_from_a_video(tmp_path, monkeypatch, capsys):
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 24, (WIDTH, HEIGHT))
     for i in range(4):
-        grey = (scene(i) * 255).astype(np.uint8)
-        writer.write(np.repeat(grey[..., None], 3, -1))
+        gray = (scene(i) * 255).astype(np.uint8)
+        writer.write(np.repeat(gray[..., None], 3, -1))
     writer.release()
     out = tmp_path / "video"
     assert run(monkeypatch, capsys, "simulate", tmp_path / "v.avi", "--out", out, "--between", 10, "--quiet")[0] == 0

@@ -191,7 +191,7 @@ def test_long_input_groupings():
         long_input(context, SPEC, grouping="other")  # type: ignore[arg-type]
 
 
-def test_short_windows_are_views_about_the_centres():
+def test_short_windows_are_views_about_the_centers():
     context = torch.arange(137)[:, None, None].expand(137, 2, 3).contiguous()
     windows = short_windows(context, SPEC)
     assert windows.shape == (13, 41, 2, 3)

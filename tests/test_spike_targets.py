@@ -208,7 +208,7 @@ def test_a_calibrated_sensor_flattens_its_pixels():
     assert float(Targets(spikes, SPEC, sensor, mode="timing").long_exposure().std()) < 0.1 * float(plain.std())
 
 
-def test_soft_windows_are_normalised_and_wider():
+def test_soft_windows_are_normalized_and_wider():
     found = targets(moving_light(height=10, width=10), "timing")
     hard, soft = found.subframes(9, smoothing=0), found.subframes(9, smoothing=10)
     assert not torch.allclose(hard, soft)

@@ -159,8 +159,8 @@ def test_blurred_photographs_alone_are_enough(scene_folder, tmp_path, monkeypatc
 def test_views_of_another_size_or_color_are_refused(scene_folder, tmp_path):
     scene, model = tmp_path / "scene", tmp_path / "model"
     shutil.copytree(scene_folder, scene)
-    grey = load_image(scene / "sharp_data/003.png")
-    save_image(scene / "sharp_data/003.png", grey.expand(3, -1, -1))
+    gray = load_image(scene / "sharp_data/003.png")
+    save_image(scene / "sharp_data/003.png", gray.expand(3, -1, -1))
     with pytest.raises(ValueError, match="view 003 is 48x32 and color, expected 48x32 and gray as view 000 is"):
         small_training(scene, model, *IMAGES)
     meta = json.loads((scene / "transforms.json").read_text())

@@ -29,7 +29,7 @@ POSES = path(TIMING.middle)
 
 
 @pytest.mark.parametrize("curve", CURVES)
-def test_the_first_guess_follows_the_neighbours(curve):
+def test_the_first_guess_follows_the_neighbors(curve):
     trajectory = Trajectory(torch.as_tensor(POSES), curve, TIMING)
     u = torch.linspace(0, 1, 5)
     for view in (2, 3):

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from scene.cameras import Camera, View
 from scene.trajectory import Timing, Trajectory, _basis, first_guess, interpolate_poses
 from utils import se3
-from utils.trajectory_metrics import align, centres, trajectory_errors, umeyama
+from utils.trajectory_metrics import align, centers, trajectory_errors, umeyama
 
 U = torch.linspace(0, 1, 9, dtype=torch.float64)
 
@@ -199,6 +199,6 @@ def test_a_single_view_that_turns_in_place_is_told_by_its_turning():
     turn = Rotation.from_rotvec(np.linspace(0, 0.3, 5)[:, None] * [0.2, 1, 0.1]).as_matrix()
     truth[0, :, :3, :3] = turn
     truth[0, :, :3, 3] = -turn @ [1.0, 2, 3]
-    assert np.ptp(centres(truth), axis=1).max() < 1e-9
+    assert np.ptp(centers(truth), axis=1).max() < 1e-9
     assert trajectory_errors(truth[:, ::-1], truth).flipped == [0]
     assert trajectory_errors(truth, truth).flipped == []

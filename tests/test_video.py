@@ -35,7 +35,7 @@ from pictures.colors import (
     error_colors,
     rgb,
 )
-from pictures.sheets import labelled, letterboxed, side_by_side, wipe
+from pictures.sheets import labeled, letterboxed, side_by_side, wipe
 from pictures.video import write_mp4, write_pngs
 from recon_net import make_network
 from scene.dataset import read_scene
@@ -200,7 +200,7 @@ def test_broken_camera_files_are_named(tmp_path, content, message):
 # ---- pictures ----------------------------------------------------------------------------------------------
 
 
-def test_depth_colours():
+def test_depth_colors():
     depth = torch.tensor([[[1.0, 2.0, 4.0, 3.0]]])
     alpha = torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
     near, far = depth_range(depth, alpha)
@@ -223,7 +223,7 @@ def test_compositions():
     error = error_colors(left, np.linspace(0, 1, 20, dtype=np.float32)[None, :, None].repeat(10, 0).repeat(3, 2))
     assert (np.diff(error.sum(-1)[0, :5]) > 0).all()
     dark = np.zeros((60, 120, 3), np.float32)
-    assert labelled(dark, "word").max() > 0.9 and dark.max() == 0
+    assert labeled(dark, "word").max() > 0.9 and dark.max() == 0
     assert (rgb(torch.full((1, 2, 2), 0.5)) == 0.5).all()
 
 
@@ -283,16 +283,16 @@ def test_depth_videos(tmp_path):
 
 def test_side_by_side_takes_the_nearest_sub_frame(tmp_path):
     views = tiny_views(tmp_path)
-    # Every view has greys of its own: (10 m + number of the view) / 50.
-    greys = {view.name: (10 * torch.arange(5) + i) / 50 for i, view in enumerate(views)}
-    frames = {name: grey[:, None, None, None].expand(5, 1, HEIGHT, WIDTH) for name, grey in greys.items()}
+    # Every view has grays of its own: (10 m + number of the view) / 50.
+    grays = {view.name: (10 * torch.arange(5) + i) / 50 for i, view in enumerate(views)}
+    frames = {name: gray[:, None, None, None].expand(5, 1, HEIGHT, WIDTH) for name, gray in grays.items()}
     video = Video(video="trajectory", video_frames=40, video_of="side", video_out=str(tmp_path / "s"))
     record(video, views, tiny_drawing(), lambda view: frames[view.name], quiet=True)
     last = None
     for i, moment in enumerate(choose_path(video, views).moments):
         left = load_image(tmp_path / f"s/{i:05d}.png", 1)[0, 5, 5]
         if moment is not None:
-            last = float(greys[moment[0].name][round(moment[1] * 4)])
+            last = float(grays[moment[0].name][round(moment[1] * 4)])
             assert float(left) == pytest.approx(last, abs=0.005)
         else:
             assert float(left) == pytest.approx(0.4 * last, abs=0.005)  # the last of the view before, dimmed

@@ -91,7 +91,7 @@ def test_a_free_camera_at_a_view_s_place_shows_the_same(tmp_path):
     near = canvas.free(view.at(torch.tensor([0.4]))[0], fov, WIDTH, HEIGHT, "depth")
     limits = canvas._limits
     np.testing.assert_allclose(near, depth_colors(out.depths[0], out.alphas[0], *limits), atol=0.02)
-    # The colours' range stays while the camera moves, and is taken anew where it rests.
+    # The colors' range stays while the camera moves, and is taken anew where it rests.
     for settled in (False, True):
         canvas.free(view.at(torch.tensor([0.9]))[0], fov, WIDTH, HEIGHT, "depth", settled=settled)
         assert (canvas._limits == limits) != settled
@@ -102,9 +102,9 @@ def test_saved_pictures_by_kind_and_time(tmp_path):
     save_pictures(tmp_path, "v1")
     saved = SavedPictures(tmp_path, ITERATION)
     assert saved.kinds(views[1]) == [TRUTH, RECON_NET, TFP] and saved.kinds(views[0]) == []
-    for u, (grey, at) in {0.0: (0.1, 0.0), 0.2: (0.1, 0.0), 0.4: (0.5, 0.5), 0.8: (0.9, 1.0)}.items():
+    for u, (gray, at) in {0.0: (0.1, 0.0), 0.2: (0.1, 0.0), 0.4: (0.5, 0.5), 0.8: (0.9, 1.0)}.items():
         image, time_of = saved.nearest(TRUTH, views[1], u)
-        assert time_of == at and image.mean() == pytest.approx(grey, abs=1e-3)
+        assert time_of == at and image.mean() == pytest.approx(gray, abs=1e-3)
     assert saved.nearest(TRUTH, views[0], 0.5) is None
     # Files beside the manifest are not a view's; while it is being written again there are none.
     save_image(tmp_path / f"train/ours_{ITERATION}/gt/v0.png", np.zeros((HEIGHT, WIDTH), np.float32))
@@ -223,7 +223,7 @@ def blending_weights(drawing: Drawing, view: SavedView) -> torch.Tensor:
     return torch.stack(weights)
 
 
-def test_uncertainty_is_the_fisher_information_of_the_colours(tmp_path, monkeypatch):
+def test_uncertainty_is_the_fisher_information_of_the_colors(tmp_path, monkeypatch):
     views, drawing = tiny_views(tmp_path), tiny_drawing()
     exact = sum(blending_weights(drawing, view).square().sum(1) for view in views)
     estimated = seen_weights(drawing, views)
@@ -419,7 +419,7 @@ class Page:
         return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] / 255.0
 
     def colors(self, place) -> set[str]:
-        """Which of the first two curves' colours are seen in a part of the page."""
+        """Which of the first two curves' colors are seen in a part of the page."""
         found = self.page.locator(place)
         # The curves are drawn anew every few seconds: an element may be gone before its picture is taken.
         box = found.first.bounding_box() if found.count() else None

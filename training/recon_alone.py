@@ -16,7 +16,7 @@ from scene.cameras import Camera
 from scene.exposure import Exposure
 from spike import SensorModel, SpikeStream
 from spike.calibration import assumed_sensor
-from spike.preview import colored, grey, picture
+from spike.preview import colored, gray, picture
 from spike.targets import Mode
 from spike.window import PAPER, SPARE
 from training.losses import half_widths, reblur_loss
@@ -210,7 +210,7 @@ def compare(
             f"timing({NARROW})": picture(clip.stream, frame, "timing", NARROW, clip.sensor, spurious),
         }
         for name, image in images.items():
-            found = grey(image.float())[None, None]
+            found = gray(image.float())[None, None]
             raw, (matched, _) = found.clamp(0, 1), gain_match(found, true)
             rows.setdefault(name, []).append((float(psnr(raw, true)), float(psnr(matched.clamp(0, 1), true))))
     means = {name: np.mean(values, axis=0).tolist() for name, values in rows.items()}

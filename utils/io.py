@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Rec.601 luma of RGB, the grey that spike data sets are made with.
+# Rec.601 luma of RGB, the gray that spike data sets are made with.
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -97,7 +97,7 @@ def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: i
     """Write an image of intensities in [0, 1] (clipped) as PNG or JPEG.
 
     Args:
-        image: [H, W], [C, H, W] or [H, W, C], C = 1 (grey) or 3 (RGB).
+        image: [H, W], [C, H, W] or [H, W, C], C = 1 (gray) or 3 (RGB).
         bits: 8, or 16 (PNG).
 
     Raises:
@@ -130,7 +130,7 @@ def load_image(path: str | os.PathLike[str], channels: int | None = 1) -> Tensor
     """Read an image as intensities [C, H, W] in [0, 1].
 
     Args:
-        channels: 1 gives Rec.601 grey, 3 RGB, None whatever the file has (an alpha channel is dropped).
+        channels: 1 gives Rec.601 gray, 3 RGB, None whatever the file has (an alpha channel is dropped).
 
     Raises:
         ValueError: no such file, or not an image (names the file).

@@ -101,7 +101,7 @@ def _assemble(net: Backbone, convolutions: list[tuple[Tensor, Tensor]]) -> nn.Mo
         raise ValueError(f"{len(convolutions)} convolutions, {net} needs {len(layers)}")
     for layer, (weight, bias) in zip(layers, convolutions, strict=True):
         layer.load_state_dict({"weight": weight, "bias": bias})
-    # Channels last: pooling and normalising are several times faster, and convolutions a little.
+    # Channels last: pooling and normalizing are several times faster, and convolutions a little.
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -114,7 +114,7 @@ def _features(model: nn.Module, image: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def lpips_distances(model: nn.Module, images: Sequence[Tensor], truth: Tensor) -> list[float]:
-    """LPIPS of images [1, C, H, W] to the same truth, intensities in [0, 1] (grey is replicated to RGB).
+    """LPIPS of images [1, C, H, W] to the same truth, intensities in [0, 1] (gray is replicated to RGB).
 
     What the package's own ``forward`` gives for each, but the truth goes through the backbone once and the
     heads are applied to the mean over the pixels: nearly all of the time is the backbone's.

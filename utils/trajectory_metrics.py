@@ -54,8 +54,8 @@ def _turn(u: Array, vt: Array, d: Array) -> Array:
     return np.eye(3) + k + k @ k / (1 + cosine)
 
 
-def centres(w2c: Array) -> Array:
-    """Camera centres [..., 3] of world-to-camera poses [..., 4, 4]."""
+def centers(w2c: Array) -> Array:
+    """Camera centers [..., 3] of world-to-camera poses [..., 4, 4]."""
     return -np.einsum("...ji,...j->...i", w2c[..., :3, :3], w2c[..., :3, 3])
 
 
@@ -63,7 +63,7 @@ def centres(w2c: Array) -> Array:
 class TrajectoryErrors:
     """Errors after Sim(3) alignment of all sub-frames; lengths in the truth's world units.
 
-    ``ate`` root mean square distance of the camera centres; ``rpe_translation`` and ``rpe_rotation``
+    ``ate`` root mean square distance of the camera centers; ``rpe_translation`` and ``rpe_rotation``
     (degrees) of the motion from one sub-frame to the next; ``motion`` mean error of the displacement over
     the exposure relative to the true one; ``flipped`` views whose recovered motion runs backwards in time.
     One sub-frame a view has no motion: those three are None; ``motion`` is so too where the truth stands still.
@@ -92,7 +92,7 @@ def trajectory_errors(estimate: Array, truth: Array) -> TrajectoryErrors:
         raise ValueError("trajectories have NaN or infinite poses")
     aligned, flipped, scale = align(estimate, truth)
     truth = truth.astype(np.float64)
-    true_centres, offset = centres(truth), centres(aligned) - centres(truth)
+    true_centers, offset = centers(truth), centers(aligned) - centers(truth)
     ate = float(np.sqrt((offset**2).sum(-1).mean()))
     if estimate.shape[1] < 2:
         return TrajectoryErrors(ate, None, None, None, flipped, scale)
@@ -100,13 +100,13 @@ def trajectory_errors(estimate: Array, truth: Array) -> TrajectoryErrors:
     true_step = truth[:, 1:] @ np.linalg.inv(truth[:, :-1])
     error = np.linalg.inv(true_step) @ step
     angle = Rotation.from_matrix(error[..., :3, :3].reshape(-1, 3, 3)).magnitude()
-    moved = float(np.linalg.norm(true_centres[:, -1] - true_centres[:, 0], axis=-1).mean())
+    moved = float(np.linalg.norm(true_centers[:, -1] - true_centers[:, 0], axis=-1).mean())
     missed = float(np.linalg.norm(offset[:, -1] - offset[:, 0], axis=-1).mean())
     return TrajectoryErrors(
         ate,
         float(np.sqrt((error[..., :3, 3] ** 2).sum(-1).mean())),
         float(np.degrees(np.sqrt((angle**2).mean()))),
-        missed / moved if moved > _ROUNDING * np.abs(true_centres).max() else None,
+        missed / moved if moved > _ROUNDING * np.abs(true_centers).max() else None,
         flipped,
         scale,
     )
@@ -116,15 +116,15 @@ def align(estimate: Array, truth: Array) -> tuple[Array, list[int], float]:
     """Bring recovered poses into the true ones' world and direction of time, both [V, M, 4, 4].
 
     Returns:
-        poses [V, M, 4, 4] after the best Sim(3) of all centres, the views that were reversed, and the scale.
+        poses [V, M, 4, 4] after the best Sim(3) of all centers, the views that were reversed, and the scale.
     """
     truth = truth.astype(np.float64)
-    # What the centres leave open (views on a line, or a single one) the cameras' orientations decide.
+    # What the centers leave open (views on a line, or a single one) the cameras' orientations decide.
     estimate = _turned(estimate.astype(np.float64), _orientation(estimate, truth))
     flipped = _reversed(estimate, truth)
     estimate[flipped] = estimate[flipped, ::-1]
-    found = centres(estimate)
-    scale, rotation, translation = umeyama(found.reshape(-1, 3), centres(truth).reshape(-1, 3))
+    found = centers(estimate)
+    scale, rotation, translation = umeyama(found.reshape(-1, 3), centers(truth).reshape(-1, 3))
     aligned = _turned(estimate, rotation)
     moved = scale * found @ rotation.T + translation
     aligned[..., :3, 3] = -np.einsum("...ij,...j->...i", aligned[..., :3, :3], moved)
@@ -152,9 +152,9 @@ def _turned(w2c: Array, rotation: Array) -> Array:
 
 
 def _reversed(estimate: Array, truth: Array) -> list[int]:
-    """Views whose motion, of centre and of axes together, resembles the true one more when read backwards."""
+    """Views whose motion, of center and of axes together, resembles the true one more when read backwards."""
     likeness = np.zeros(len(estimate))
-    for measure, unit in ((centres, np.abs(centres(truth)).max()), (_turning, 1.0)):
+    for measure, unit in ((centers, np.abs(centers(truth)).max()), (_turning, 1.0)):
         ours, theirs = measure(estimate), measure(truth)
         # The part of a motion that changes sign with time; where a view is and looks drops out.
         ours, theirs = ours - ours[:, ::-1], theirs - theirs[:, ::-1]

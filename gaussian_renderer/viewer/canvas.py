@@ -24,7 +24,7 @@ from pictures.colors import (
 )
 from pictures.kinds import GAUSSIANS as RENDERS
 from pictures.kinds import LONG, RECON_NET, TRUTH, Kind
-from pictures.sheets import labelled, letterboxed, resized, side_by_side, wipe
+from pictures.sheets import labeled, letterboxed, resized, side_by_side, wipe
 
 GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY = RENDERS.label, "depth", "opacity", "uncertainty"
 DRAWN = (GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY)
@@ -85,7 +85,7 @@ class Canvas:
             return opacity_colors(out.alphas[0])
         if mode == DEPTH:
             assert out.depths is not None
-            # While the camera moves the range stays, or the colours would flicker.
+            # While the camera moves the range stays, or the colors would flicker.
             if settled or self._limits is None:
                 self._limits = depth_range(out.depths, out.alphas)
             return depth_colors(out.depths[0], out.alphas[0], *self._limits)
@@ -140,5 +140,5 @@ class Canvas:
             parts.append((image, caption))
         if choice.together == WIPE:
             (left, first), (right, second) = parts
-            return letterboxed(labelled(wipe(left, right, choice.border), f"{first} | {second}"), aspect)
-        return letterboxed(side_by_side([labelled(image, caption) for image, caption in parts]), aspect)
+            return letterboxed(labeled(wipe(left, right, choice.border), f"{first} | {second}"), aspect)
+        return letterboxed(side_by_side([labeled(image, caption) for image, caption in parts]), aspect)

@@ -107,11 +107,11 @@ class Viewer:
         self.server.scene.set_up_direction(tuple(surround.up))
         start = self.views[len(self.views) // 2]
         pose = se3.inverse(start.middle).double().numpy()
-        centre, forward = pose[:3, 3], pose[:3, 2]
+        center, forward = pose[:3, 3], pose[:3, 2]
         # A step behind the middle view, so that the cameras are seen too.
         camera = self.server.initial_camera
-        camera.position = centre - 0.7 * self.spread * forward
-        camera.look_at = centre + max(float((surround.focus - centre) @ forward), 1e-3) * forward
+        camera.position = center - 0.7 * self.spread * forward
+        camera.look_at = center + max(float((surround.focus - center) @ forward), 1e-3) * forward
         camera.up = -pose[:3, 1]
         camera.fov = 2 * math.atan(start.height / 2 / float(start.K[1, 1]))
         if training:

@@ -210,7 +210,7 @@ def plot(path: str, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the smallest scene only")
-    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="colour channels")
+    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="color channels")
     parser.add_argument("--seconds", type=float, default=6, help="spent on each row; the best repetition counts")
     parser.add_argument("--opensplat", metavar="PATH", help="measure this checkout's CPU rasterizer too")
     parser.add_argument("--plot", metavar="PNG", help="draw scaling curves instead")

@@ -76,8 +76,8 @@ def load(checkout: str) -> Any:
             projection[0, 2], projection[1, 2] = 2 * cx / width - 1, 2 * cy / height - 1
             projection[2, 2], projection[2, 3] = far / (far - near), -far * near / (far - near)
             projection[3, 2] = 1
-            centre = -view[:3, :3].T @ view[:3, 3]
-            directions = torch.nn.functional.normalize(means.detach() - centre, dim=-1)
+            center = -view[:3, :3].T @ view[:3, 3]
+            directions = torch.nn.functional.normalize(means.detach() - center, dim=-1)
             quaternions = torch.nn.functional.normalize(quats, dim=-1)
             pictures.append(
                 module.render(means, quaternions, scales, opacities[:, None], colors, directions, view, projection,

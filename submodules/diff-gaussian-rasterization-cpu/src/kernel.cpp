@@ -238,16 +238,16 @@ inline void project_vector(const Camera& cam, float eps, const float* block, int
 }
 
 inline void direction(const Camera& cam, const float* block, int part, vf& x, vf& y, vf& z, vf& inverse) {
-  x = row(block, kMean, part) - cam.centre[0];
-  y = row(block, kMean + 1, part) - cam.centre[1];
-  z = row(block, kMean + 2, part) - cam.centre[2];
+  x = row(block, kMean, part) - cam.center[0];
+  y = row(block, kMean + 1, part) - cam.center[1];
+  z = row(block, kMean + 2, part) - cam.center[2];
   inverse = 1.0f / vsqrt(vmax(x * x + y * y + z * z, splat(1e-30f)));
   x *= inverse;
   y *= inverse;
   z *= inverse;
 }
 
-// Colour in a direction, before it is held at zero.
+// Color in a direction, before it is held at zero.
 inline vf shade(const Scene& s, const float* block, int part, int channel, int used, const vf* basis) {
   vf color = splat(0.5f);
   for (int k = 0; k < used; ++k) color += basis[k] * row(block, kColor + k * s.channels + channel, part);
@@ -723,7 +723,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
           const vf radial = ex * dx + ey * dy + ez * dz;
           const vf g_view[3] = {keep(seen, (ex - radial * dx) * inverse), keep(seen, (ey - radial * dy) * inverse),
                                 keep(seen, (ez - radial * dz) * inverse)};
-          // The camera's centre is -W^T t and moves the other way.
+          // The camera's center is -W^T t and moves the other way.
           for (int i = 0; i < 3; ++i) {
             g_mean[i] += g_view[i];
             for (int j = 0; j < 3; ++j) {

@@ -12,22 +12,22 @@ namespace dgr {
 constexpr int kTile = 8;           // pixels; a tile's 64 pixels live in registers
 constexpr int kMaxPasses = 4;      // over a tile's list, for the shortest vectors
 constexpr int kBlock = 16;         // Gaussians a block of the prepared arrays
-constexpr int kMaxChannels = 4;    // colour channels and depth
+constexpr int kMaxChannels = 4;    // color channels and depth
 constexpr int kMaxSh = 16;         // coefficients of degree 3
 constexpr uint32_t kSpanSlack = 16;  // spans are written a vector at a time
 constexpr float kAlphaMin = 1.0f / 255.0f;
 constexpr float kAlphaMax = 0.99f;
 constexpr float kTransmittanceMin = 1e-4f;
 
-// A projected Gaussian: u v a b c l colour..., with alpha = 2^(l - (a dx^2 + b dx dy + c dy^2)).
+// A projected Gaussian: u v a b c l color..., with alpha = 2^(l - (a dx^2 + b dx dy + c dy^2)).
 inline int record_stride(int channels) { return channels <= 2 ? 8 : 12; }
-// Gradient sums of one record: Sx Sy Sxx Sxy Syy S0 colour...
+// Gradient sums of one record: Sx Sy Sxx Sxy Syy S0 color...
 inline int gradient_stride(int channels) { return channels <= 2 ? 8 : 16; }
 
 struct Camera {
   float rotation[9];     // world to camera, row-major
   float translation[3];
-  float centre[3];       // in the world
+  float center[3];       // in the world
   float fx, fy, cx, cy;
   float x_low, x_high, y_low, y_high;  // limits of x/z and y/z in the projection's Jacobian
 };
@@ -43,8 +43,8 @@ struct Settings {
 
 struct Scene {
   int count;             // Gaussians
-  int channels;          // colour channels (1 or 3), without depth
-  int coefficients;      // spherical-harmonic coefficients in memory; 0: plain colours
+  int channels;          // color channels (1 or 3), without depth
+  int coefficients;      // spherical-harmonic coefficients in memory; 0: plain colors
   int degree;            // active degree
   const float* means;    // [N, 3]
   const float* quats;    // [N, 4]
@@ -53,7 +53,7 @@ struct Scene {
   const float* colors;   // [N, C] or [N, K, C]
 };
 
-// Floats of one prepared block: mean 3, axes 9, opacity 1, valid 1, colour.
+// Floats of one prepared block: mean 3, axes 9, opacity 1, valid 1, color.
 inline int prepared_floats(const Scene& s) {
   return kBlock * (14 + s.channels * (s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1));
 }

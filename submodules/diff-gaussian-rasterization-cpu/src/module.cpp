@@ -128,7 +128,7 @@ Camera make_camera(const float* view, const float* k, int width, int height) {
     c.translation[i] = view[4 * i + 3];
   }
   for (int j = 0; j < 3; ++j)
-    c.centre[j] = -(c.rotation[j] * c.translation[0] + c.rotation[3 + j] * c.translation[1] +
+    c.center[j] = -(c.rotation[j] * c.translation[0] + c.rotation[3 + j] * c.translation[1] +
                     c.rotation[6 + j] * c.translation[2]);
   c.fx = k[0];
   c.fy = k[4];

@@ -15,7 +15,7 @@ void set_thread_count(int count);  // 0: as many as there are processors
 // threads at once are served one on the pool, the others on their own thread.
 void parallel(int count, const std::function<void(int)>& task);
 
-// Uninitialised memory, returned to a cache when released: fresh pages would cost as much as the work on them.
+// Uninitialized memory, returned to a cache when released: fresh pages would cost as much as the work on them.
 struct Release {
   size_t capacity = 0;
   void operator()(char* memory) const;

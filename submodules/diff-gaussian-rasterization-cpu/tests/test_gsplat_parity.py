@@ -53,9 +53,9 @@ def test_the_twins_projection_and_its_gradients():
             for k, v in scene.items()
         }
         if which == "gsplat":
-            _, centres, depths, conics, compensation = gsplat_projection(s)
+            _, centers, depths, conics, compensation = gsplat_projection(s)
             covariance = torch.linalg.inv(conics[0][:, [0, 1, 1, 2]].reshape(-1, 2, 2))
-            parts = centres[0], depths[0], covariance, compensation[0]
+            parts = centers[0], depths[0], covariance, compensation[0]
         else:
             parts = reference.project(
                 s["means"],

@@ -8,7 +8,7 @@ import torch
 from diff_gaussian_rasterization_cpu import GaussianRasterizationSettings, GaussianRasterizer, reference
 from scenes import as_float32, make
 
-CENTRED = torch.tensor([[24.0, 0, 10.5], [0, 25.0, 8.5], [0, 0, 1]], dtype=torch.float64)
+CENTERD = torch.tensor([[24.0, 0, 10.5], [0, 25.0, 8.5], [0, 0, 1]], dtype=torch.float64)
 
 
 def inria_settings(scene: dict, antialiasing: bool = False, **changes) -> GaussianRasterizationSettings:
@@ -32,7 +32,7 @@ def inria_settings(scene: dict, antialiasing: bool = False, **changes) -> Gaussi
 
 
 def scene(seed: int) -> dict:
-    return as_float32(make(seed, m=1, channels=3) | {"Ks": CENTRED[None]})
+    return as_float32(make(seed, m=1, channels=3) | {"Ks": CENTERD[None]})
 
 
 def draw(s: dict, settings: GaussianRasterizationSettings, **colors):
@@ -91,7 +91,7 @@ def test_inverse_depth_and_its_gradient():
     assert error < 2e-3 * float(twin["means"].grad.norm())
 
 
-def test_colours_given_and_scale_modifier():
+def test_colors_given_and_scale_modifier():
     s = scene(5)
     colors = torch.rand(len(s["means"]), 3, generator=torch.Generator().manual_seed(0))
     picture = draw(s, inria_settings(s, scale_modifier=0.5), colors_precomp=colors)[0]
@@ -102,7 +102,7 @@ def test_colours_given_and_scale_modifier():
 
 
 def test_radii_are_three_deviations_of_the_longer_axis():
-    s = as_float32(make(0, n=1, m=1, channels=3, kind="mixed") | {"Ks": CENTRED[None]})
+    s = as_float32(make(0, n=1, m=1, channels=3, kind="mixed") | {"Ks": CENTERD[None]})
     s["means"] = torch.tensor([[0.0, 0.0, 4.0]])
     s["viewmats"] = torch.eye(4)[None]
     s["scales"] = torch.tensor([[0.5, 0.1, 0.1]])
@@ -146,5 +146,5 @@ def test_wrong_arguments_are_named(change, message):
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
         GaussianRasterizer(inria_settings(s))(**(arguments | change))
-    with pytest.raises(ValueError, match="campos: expected the centre"):
+    with pytest.raises(ValueError, match="campos: expected the center"):
         GaussianRasterizer(inria_settings(s, campos=torch.ones(3) * 9))(**arguments)

@@ -57,7 +57,7 @@ def test_against_the_twin(isa, kind, mode, seed):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("degree", [None, 0, 1, 2, 3])
 @pytest.mark.parametrize("views", [1, 3])
-def test_colours_and_views(isa, channels, degree, views):
+def test_colors_and_views(isa, channels, degree, views):
     compare(make(7, m=views, channels=channels, degree=degree))
 
 
@@ -123,14 +123,14 @@ def test_instruction_sets_agree():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_screen_gradients(isa, seed, monkeypatch):
-    """``info["means2d"].grad`` is the gradient of every projected centre, ``absgrad`` no smaller."""
+    """``info["means2d"].grad`` is the gradient of every projected center, ``absgrad`` no smaller."""
     scene = make(seed, m=2)
     probe = torch.zeros(2, len(scene["means"]), 2, dtype=torch.float64, requires_grad=True)
     project, cameras = reference.project, iter(range(2))
 
     def moved(*arguments):
-        centres, *rest = project(*arguments)
-        return centres + probe[next(cameras)], *rest
+        centers, *rest = project(*arguments)
+        return centers + probe[next(cameras)], *rest
 
     monkeypatch.setattr(reference, "project", moved)
     run(reference.rasterization, scene)

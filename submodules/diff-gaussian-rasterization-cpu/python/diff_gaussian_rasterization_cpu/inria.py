@@ -44,7 +44,7 @@ class GaussianRasterizationSettings(NamedTuple):
 
 
 def _intrinsics(s: GaussianRasterizationSettings) -> Tensor:
-    """Camera matrix [3, 3] in pixels: focal lengths from the field of view, centre from the projection."""
+    """Camera matrix [3, 3] in pixels: focal lengths from the field of view, center from the projection."""
     projection = torch.linalg.solve(s.viewmatrix.detach().double(), s.projmatrix.detach().double()).T
     k = torch.eye(3)
     k[0, 0], k[1, 1] = s.image_width / (2 * s.tanfovx), s.image_height / (2 * s.tanfovy)
@@ -80,12 +80,12 @@ class GaussianRasterizer(torch.nn.Module):
         """Picture [3, H, W], radii [N] int32 (0: not seen) and inverse depth [1, H, W].
 
         Args:
-            means3D: centres [N, 3].
-            means2D: [N, 3], its values unused; receives the gradient of the projected centres, in units of
+            means3D: centers [N, 3].
+            means2D: [N, 3], its values unused; receives the gradient of the projected centers, in units of
                 half the picture's size.
             opacities: [N, 1].
             shs: spherical-harmonic coefficients [N, K, 3]; or
-            colors_precomp: colours [N, 3].
+            colors_precomp: colors [N, 3].
             scales: [N, 3].
             rotations: quaternions [N, 4], wxyz.
             cov3D_precomp: not supported: give scales and rotations.
@@ -102,11 +102,11 @@ class GaussianRasterizer(torch.nn.Module):
         assert colors is not None
         viewmats, ks = s.viewmatrix.T[None], _intrinsics(s)[None]
         with torch.no_grad():
-            centre = -viewmats[0, :3, :3].T @ viewmats[0, :3, 3]
-            far_off = float((centre - s.campos).abs().max()) > 1e-3 * (1 + float(centre.abs().max()))
+            center = -viewmats[0, :3, :3].T @ viewmats[0, :3, 3]
+            far_off = float((center - s.campos).abs().max()) > 1e-3 * (1 + float(center.abs().max()))
         if shs is not None and far_off:
             raise ValueError(
-                f"campos: expected the centre of viewmatrix {centre.tolist()}, got {s.campos.tolist()}"
+                f"campos: expected the center of viewmatrix {center.tolist()}, got {s.campos.tolist()}"
             )
         if means2D.shape[:1] != means3D.shape[:1] or opacities.shape != (len(means3D), 1):
             raise ValueError(

@@ -46,7 +46,7 @@ def sh_basis(degree: int, directions: Tensor) -> Tensor:
 
 
 def rotation_matrices(quats: Tensor) -> Tensor:
-    """Rotation matrices [N, 3, 3] of quaternions [N, 4] (wxyz, normalised here)."""
+    """Rotation matrices [N, 3, 3] of quaternions [N, 4] (wxyz, normalized here)."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     entries = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -66,7 +66,7 @@ def project(
     height: int,
     eps2d: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One camera: centres [N, 2] in pixels, depths [N], covariances [N, 2, 2] with eps2d, compensations."""
+    """One camera: centers [N, 2] in pixels, depths [N], covariances [N, 2, 2] with eps2d, compensations."""
     rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
     camera = means @ rotation.T + translation
     x, y, z = camera.unbind(-1)
@@ -87,8 +87,8 @@ def project(
     det = bare + eps2d * (covariance[:, 0, 0] + covariance[:, 1, 1]) + eps2d**2
     safe = torch.where(bare > 0, bare / det, torch.ones_like(det))
     compensation = torch.where(bare > 0, safe.sqrt(), torch.zeros_like(det))
-    centres = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
-    return centres, camera[:, 2], blurred, compensation
+    centers = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
+    return centers, camera[:, 2], blurred, compensation
 
 
 def rasterization(
@@ -110,18 +110,18 @@ def rasterization(
     rasterize_mode: str = "classic",
     crop: tuple[int, int, int, int] | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The package's ``rasterization`` (see there) in plain torch; ``info`` has centres and depths only."""
+    """The package's ``rasterization`` (see there) in plain torch; ``info`` has centers and depths only."""
     x0, y0, w, h = crop or (0, 0, width, height)
     columns = torch.arange(x0, x0 + w, dtype=means.dtype, device=means.device) + 0.5
     rows = torch.arange(y0, y0 + h, dtype=means.dtype, device=means.device) + 0.5
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(-1, 2)
-    renders, alphas, centres_all, depths_all = [], [], [], []
+    renders, alphas, centers_all, depths_all = [], [], [], []
     for m in range(len(viewmats)):
         viewmat = viewmats[m]
-        centres, depths, covariance, compensation = project(
+        centers, depths, covariance, compensation = project(
             means, quats, scales, viewmat, Ks[m], width, height, eps2d
         )
-        centres_all.append(centres)
+        centers_all.append(centers)
         depths_all.append(depths)
         opacity = opacities * compensation if rasterize_mode == "antialiased" else opacities
         if sh_degree is None:
@@ -137,7 +137,7 @@ def rasterization(
         keep = torch.nonzero((depths > near_plane) & (depths < far_plane) & (opacity >= ALPHA_MIN))[:, 0]
         order = keep[torch.argsort(depths[keep], stable=True)]
 
-        offset = pixels[None] - centres[order, None]
+        offset = pixels[None] - centers[order, None]
         conic = torch.linalg.inv(covariance[order])
         sigma = 0.5 * torch.einsum("npi,nij,npj->np", offset, conic, offset)
         raw = opacity[order, None] * torch.exp(-sigma)
@@ -156,11 +156,11 @@ def rasterization(
         alphas.append((1 - left).reshape(h, w, 1))
     render, alpha = torch.stack(renders), torch.stack(alphas)
     render = arrange(render, alpha, render_mode)
-    return render, alpha, {"means2d": torch.stack(centres_all), "depths": torch.stack(depths_all)}
+    return render, alpha, {"means2d": torch.stack(centers_all), "depths": torch.stack(depths_all)}
 
 
 def arrange(render: Tensor, alpha: Tensor, render_mode: str) -> Tensor:
-    """From colour and accumulated depth [..., C (+ 1)] to the channels a render mode returns."""
+    """From color and accumulated depth [..., C (+ 1)] to the channels a render mode returns."""
     if render_mode == "RGB":
         return render
     depth = render[..., -1:]

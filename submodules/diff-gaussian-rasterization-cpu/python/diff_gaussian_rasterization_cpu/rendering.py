@@ -288,7 +288,7 @@ def render(
     """The native call on valid arguments: image [M, C (+ 1), H, W], transmittance [M, H, W] and statistics.
 
     ``depth`` adds a channel: "depth", "inverse" or None.  ``means2d`` [M, N, 2] is filled with the projected
-    centres and receives their gradient.
+    centers and receives their gradient.
     """
     save = torch.is_grad_enabled() and any(
         x.requires_grad for x in (means, quats, scales, opacities, colors, viewmats, means2d) if x is not None
@@ -362,7 +362,7 @@ def rasterization(
     """Render N Gaussians from M cameras (gsplat 1.5's call by keyword; all tensors float32 on the CPU).
 
     Args:
-        means: centres [N, 3], world units.
+        means: centers [N, 3], world units.
         quats: orientations [N, 4], wxyz, of any length.
         scales: standard deviations along the axes [N, 3], world units.
         opacities: [N], in [0, 1].
@@ -370,14 +370,14 @@ def rasterization(
         viewmats: world-to-camera [M, 4, 4], OpenCV axes, rigid.
         Ks: camera matrices [M, 3, 3], pixels; no gradient.
         width, height: pixels.
-        near_plane, far_plane: Gaussians whose centre is nearer or farther are left out.
+        near_plane, far_plane: Gaussians whose center is nearer or farther are left out.
         eps2d: variance added on the screen, square pixels (0.3: the 3DGS low-pass).
         sh_degree: active degree, at most what K holds.
         backgrounds: [M, C], or None for black.
         render_mode: RGB, D (accumulated depth), ED (expected depth), RGB+D, RGB+ED.
         absgrad: also gather absolute screen gradients, in ``info["means2d"].absgrad`` after backward.
         rasterize_mode: classic, or antialiased (opacity compensated for ``eps2d``).
-        screen_gradients: keep gradients of the projected centres, in ``info["means2d"].grad`` after
+        screen_gradients: keep gradients of the projected centers, in ``info["means2d"].grad`` after
             backward; without them a step is a little faster.
         crop: (left, top, width, height) in pixels: render that rectangle alone.
         gsplat: its other parameters at their neutral values (``NEUTRAL``); ``packed`` is False here.
