@@ -45,3 +45,20 @@ def test_every_page_is_in_the_table_of_contents():
 
 def test_the_page_of_flags_is_current():
     assert (ROOT / "docs/flags.md").read_text(encoding="utf-8") == flags_page(), "python -m arguments > docs/flags.md"
+
+
+def test_the_example_in_the_readme_runs(scene_folder, tmp_path, monkeypatch):
+    """As it stands, but on a smaller scene and for fewer steps."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = text[text.index("From Python") :].split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 12
+    changes = {
+        '"data/demo"': f'r"{scene_folder}"',
+        '"output/python"': f'r"{tmp_path}"',
+        "iterations=600": "iterations=3, init_num_pts=300",
+    }
+    for long, short in changes.items():
+        assert long in code
+        code = code.replace(long, short)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "point_cloud/iteration_3/point_cloud.ply").exists()
