@@ -14,7 +14,7 @@ import sys
 
 import torch
 
-from arguments.parser import add_model_arguments
+from arguments.parser import add_model_arguments, underscored
 from commands.guard import guarded
 from evaluation.measuring import measure_model
 from evaluation.tables import results_table
@@ -28,7 +28,7 @@ def main() -> int:
     add_model_arguments(parser, is_drawn=False)
     parser.add_argument("--iteration", type=int, help="saved iteration to measure (default: the newest)")
     parser.add_argument("--lpips", choices=["vgg", "alex"], default="vgg", help="LPIPS backbone (default: vgg)")
-    args = parser.parse_args()
+    args = parser.parse_args(underscored(sys.argv[1:]))
     if not args.model_path:
         raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
     model = TrainedModel.load(args.model_path, args.iteration)

@@ -11,7 +11,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 import argparse
 import sys
 
-from arguments.parser import add_model_arguments
+from arguments.parser import add_model_arguments, underscored
 from commands.guard import guarded
 from commands.video import add_video_arguments, parse_video
 from evaluation.rendering import Renderer, render_model
@@ -30,7 +30,7 @@ def main() -> int:
         "--fit_steps", type=int, default=150, help="steps that fit each held-out view's pose, 0: none (default: 150)"
     )
     add_video_arguments(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(underscored(sys.argv[1:]))
     if args.fit_steps < 0:
         raise ValueError(f"--fit_steps must be at least 0, not {args.fit_steps}")
     if not args.model_path:

@@ -43,7 +43,7 @@ def _help(item: dataclasses.Field[Any], value: Any) -> str:
     return text if value in ("", [], None) else f"{text} (default: {value})"
 
 
-def _add(group: argparse._ArgumentGroup, name: str, names: list[str], hint: Any, text: str) -> None:
+def _add(group: argparse._ActionsContainer, name: str, names: list[str], hint: Any, text: str) -> None:
     options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
     if hint is bool:
         group.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
@@ -82,12 +82,23 @@ def training_parser(recipe: str, settings: Settings | None = None, all_flags: bo
     return parser
 
 
+def underscored(argv: Iterable[str]) -> list[str]:
+    """A command line with its flags as the parsers know them: ``--sh-degree`` is ``--sh_degree``."""
+    words = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        start = "--no-" if name.startswith("--no-") else "--"
+        is_flag = name.startswith("--") and name != "--help-all"
+        words.append(start + name.removeprefix(start).replace("-", "_") + equals + value if is_flag else word)
+    return words
+
+
 def current_names(argv: Iterable[str]) -> list[str]:
     """The command line with underscores in all flags, and those of version 0.1.0 under their new names.
 
     A note on stderr says which.
     """
-    words, notes = [_underscored(word) for word in argv], []
+    words, notes = underscored(argv), []
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == "--preset":
@@ -114,15 +125,6 @@ def current_names(argv: Iterable[str]) -> list[str]:
     for note in notes:
         sys.stderr.write(f"note: {note}; the old name goes away in the next version\n")
     return words
-
-
-def _underscored(word: str) -> str:
-    """A flag as the parser knows it: ``--sh-degree`` is ``--sh_degree``."""
-    name, equals, value = word.partition("=")
-    if not name.startswith("--") or name == "--help-all":
-        return word
-    start = "--no-" if name.startswith("--no-") else "--"
-    return start + name.removeprefix(start).replace("-", "_") + equals + value
 
 
 def scene_options(argv: Sequence[str]) -> SceneOptions:
@@ -219,13 +221,11 @@ def asks_for_help(argv: Sequence[str]) -> str:
 
 def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) -> None:
     """Flags shared by the commands that read a trained model, those that draw it among them (``is_drawn``)."""
-    run = dataclasses.asdict(RunOptions())
-    shared = {name: run[name] for name in (("rasterizer", "device", "quiet") if is_drawn else ("quiet",))}
-    for part, values in ((SceneOptions, {"model_path": ""}), (RunOptions, shared)):
-        group = parser.add_argument_group((part.__doc__ or "").strip())
-        hints = get_type_hints(part)
-        for item in dataclasses.fields(part):
-            if item.name in values:
-                names = [SHORT[item.name]] if item.name in SHORT else []
-                _add(group, item.name, [*names, f"--{item.name}"], hints[item.name], _help(item, values[item.name]))
-    parser.set_defaults(model_path="", **shared)
+    parser.add_argument("-m", "--model_path", default="", metavar="STR", help="folder of the trained model")
+    shared = ("rasterizer", "device", "quiet") if is_drawn else ("quiet",)
+    run, hints = RunOptions(), get_type_hints(RunOptions)
+    for item in dataclasses.fields(RunOptions):
+        if item.name in shared:
+            value = getattr(run, item.name)
+            _add(parser, item.name, [f"--{item.name}"], hints[item.name], _help(item, value))
+            parser.set_defaults(**{item.name: value})

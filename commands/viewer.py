@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from arguments.parser import add_model_arguments
+from arguments.parser import add_model_arguments, underscored
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, look_at, read_views
@@ -79,7 +80,7 @@ def main() -> int:
     parser.add_argument("--ply", type=Path, help="a .ply, .splat or .spz of Gaussians instead of a model folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080, or the next free)")
-    args = parser.parse_args()
+    args = parser.parse_args(underscored(sys.argv[1:]))
     if bool(args.model_path) == bool(args.ply):
         raise ValueError("give either a model folder with -m, for example -m output/tanabata, or a file with --ply")
     if not 0 < args.port < 65536:

@@ -14,6 +14,7 @@ from arguments.parser import (
     parse_training,
     resumed_settings,
     training_parser,
+    underscored,
 )
 from arguments.settings import SCHEDULE
 from arguments.sizing import size_for
@@ -119,6 +120,12 @@ def test_names_of_version_0_1_are_accepted_with_a_note(capsys):
     capsys.readouterr()
     assert current_names(["-s", "a-b", "--help-all", "--quiet"]) == ["-s", "a-b", "--help-all", "--quiet"]
     assert not capsys.readouterr().err
+
+
+def test_hyphens_are_underscores():
+    written = ["--sh-degree", "2", "--no-pose-opt", "--video-out=a-b/c-d.mp4", "-s", "a-b", "--help-all", "x--y"]
+    known = ["--sh_degree", "2", "--no-pose_opt", "--video_out=a-b/c-d.mp4", "-s", "a-b", "--help-all", "x--y"]
+    assert underscored(written) == underscored(known) == known
 
 
 @pytest.mark.parametrize(
