@@ -25,7 +25,7 @@ from arguments.parts import (
     WindowOptions,
 )
 from arguments.renamed import upgraded
-from arguments.sizing import size_for
+from arguments.sizing import SCHEDULE, size_for
 from utils.io import write_json
 
 if TYPE_CHECKING:
@@ -64,9 +64,14 @@ class Settings:
         return "counting"
 
     @property
-    def window_of_subframe(self) -> tuple[int, int]:
-        """Spike frames of the window about a sub-frame, and the instants that stand for it."""
-        return 9, 1
+    def subframe_width(self) -> int:
+        """Spike frames of the window about a sub-frame."""
+        return 9
+
+    @property
+    def window_points(self) -> int:
+        """Instants that stand for that window."""
+        return 1
 
     @property
     def grouping(self) -> Literal["adjacent", "strided"]:
@@ -104,9 +109,12 @@ class Settings:
         return type(self).of(**(self.values() | values))
 
     def for_scene(self, views: int, width: int, height: int) -> Self:
-        """The same settings with numbers for what depends on the scene's size."""
-        del views, width, height  # a published schedule does not
-        return self
+        """The same settings with numbers for what depends on the scene's size (``arguments.sizing``)."""
+        values, size = self.values(), size_for(views, width, height)
+        steps = size.iterations if values["iterations"] is None else values["iterations"]
+        by_size = {"iterations": steps, "cap_max": size.cap_max, "init_num_pts": size.init_num_pts}
+        by_size |= {name: max(round(share * steps), 1) for name, share in SCHEDULE.items()}
+        return self.replaced(**{name: value for name, value in by_size.items() if values.get(name, 0) is None})
 
     def save(self, folder: str | Path) -> None:
         """Write ``cfg_args.json`` into ``folder``."""
@@ -189,31 +197,16 @@ class TimingSettings(Settings):
         return self.targets.targets
 
     @property
-    def window_of_subframe(self) -> tuple[int, int]:
-        return self.targets.subframe_width, self.targets.window_points
+    def subframe_width(self) -> int:
+        return self.targets.subframe_width
+
+    @property
+    def window_points(self) -> int:
+        return self.targets.window_points
 
     @property
     def grouping(self) -> Literal["adjacent", "strided"]:
         return self.network.long_grouping
-
-    def for_scene(self, views: int, width: int, height: int) -> Self:
-        """The same settings with numbers for what depends on the scene's size (``arguments.sizing``)."""
-        size = size_for(views, width, height)
-        values = self.values()
-        steps = size.iterations if values["iterations"] is None else values["iterations"]
-        by_size = {"iterations": steps, "cap_max": size.cap_max, "init_num_pts": size.init_num_pts}
-        by_size |= {name: max(round(share * steps), 1) for name, share in SCHEDULE.items()}
-        return self.replaced(**{name: value for name, value in by_size.items() if values.get(name, 0) is None})
-
-
-# Where the parts of ``timing`` begin and end, as shares of its steps (found with 3,600).
-SCHEDULE = {
-    "densify_until_iter": 2900 / 3600,
-    "window_from": 1800 / 3600,
-    "fixed_pattern_every": 1100 / 3600,
-    "sh_degree_interval": 900 / 3600,
-    "recon_from": 2200 / 3600,
-}
 
 
 @dataclass(frozen=True)
@@ -291,7 +284,6 @@ class ImageSettings(Settings):
     }
 
     losses: ImageLosses = field(default_factory=ImageLosses)
-    for_scene = TimingSettings.for_scene
 
 
 RECIPES: dict[str, type[Settings]] = {

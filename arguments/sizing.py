@@ -15,6 +15,15 @@ _STEPS_BY_VIEWS, _STEPS_BY_PIXELS = 0.5, 0.0
 _GAUSSIANS_BY_PIXELS = 0.5
 _LEAST_STEPS, _MOST_STEPS = 2400, 30_000
 
+# Where the parts of the schedule begin and end, as shares of the steps (found with 3,600).
+SCHEDULE = {
+    "densify_until_iter": 2900 / 3600,
+    "window_from": 1800 / 3600,
+    "fixed_pattern_every": 1100 / 3600,
+    "sh_degree_interval": 900 / 3600,
+    "recon_from": 2200 / 3600,
+}
+
 
 @dataclass(frozen=True)
 class Size:

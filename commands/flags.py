@@ -10,7 +10,7 @@ from arguments import RECIPES
 from arguments.options import Options, choices_of
 from arguments.parser import SHORT
 from arguments.renamed import FLAGS, PRESETS
-from arguments.settings import SCHEDULE
+from arguments.sizing import SCHEDULE
 
 
 def _values(hint: Any) -> str:

@@ -16,8 +16,7 @@ from arguments.parser import (
     training_parser,
     underscored,
 )
-from arguments.settings import SCHEDULE
-from arguments.sizing import size_for
+from arguments.sizing import SCHEDULE, size_for
 from evaluation.methods import METHODS
 
 # The flags of train.py by recipe.  A change here is a change of the command line that users have: note it in

@@ -27,7 +27,7 @@ def window_of(c: Settings) -> WindowSpec:
 
 def target_spec(c: Settings, intervals: tuple[tuple[int, int], ...] = (), wide: bool = False) -> TargetSpec:
     """How the spikes of a view become targets (see ``TargetSpec``)."""
-    return TargetSpec(window_of(c), c.target_mode, c.window_of_subframe[0], intervals, wide)
+    return TargetSpec(window_of(c), c.target_mode, c.subframe_width, intervals, wide)
 
 
 def initial_gaussians(c: Settings, recording: Recording) -> GaussianField:

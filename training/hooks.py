@@ -120,7 +120,7 @@ class Watching:
             recording.window,
             lambda views, scene: [e.to(torch.device("cpu")) for e in recording.read(views, scene.sensor)],
             spikes=recording.from_spikes,
-            subframe_width=c.window_of_subframe[0],
+            subframe_width=c.subframe_width,
             network=copy.deepcopy(state.network),
         )
         drawing = Drawing(state.gaussians, state.gaussian_field.rasterizer)

@@ -115,7 +115,7 @@ class TrainedModel:
     @cached_property
     def quadrature(self) -> Quadrature:
         """The instants whose renders, averaged, met the spikes of a sub-frame."""
-        return self.target_spec.quadrature(self.settings.window_of_subframe[1])
+        return self.target_spec.quadrature(self.settings.window_points)
 
     @property
     def u(self) -> Tensor:
