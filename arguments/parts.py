@@ -1,4 +1,4 @@
-"""The parts that the settings of a recipe are made of."""
+"""The groups of options that make up a recipe's settings."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class DensificationOptions(Options):
     opacity_reset_interval: int = option(3000, "iterations between opacity resets, strategy default (0: never)")
     min_opacity: float = option(
         5e-3, "opacity below which Gaussians are removed or relocated", above=0, below=0.5
-    )  # a reset leaves twice the least opacity
+    )  # a reset sets opacities to twice this value
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,9 +176,9 @@ class Video(Options):
     video: str = option(
         "", "camera path: trajectory (all views), exposure (slow motion), orbit, or a camera file (.json)"
     )
-    video_view: str = option("", "name of the view whose exposure is shown (default: the middle one)")
+    video_view: str = option("", "name of the view whose exposure is shown (default: the middle view)")
     video_frames: int = option(120, "number of frames; for an exposure, its sub-frames", at_least=1)
-    video_fps: float = option(24.0, "frames a second", above=0, at_most=1000)
+    video_fps: float = option(24.0, "frames per second", above=0, at_most=1000)
     video_of: Literal["gaussians", "depth", "side"] = option(
         "gaussians", "content: the Gaussians, their depth, or Recon-Net beside the Gaussians"
     )

@@ -1,7 +1,7 @@
-"""The settings of each recipe: which options it has, and their defaults.
+"""The settings of each recipe: its options and their defaults.
 
-A recipe has no option that it does not read, so most contradictions cannot be written down; the others are
-refused where the options meet (``__post_init__``).
+A recipe has only the options that it reads, so most contradictions cannot be expressed.  The remaining ones are
+rejected in ``__post_init__``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ CONFIG_NAME = "cfg_args.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What every recipe has: the scene, the run, and the parts of the model.
+    """Settings common to all recipes: the scene, the run, and the parts of the model.
 
-    ``defaults`` are the values in which a recipe differs from the defaults of its parts.
+    ``defaults`` holds the values that differ from the defaults of the parts.
     """
 
     recipe: ClassVar[str]
@@ -54,37 +54,37 @@ class Settings:
     rates: RateOptions = field(default_factory=RateOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
-    # Whether targets come from spikes, and whether single instants are compared with narrow windows of spike timing.
+    # Whether targets come from spikes; whether single instants are compared with narrow windows of spike timing.
     from_spikes: ClassVar[bool] = True
     supervises_instants: ClassVar[bool] = False
 
     @property
     def target_mode(self) -> Literal["counting", "timing"]:
-        """How spikes become intensities."""
+        """How spikes are converted to intensities."""
         return "counting"
 
     @property
     def window_of_subframe(self) -> tuple[int, int]:
-        """Spike frames of the window about a sub-frame, and the instants that stand for it."""
+        """Width of the window around a sub-frame, in spike frames, and the number of instants rendered to cover it."""
         return 9, 1
 
     @property
     def grouping(self) -> Literal["adjacent", "strided"]:
-        """How Recon-Net's long input sums frames."""
+        """How Recon-Net's long input groups frames."""
         return "adjacent"
 
     @classmethod
     def parts(cls) -> dict[str, type[Options]]:
-        """The classes of options by the name of their part."""
+        """The option classes by part name."""
         hints = get_type_hints(cls)
         return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """Settings with the recipe's defaults and these values, given by their flags' names.
+        """The recipe's defaults, overridden by these values (by flag name).
 
         Raises:
-            ValueError: a value that the option does not take.
+            ValueError: a value that the option does not accept.
             TypeError: an option that the recipe does not have.
         """
         given, chosen = cls.defaults | values, {}
@@ -96,16 +96,16 @@ class Settings:
         return cls(**chosen)  # type: ignore[arg-type]  # parts by their own names
 
     def values(self) -> dict[str, Any]:
-        """All values by their flags' names."""
+        """All values by flag name."""
         return {name: value for part in dataclasses.asdict(self).values() for name, value in part.items()}
 
     def replaced(self, **values: Any) -> Self:
-        """The same settings with other values, given by their flags' names."""
+        """A copy of the settings with these values (by flag name) replaced."""
         return type(self).of(**(self.values() | values))
 
     def for_scene(self, views: int, width: int, height: int) -> Self:
-        """The same settings with numbers for what depends on the scene's size."""
-        del views, width, height  # a published schedule does not
+        """A copy of the settings in which values that depend on the scene's size are numbers."""
+        del views, width, height  # a published schedule does not depend on them
         return self
 
     def save(self, folder: str | Path) -> None:
@@ -149,7 +149,7 @@ class TimingNetwork(NetworkOptions):
 
 @dataclass(frozen=True)
 class TimingSettings(Settings):
-    """Ours: supervision of single instants by spike timing."""
+    """Our method: single instants supervised by spike timing."""
 
     recipe = "timing"
     summary = "supervises single instants by spike timing (the default)"
@@ -197,7 +197,7 @@ class TimingSettings(Settings):
         return self.network.long_grouping
 
     def for_scene(self, views: int, width: int, height: int) -> Self:
-        """The same settings with numbers for what depends on the scene's size (``arguments.sizing``)."""
+        """A copy of the settings in which values that depend on the scene's size are numbers (``arguments.sizing``)."""
         size = size_for(views, width, height)
         values = self.values()
         steps = size.iterations if values["iterations"] is None else values["iterations"]
@@ -206,7 +206,7 @@ class TimingSettings(Settings):
         return self.replaced(**{name: value for name, value in by_size.items() if values.get(name, 0) is None})
 
 
-# Where the parts of ``timing`` begin and end, as shares of its steps (found with 3,600).
+# When each part of ``timing`` starts or ends, as a fraction of its steps (tuned with 3,600 steps).
 SCHEDULE = {
     "densify_until_iter": 2900 / 3600,
     "window_from": 1800 / 3600,
@@ -241,7 +241,7 @@ class PaperTargets(Options):
 
 @dataclass(frozen=True)
 class PaperSettings(Settings):
-    """USP-Gaussian as its supplement describes it."""
+    """USP-Gaussian as described in the supplement."""
 
     recipe = "paper"
     summary = "USP-Gaussian as published (CVPR 2025, supplement D and E)"
@@ -261,7 +261,7 @@ class PaperSettings(Settings):
 
 @dataclass(frozen=True)
 class ReleasedSettings(PaperSettings):
-    """USP-Gaussian as its released program does it, where that differs from the supplement."""
+    """USP-Gaussian as in its released program, where that differs from the supplement."""
 
     recipe = "released"
     summary = "USP-Gaussian as the authors' released program does it"
@@ -279,7 +279,7 @@ class ImageLosses(Options):
 
 @dataclass(frozen=True)
 class ImageSettings(Settings):
-    """Blurred images alone, as BAD-Gaussians: no spikes, no Recon-Net."""
+    """Blurred images only, as in BAD-Gaussians: no spikes, no Recon-Net."""
 
     recipe = "images"
     summary = "learns from the scene's (blurred) images instead of spikes, as BAD-Gaussians"
@@ -300,7 +300,7 @@ RECIPES: dict[str, type[Settings]] = {
 
 
 def load_settings(folder: str | Path) -> Settings:
-    """The settings of the model in ``folder``, those of version 0.1.0 included.
+    """The settings of the model in ``folder``; models of version 0.1.0 are supported.
 
     Raises:
         ValueError: no ``cfg_args.json``, not JSON, or options that this version does not know.
