@@ -64,7 +64,7 @@ def training_parser(recipe: str, settings: Settings | None = None, all_flags: bo
     parser = argparse.ArgumentParser(
         prog="train.py", add_help=False, allow_abbrev=False,
         description="Learn Gaussians, camera trajectories and Recon-Net from spike streams.",
-        epilog=None if all_flags else "--help-all shows every flag of the recipe; docs/flags.md lists the flags of all.",
+        epilog=None if all_flags else "--help-all shows every flag of the recipe; docs/flags.md lists all flags.",
     )  # fmt: skip
     group = parser.add_argument_group("Method")
     group.add_argument("-h", "--help", action="store_true", help="show the common flags, with the values of this run")

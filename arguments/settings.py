@@ -122,15 +122,15 @@ class SpikeTargets(Options):
     )
     subframe_width: int = option(9, "window of spikes that supervises one instant, spike frames", odd=True)
     window_points: int = option(
-        3, "instants across that window whose renders are averaged (1: its middle alone)", odd=True
+        3, "instants across that window whose renders are averaged (1: only its middle)", odd=True
     )
-    window_from: int = option(None, "iterations before those instants are more than the middle", by_size=True)
+    window_from: int = option(None, "iterations during which only the middle of that window is rendered", by_size=True)
     fixed_pattern_every: int = option(
         None, "iterations between estimates of the pixels' gains from the scene (0: the scene's calibration)",
         by_size=True,
     )  # fmt: skip
     instants: int = option(
-        6, "cameras of a step, drawn over all views and sub-frames; with 3 window points a third as many instants",
+        6, "rendered cameras per step, drawn from all views and sub-frames (window_points of them per instant)",
         at_least=1,
     )  # fmt: skip
 
@@ -142,7 +142,7 @@ class TimingNetwork(NetworkOptions):
     lambda_joint: float = option(
         0.2, "weight of L_joint: Recon-Net's images against the scene (0: no Recon-Net)", common=True
     )
-    fuse: bool = option(True, "train Recon-Net on renders that the spikes' residuals have corrected")
+    fuse: bool = option(True, "train Recon-Net on renders corrected by the residuals of the spikes")
     recon_from: int = option(None, "iterations before Recon-Net joins", by_size=True)
     recon_every: int = option(1, "iterations between Recon-Net's steps", at_least=1)
 
@@ -226,8 +226,8 @@ class PaperLosses(Options):
     )
     lambda_joint: float = option(1.0, "weight of L_joint: renders against Recon-Net's images", common=True)
     lambda_dssim: float = option(0.2, "share of 1 - SSIM in L_gs", at_least=0, at_most=1)
-    flip: bool = option(True, "L_joint takes the smaller of the pairing in order and in reverse")
-    multi_interval: bool = option(True, "L_rec over several sub-intervals; off: the whole exposure alone")
+    flip: bool = option(True, "L_joint is the smaller loss of two pairings, in order and reversed")
+    multi_interval: bool = option(True, "L_rec over several sub-intervals; off: only the whole exposure")
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def test_the_command_and_its_weights_again(recording, tmp_path, monkeypatch, cap
 def test_truth_is_found(clip, tmp_path):
     save_image(tmp_path / "one.png", scene(0))
     assert truths(tmp_path / "one.png", clip) == {95: tmp_path / "one.png"}
-    with pytest.raises(ValueError, match="named by spike frames from 20 to 169"):
+    with pytest.raises(ValueError, match="named by spike frames 20 to 169"):
         truths(tmp_path, clip)
 
 

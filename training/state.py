@@ -28,6 +28,8 @@ class Recording:
 
     Attributes:
         scene: the scene as it was read.
+        window: the exposure window and its sub-frames.
+        device: the device of the targets.
         exposures: targets of every training view.
         sensor: the sensor model used to read the targets; its gains may be learned (``use_gains``).
         mosaic: color filters of the pixels that renders are compared with, or None.
