@@ -1,4 +1,4 @@
-"""The settings of a run: typed, documented, on the command line and as JSON beside the model."""
+"""The settings of a run: typed and documented, read from the command line, stored as JSON beside the model."""
 
 from arguments.parts import Video
 from arguments.settings import (

@@ -1,4 +1,4 @@
-"""Options that know their own help, bounds and flags: the fields of the dataclasses in this package."""
+"""Options that carry their help, bounds and flags: the fields of the dataclasses in this package."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def option(
     by_size: bool = False,
     **bounds: float,
 ) -> Any:
-    """A field of an ``Options`` dataclass that is a flag of the command line.
+    """Define a field of an ``Options`` dataclass, which is also a command-line flag.
 
     Args:
-        default: its value; a list is copied for every instance.
+        default: the default value; a list is copied for every instance.
         help: a noun phrase with the unit.
-        common: shown by ``--help``; the others by ``--help-all``.
-        names: further names of the flag, as other programs have them.
+        common: whether ``--help`` shows the flag; ``--help-all`` shows every flag.
+        names: aliases of the flag, as in other programs.
         odd: whether a number must be odd.
-        by_size: None is allowed, until ``Settings.for_scene`` puts a number there.
-        bounds: ``at_least``, ``above``, ``at_most`` or ``below``; numbers are at least 0 where nothing is said.
+        by_size: whether None is allowed; ``Settings.for_scene`` replaces it with a number.
+        bounds: ``at_least``, ``above``, ``at_most`` or ``below``; without bounds, numbers must be at least 0.
     """
     metadata = {"help": help, "common": common, "names": names, "odd": odd, "by_size": by_size, "bounds": bounds}
     if isinstance(default, list):
@@ -49,10 +49,10 @@ def default_of(item: dataclasses.Field[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """Base of all options: values are checked where they are made.
+    """Base class of all options; values are checked on construction.
 
     Raises:
-        ValueError: a number outside its bounds, or a word that is none of the choices.
+        ValueError: a number outside its bounds, or a value that is not one of the choices.
     """
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Options:
 
 
 def choices_of(kind: Any) -> tuple[str, ...]:
-    """The words that a ``Literal`` allows; nothing for other types."""
+    """The values that a ``Literal`` allows; empty for other types."""
     return get_args(kind) if get_origin(kind) is not list and not isinstance(kind, type) else ()
 
 

@@ -1,4 +1,4 @@
-"""The command line of ``train.py`` and the flags that several commands share, from the options' own fields."""
+"""The command line of ``train.py``, and the flags that several commands share, built from the options' fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOVED = ("source_path", "model_path")
 def add_options(
     parser: argparse.ArgumentParser, part: type[Options], values: dict[str, Any], all_flags: bool = True
 ) -> None:
-    """Add the flags of ``part``; help shows ``values``, of the common flags alone unless ``all_flags``.
+    """Add the flags of ``part``; the help text shows ``values``, for common flags only unless ``all_flags``.
 
     Flags that are not given leave no attribute in the namespace.
     """
@@ -55,16 +55,16 @@ def _add(group: argparse._ActionsContainer, name: str, names: list[str], hint: A
         group.add_argument(*names, type=hint, metavar=hint.__name__.upper(), **options)
     if name.startswith("lambda_"):
         short = name.removeprefix("lambda_")
-        hidden = argparse.SUPPRESS  # --lambda_<name> says what it is
+        hidden = argparse.SUPPRESS  # documented by --lambda_<name>
         group.add_argument(f"--no-{short}", dest=name, action="store_const", const=0.0, default=hidden, help=hidden)
 
 
 def training_parser(recipe: str, settings: Settings | None = None, all_flags: bool = True) -> argparse.ArgumentParser:
-    """The command line of ``train.py`` with a recipe; its help shows the values of ``settings``."""
+    """The command line of ``train.py`` for a recipe; its help shows the values of ``settings``."""
     parser = argparse.ArgumentParser(
         prog="train.py", add_help=False, allow_abbrev=False,
         description="Learn Gaussians, camera trajectories and Recon-Net from spike streams.",
-        epilog=None if all_flags else "--help-all shows every flag of the recipe; docs/flags.md has those of all.",
+        epilog=None if all_flags else "--help-all shows every flag of the recipe; docs/flags.md lists all flags.",
     )  # fmt: skip
     group = parser.add_argument_group("Method")
     group.add_argument("-h", "--help", action="store_true", help="show the common flags, with the values of this run")
@@ -74,7 +74,7 @@ def training_parser(recipe: str, settings: Settings | None = None, all_flags: bo
     group.add_argument(
         "--images", action="store_true", help="the same as --recipe images; the default of a scene without spikes"
     )
-    group.add_argument("--spike", action="store_true", help=argparse.SUPPRESS)  # streams are learned from anyway
+    group.add_argument("--spike", action="store_true", help=argparse.SUPPRESS)  # accepted; streams are used anyway
     kind = RECIPES[recipe]
     values = (settings or kind.of()).values()
     for part in kind.parts().values():
@@ -94,9 +94,9 @@ def underscored(argv: Iterable[str]) -> list[str]:
 
 
 def current_names(argv: Iterable[str]) -> list[str]:
-    """The command line with underscores in all flags, and those of version 0.1.0 under their new names.
+    """The command line with underscores in all flags and with flags of version 0.1.0 renamed.
 
-    A note on stderr says which.
+    Each renamed flag is reported in a note on stderr.
     """
     words, notes = underscored(argv), []
     for i, word in enumerate(words):
@@ -119,7 +119,7 @@ def current_names(argv: Iterable[str]) -> list[str]:
         renamed = f"--{'no-' if off else ''}{new}"
         if off and plain not in FLAGS:  # --no-opacity stood for --lambda_opacity 0
             renamed, equals, value = f"--{new}", "=", "0"
-        if plain != "opacity_lr" and plain != "rotation_lr":  # which are Inria's names too
+        if plain != "opacity_lr" and plain != "rotation_lr":  # these are also Inria's names
             notes.append(f"{name} is now {renamed}")
         words[i] = renamed + equals + value
     for note in notes:
@@ -128,10 +128,10 @@ def current_names(argv: Iterable[str]) -> list[str]:
 
 
 def scene_options(argv: Sequence[str]) -> SceneOptions:
-    """The scene that a command line of ``train.py`` names; other flags are left for ``parse_training``.
+    """The scene that a command line of ``train.py`` names; other flags are left to ``parse_training``.
 
     Raises:
-        ValueError: no scene, or a folder of results that holds the scene.
+        ValueError: no scene, or a results folder that contains the scene.
     """
     parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
     add_options(parser, SceneOptions, {})
@@ -150,10 +150,10 @@ def scene_options(argv: Sequence[str]) -> SceneOptions:
 
 
 def chosen_recipe(argv: Sequence[str], has_spikes: bool) -> str:
-    """The recipe that a command line asks for: streams that are there are learned from.
+    """The recipe that a command line asks for; if none is named, a scene with spike streams is trained on them.
 
     Raises:
-        ValueError: --images beside another recipe.
+        ValueError: --images together with another recipe.
     """
     parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", choices=list(RECIPES), default="")
@@ -167,7 +167,7 @@ def chosen_recipe(argv: Sequence[str], has_spikes: bool) -> str:
 
 
 def parse_training(argv: Sequence[str], has_spikes: bool = True) -> Settings:
-    """The settings that a command line of ``train.py`` asks for; unknown flags end the program.
+    """The settings that a command line of ``train.py`` asks for; unknown flags exit the program.
 
     Args:
         argv: flags under their current names (``current_names``).
@@ -180,7 +180,7 @@ def parse_training(argv: Sequence[str], has_spikes: bool = True) -> Settings:
 
 
 def _flags(given: dict[str, Any]) -> dict[str, Any]:
-    """The given options without what chooses the recipe."""
+    """The given options without those that select the recipe."""
     return {name: value for name, value in given.items() if name not in _CHOICES}
 
 
@@ -188,10 +188,10 @@ _CHOICES = ("help", "help_all", "recipe", "images", "spike")
 
 
 def resumed_settings(argv: Sequence[str]) -> Settings:
-    """The stored settings of the model that a command line resumes; flags of the run may differ, but the seed.
+    """The stored settings of the model that a command line resumes; run flags may differ, except the seed.
 
     Raises:
-        ValueError: another flag differs from the stored one.
+        ValueError: any other flag differs from the stored value.
     """
     scene = scene_options(argv)
     stored = load_settings(scene.model_path)
@@ -210,17 +210,17 @@ def resumed_settings(argv: Sequence[str]) -> Settings:
 
 
 def as_flag(name: str, value: Any) -> str:
-    """An option's value as it is written on the command line."""
+    """An option and its value as written on the command line."""
     return f"--{name} {value}" if not isinstance(value, bool) else f"--{name}" if value else f"--no-{name}"
 
 
 def asks_for_help(argv: Sequence[str]) -> str:
-    """``--help`` or ``--help-all`` where one of them is given, else nothing."""
+    """``--help-all``, ``--help`` or ``-h``, whichever is given; empty if none is."""
     return next((flag for flag in ("--help-all", "--help", "-h") if flag in argv), "")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) -> None:
-    """Flags shared by the commands that read a trained model, those that draw it among them (``is_drawn``)."""
+    """Add the flags shared by commands that read a trained model; ``is_drawn`` adds those for rendering it."""
     parser.add_argument("-m", "--model_path", default="", metavar="STR", help="folder of the trained model")
     shared = ("rasterizer", "device", "quiet") if is_drawn else ("quiet",)
     run, hints = RunOptions(), get_type_hints(RunOptions)

@@ -1,4 +1,4 @@
-"""The parts that the settings of a recipe are made of."""
+"""The groups of options that make up a recipe's settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GaussianOptions(Options):
         True, "compensate the opacity for the low-pass (Mip-Splatting)", names=("antialiasing",)
     )
     init_num_pts: int = option(
-        0, "number of initial points; those missing are drawn along the views' rays (0: the given points)", common=True,
+        0, "number of initial points; missing ones are sampled along the views' rays (0: only the given)", common=True,
         by_size=True,
     )  # fmt: skip
     init_opa: float = option(0.1, "initial opacity", above=0, below=1)
@@ -70,7 +70,7 @@ class DensificationOptions(Options):
     opacity_reset_interval: int = option(3000, "iterations between opacity resets, strategy default (0: never)")
     min_opacity: float = option(
         5e-3, "opacity below which Gaussians are removed or relocated", above=0, below=0.5
-    )  # a reset leaves twice the least opacity
+    )  # a reset sets opacities to twice this value
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,7 +84,7 @@ class MotionOptions(Options):
 
     trajectory: Literal["linear", "cubic", "bezier", "spline"] = option(
         "linear",
-        "curve of a view: linear (2 knots), cubic (one segment of a B-spline), bezier (cubic), "
+        "motion curve of a view: linear (2 knots), cubic (one segment of a B-spline), bezier (cubic), "
         "or one B-spline over the whole recording (spline)",
         common=True,
     )
@@ -154,9 +154,9 @@ class RunOptions(Options):
     device: Literal["auto", "cpu", "cuda"] = option("auto", "device of the tensors", common=True)
     seed: int = option(0, "seed of every random choice", common=True)
     save_iterations: list[int] = option(  # noqa: RUF009
-        [], "iterations whose model is saved, beside the last", common=True
+        [], "iterations at which the model is saved, in addition to the last", common=True
     )
-    checkpoint_every: int = option(1000, "iterations between checkpoints (0: at the end or when interrupted)")
+    checkpoint_every: int = option(1000, "iterations between checkpoints (0: only at the end or when interrupted)")
     resume: bool = option(
         False, "continue from the newest checkpoint with its stored flags; only flags of this group may differ",
         common=True,
@@ -166,7 +166,7 @@ class RunOptions(Options):
     viewer_port: int = option(8080, "port of the viewer, or the next free one", at_least=1, at_most=65535)
     quiet: bool = option(False, "no progress bar", common=True)
     tensorboard: bool = option(False, "curves and images for TensorBoard, in the model's folder")
-    json_log: bool = option(False, "rows of log.jsonl on standard output as well")
+    json_log: bool = option(False, "print the rows of log.jsonl on standard output")
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,9 @@ class Video(Options):
     video: str = option(
         "", "camera path: trajectory (all views), exposure (slow motion), orbit, or a camera file (.json)"
     )
-    video_view: str = option("", "name of the view whose exposure is shown (default: the middle one)")
+    video_view: str = option("", "name of the view whose exposure is shown (default: the middle view)")
     video_frames: int = option(120, "number of frames; for an exposure, its sub-frames", at_least=1)
-    video_fps: float = option(24.0, "frames a second", above=0, at_most=1000)
+    video_fps: float = option(24.0, "frames per second", above=0, at_most=1000)
     video_of: Literal["gaussians", "depth", "side"] = option(
         "gaussians", "content: the Gaussians, their depth, or Recon-Net beside the Gaussians"
     )

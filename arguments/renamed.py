@@ -24,9 +24,9 @@ FLAGS = {
     "lambda_opacity": "opacity_reg",
     "lambda_scale": "scale_reg",
 }
-# Recipes by the names of the presets.
+# Recipes by their old preset names.
 PRESETS = {"cpu": "timing", "paper": "paper", "parity": "released"}
-# What the recipes decide by themselves now.
+# Options that the recipes now decide themselves.
 _GONE = ("spike", "lambda_sub")
 _OF_TIMING = ("subframe_width", "window_points", "window_from", "fixed_pattern_every", "instants", "fuse",
               "recon_from", "recon_every")  # fmt: skip
@@ -35,10 +35,10 @@ _OF_NETWORK = ("targets", "recon_net", "long_grouping", "crop", "lambda_joint")
 
 
 def upgraded(stored: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The recipe, and its values by their flags' names, of the contents of a ``cfg_args.json``.
+    """The recipe, and its values by flag name, from the contents of a ``cfg_args.json``.
 
     Raises:
-        KeyError, AttributeError: contents of another kind.
+        KeyError, AttributeError: not the contents of such a file.
     """
     parts = {name: part for name, part in stored.items() if name not in ("recipe", "preset")}
     values = {name: value for part in parts.values() for name, value in part.items()}

@@ -1,7 +1,7 @@
-"""The settings of each recipe: which options it has, and their defaults.
+"""The settings of each recipe: its options and their defaults.
 
-A recipe has no option that it does not read, so most contradictions cannot be written down; the others are
-refused where the options meet (``__post_init__``).
+A recipe has only the options that it reads, so most contradictions cannot be expressed.  The remaining ones are
+rejected in ``__post_init__``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ CONFIG_NAME = "cfg_args.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What every recipe has: the scene, the run, and the parts of the model.
+    """Settings common to all recipes: the scene, the run, and the parts of the model.
 
-    ``defaults`` are the values in which a recipe differs from the defaults of its parts.
+    ``defaults`` holds the values that differ from the defaults of the parts.
     """
 
     recipe: ClassVar[str]
@@ -54,42 +54,42 @@ class Settings:
     rates: RateOptions = field(default_factory=RateOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
-    # Whether targets come from spikes, and whether single instants are compared with narrow windows of spike timing.
+    # Whether targets come from spikes; whether single instants are compared with narrow windows of spike timing.
     from_spikes: ClassVar[bool] = True
     supervises_instants: ClassVar[bool] = False
 
     @property
     def target_mode(self) -> Literal["counting", "timing"]:
-        """How spikes become intensities."""
+        """How spikes are converted to intensities."""
         return "counting"
 
     @property
     def subframe_width(self) -> int:
-        """Spike frames of the window about a sub-frame."""
+        """Width of the window around a sub-frame, spike frames."""
         return 9
 
     @property
     def window_points(self) -> int:
-        """Instants that stand for that window."""
+        """Number of instants rendered to cover that window."""
         return 1
 
     @property
     def grouping(self) -> Literal["adjacent", "strided"]:
-        """How Recon-Net's long input sums frames."""
+        """How Recon-Net's long input groups frames."""
         return "adjacent"
 
     @classmethod
     def parts(cls) -> dict[str, type[Options]]:
-        """The classes of options by the name of their part."""
+        """The option classes by part name."""
         hints = get_type_hints(cls)
         return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """Settings with the recipe's defaults and these values, given by their flags' names.
+        """The recipe's defaults, overridden by these values (by flag name).
 
         Raises:
-            ValueError: a value that the option does not take.
+            ValueError: a value that the option does not accept.
             TypeError: an option that the recipe does not have.
         """
         given, chosen = cls.defaults | values, {}
@@ -101,15 +101,15 @@ class Settings:
         return cls(**chosen)  # type: ignore[arg-type]  # parts by their own names
 
     def values(self) -> dict[str, Any]:
-        """All values by their flags' names."""
+        """All values by flag name."""
         return {name: value for part in dataclasses.asdict(self).values() for name, value in part.items()}
 
     def replaced(self, **values: Any) -> Self:
-        """The same settings with other values, given by their flags' names."""
+        """A copy of the settings with these values (by flag name) replaced."""
         return type(self).of(**(self.values() | values))
 
     def for_scene(self, views: int, width: int, height: int) -> Self:
-        """The same settings with numbers for what depends on the scene's size (``arguments.sizing``)."""
+        """A copy of the settings in which values that depend on the scene's size are numbers (``arguments.sizing``)."""
         values, size = self.values(), size_for(views, width, height)
         steps = size.iterations if values["iterations"] is None else values["iterations"]
         by_size = {"iterations": steps, "cap_max": size.cap_max, "init_num_pts": size.init_num_pts}
@@ -130,15 +130,15 @@ class SpikeTargets(Options):
     )
     subframe_width: int = option(9, "window of spikes that supervises one instant, spike frames", odd=True)
     window_points: int = option(
-        3, "instants across that window whose renders are averaged (1: its middle alone)", odd=True
+        3, "instants across that window whose renders are averaged (1: only its middle)", odd=True
     )
-    window_from: int = option(None, "iterations before those instants are more than the middle", by_size=True)
+    window_from: int = option(None, "iterations during which only the middle of that window is rendered", by_size=True)
     fixed_pattern_every: int = option(
         None, "iterations between estimates of the pixels' gains from the scene (0: the scene's calibration)",
         by_size=True,
     )  # fmt: skip
     instants: int = option(
-        6, "cameras of a step, drawn over all views and sub-frames; with 3 window points a third as many instants",
+        6, "rendered cameras per step, drawn from all views and sub-frames (window_points of them per instant)",
         at_least=1,
     )  # fmt: skip
 
@@ -150,14 +150,14 @@ class TimingNetwork(NetworkOptions):
     lambda_joint: float = option(
         0.2, "weight of L_joint: Recon-Net's images against the scene (0: no Recon-Net)", common=True
     )
-    fuse: bool = option(True, "train Recon-Net on renders that the spikes' residuals have corrected")
+    fuse: bool = option(True, "train Recon-Net on renders corrected by the residuals of the spikes")
     recon_from: int = option(None, "iterations before Recon-Net joins", by_size=True)
     recon_every: int = option(1, "iterations between Recon-Net's steps", at_least=1)
 
 
 @dataclass(frozen=True)
 class TimingSettings(Settings):
-    """Ours: supervision of single instants by spike timing."""
+    """Our method: single instants supervised by spike timing."""
 
     recipe = "timing"
     summary = "supervises single instants by spike timing (the default)"
@@ -219,8 +219,8 @@ class PaperLosses(Options):
     )
     lambda_joint: float = option(1.0, "weight of L_joint: renders against Recon-Net's images", common=True)
     lambda_dssim: float = option(0.2, "share of 1 - SSIM in L_gs", at_least=0, at_most=1)
-    flip: bool = option(True, "L_joint takes the smaller of the pairing in order and in reverse")
-    multi_interval: bool = option(True, "L_rec over several sub-intervals; off: the whole exposure alone")
+    flip: bool = option(True, "L_joint is the smaller loss of two pairings, in order and reversed")
+    multi_interval: bool = option(True, "L_rec over several sub-intervals; off: only the whole exposure")
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class PaperTargets(Options):
 
 @dataclass(frozen=True)
 class PaperSettings(Settings):
-    """USP-Gaussian as its supplement describes it."""
+    """USP-Gaussian as described in the supplement."""
 
     recipe = "paper"
     summary = "USP-Gaussian as published (CVPR 2025, supplement D and E)"
@@ -254,7 +254,7 @@ class PaperSettings(Settings):
 
 @dataclass(frozen=True)
 class ReleasedSettings(PaperSettings):
-    """USP-Gaussian as its released program does it, where that differs from the supplement."""
+    """USP-Gaussian as in its released program, where that differs from the supplement."""
 
     recipe = "released"
     summary = "USP-Gaussian as the authors' released program does it"
@@ -272,7 +272,7 @@ class ImageLosses(Options):
 
 @dataclass(frozen=True)
 class ImageSettings(Settings):
-    """Blurred images alone, as BAD-Gaussians: no spikes, no Recon-Net."""
+    """Blurred images only, as in BAD-Gaussians: no spikes, no Recon-Net."""
 
     recipe = "images"
     summary = "learns from the scene's (blurred) images instead of spikes, as BAD-Gaussians"
@@ -292,7 +292,7 @@ RECIPES: dict[str, type[Settings]] = {
 
 
 def load_settings(folder: str | Path) -> Settings:
-    """The settings of the model in ``folder``, those of version 0.1.0 included.
+    """The settings of the model in ``folder``; models of version 0.1.0 are supported.
 
     Raises:
         ValueError: no ``cfg_args.json``, not JSON, or options that this version does not know.

@@ -1,4 +1,4 @@
-"""How the steps, the initial points and the budget of Gaussians of ``timing`` follow the size of a scene.
+"""How the number of steps, initial points and Gaussians of ``timing`` scale with the size of a scene.
 
 The measurements behind the rule are in docs/time-and-size.md.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 # The scene on which the recipe was developed: 16 views of 200x124 pixels.
 _VIEWS, _PIXELS = 16, 200 * 124
 _STEPS, _GAUSSIANS = 3600, 60_000
-# Exponents of the views and of the pixels, and bounds.
+# Exponents for the number of views and pixels, and bounds.
 _STEPS_BY_VIEWS, _STEPS_BY_PIXELS = 0.5, 0.0
 _GAUSSIANS_BY_PIXELS = 0.5
 _LEAST_STEPS, _MOST_STEPS = 2400, 30_000
@@ -27,7 +27,7 @@ SCHEDULE = {
 
 @dataclass(frozen=True)
 class Size:
-    """Steps, budget of Gaussians and number of initial points for a scene."""
+    """Number of steps, maximum number of Gaussians and number of initial points for a scene."""
 
     iterations: int
     cap_max: int
@@ -35,7 +35,7 @@ class Size:
 
 
 def size_for(views: int, width: int, height: int) -> Size:
-    """The rule: steps grow with the square root of the number of views, Gaussians with that of the pixels."""
+    """Scale the steps with the square root of the number of views, and the Gaussians with that of the pixels."""
     by_views, by_pixels = views / _VIEWS, width * height / _PIXELS
     steps = _STEPS * by_views**_STEPS_BY_VIEWS * by_pixels**_STEPS_BY_PIXELS
     budget = _rounded(_GAUSSIANS * by_pixels**_GAUSSIANS_BY_PIXELS)
@@ -43,6 +43,6 @@ def size_for(views: int, width: int, height: int) -> Size:
 
 
 def _rounded(value: float) -> int:
-    """To two digits, so that a printed size reads well."""
+    """Round to two significant digits, for readable sizes."""
     unit = 10 ** (len(str(int(value))) - 2)
     return max(round(value / unit), 1) * unit

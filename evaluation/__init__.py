@@ -1,1 +1,1 @@
-"""What a trained model is worth: images and trajectories against the truth, tables and reports."""
+"""Evaluation of a trained model: images and trajectories against ground truth, tables and reports."""

@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 230, 54, 26, 10, 10
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two bounds, four or so."""
+    """About four round numbers between two bounds."""
     step = 10 ** math.floor(math.log10((high - low) / 3))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= 5)
     first = math.ceil(low / step - 1e-9)
@@ -24,7 +24,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Logarithms of round numbers between two logarithms: powers of ten, and 1, 2, 5 times them where few."""
+    """Logarithms of round numbers between two logarithms: powers of ten, plus 2 and 5 times them if there are few."""
     step = max(1, math.ceil((high - low) / 8))
     exponents = range(math.floor(low), math.ceil(high) + 1, step)
     ticks = [math.log10(m) + e for e in exponents for m in ((1, 2, 5) if high - low < 2 else (1,))]
@@ -37,11 +37,11 @@ def _short(value: float) -> str:
 
 
 def chart(title: str, series: dict[str, Points], log: bool = False) -> Markup:
-    """Lines over a common horizontal axis as a figure of HTML; empty where there is nothing to draw.
+    """Lines over a common horizontal axis, as an HTML figure; empty if there is nothing to draw.
 
     Args:
-        series: points (x, y) by rising x, by name.
-        log: the vertical axis has powers of ten; values that are not positive are left out.
+        series: points (x, y) with increasing x, by name.
+        log: whether the vertical axis is logarithmic; values that are not positive are left out.
     """
     kept = {name: [(x, y) for x, y in points if y > 0 or not log] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}

@@ -19,7 +19,7 @@ from pictures.kinds import GAUSSIANS, IMAGE, TRUTH
 from utils.io import atomic_write, load_image
 from utils.run_log import read_curves
 
-# Views of a scene that are shown.
+# Number of views shown per scene.
 _SHOWN = 3
 
 
@@ -28,10 +28,10 @@ class Comparison:
     """Runs on one scene from the same initial poses.
 
     Args:
-        title: what they have in common.
-        rows: names and numbers as cells: text, or text and whether it is the best of its column.
-        views: a few views as the truth and every run show them.
-        charts: PSNR of a training view against its own target over minutes, by method.
+        title: the scene and the kind of initial poses.
+        rows: names and numbers as cells: a text, or a text and whether it is the best of its column.
+        views: a few views with the images of ground truth and of every run.
+        charts: charts of the PSNR of a training view against its own target over minutes, by method.
     """
 
     title: str
@@ -47,12 +47,12 @@ def compose_comparisons(title: str, groups: Sequence[Comparison]) -> str:
 
 
 def comparisons(jobs: Sequence[Job], out: Path, rows: Sequence[dict[str, Any]]) -> list[Comparison]:
-    """The runs of each scene and kind of initial poses; images from spikes alone are beside all of them."""
+    """The runs, grouped by scene and kind of initial poses; images from spikes alone are added to every group."""
     found = []
     for scene, poses in dict.fromkeys((job.scene, job.poses) for job in jobs):
         others = {job.poses for job in jobs if job.scene == scene and job.method not in BASELINES}
         if others and poses not in others:
-            continue  # baselines alone: they are with the others
+            continue  # baselines alone: the other groups include them
         members = [j for j in jobs if j.scene == scene and (j.poses == poses or j.method in BASELINES)]
         members.sort(key=lambda job: job.seed)
         own = [
@@ -66,7 +66,7 @@ def comparisons(jobs: Sequence[Job], out: Path, rows: Sequence[dict[str, Any]]) 
 
 
 def _marked(rows: Sequence[dict[str, Any]]) -> list[list[str | tuple[str, bool]]]:
-    """The cells of the rows; the best number of each column that has several is marked."""
+    """The cells of the rows; the best number is marked in each column that has several."""
     best = {}
     for name, way in BETTER.items():
         known = [row[name] for row in rows if name in row]
@@ -80,7 +80,7 @@ def _marked(rows: Sequence[dict[str, Any]]) -> list[list[str | tuple[str, bool]]
 
 
 def _views(jobs: Sequence[Job], out: Path, scene: Path) -> Views:
-    """A few of the scene's views as the truth and every method's first seed show them."""
+    """A few of the scene's views: ground truth, and the images of every method's first seed."""
     truths = sorted((scene / "sharp_data").glob("*.png"))
     chosen = [truths[i] for i in sorted({round(i) for i in np.linspace(0, len(truths) - 1, _SHOWN)})] if truths else []
     labels, cards = {TRUTH.name: TRUTH.label}, []
@@ -95,7 +95,7 @@ def _views(jobs: Sequence[Job], out: Path, scene: Path) -> Views:
                         labels[key] = label
                         images[key] = _embedded(path), label
         cards.append(Card(truth.stem, images))
-    # At first the last method's Gaussians against the truth.
+    # Initially compare the last method's Gaussians with the truth.
     left = next((key for key in reversed(labels) if key.endswith(f"-{GAUSSIANS.name}")), [*labels][-1])
     return Views("views", labels, left, TRUTH.name, cards)
 
@@ -105,7 +105,7 @@ def _embedded(path: Path) -> Embedded:
 
 
 def _curves(jobs: Sequence[Job], out: Path) -> dict[str, Points]:
-    """PSNR in training over minutes, by method, of the first seed that has a log."""
+    """PSNR during training over minutes, by method, of the first seed that has a log."""
     curves: dict[str, Points] = {}
     for job in jobs:
         records = [record for record in read_curves(job.folder(out))[0] if {"seconds", "psnr"} <= record.keys()]

@@ -1,4 +1,4 @@
-"""Images against the truth: PSNR, SSIM and LPIPS of what render.py left, by protocol, kind and image."""
+"""Images against ground truth: PSNR, SSIM and LPIPS of the images from render.py, by protocol, kind and image."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import load_image
 from utils.lpips_offline import lpips_distances
 
-# Measured values by the image's name, without a suffix.
+# Measured values by image name, without a suffix.
 Rows = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One instant of a view, and its images by kind; ``subframe`` is None in the middle of the exposure."""
+    """One instant of a view, and its images by kind; ``subframe`` is None for the middle of the exposure."""
 
     view: str
     subframe: int | None
@@ -38,13 +38,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one protocol gave.
+    """The results of one protocol.
 
     Args:
-        table: measured values by kind; empty where the scene has no truth.
-        means: of ``table``.
-        pictures: of every view the images at the middle of its exposure, to look at.
-        sheet: of up to three views those images [C, H, W], for a comparison.
+        table: measured values by kind; empty if the scene has no ground truth.
+        means: means of ``table``.
+        pictures: by view, the images at the middle of the exposure, for display.
+        sheet: those images [C, H, W] of up to three views, for a comparison.
     """
 
     table: dict[Kind, Rows] = field(default_factory=dict)
@@ -57,10 +57,10 @@ class Measured:
 
 
 def rendered_images(model: Path, split: str, iteration: int) -> list[SavedImage]:
-    """The images of a split; none where it was never rendered.
+    """The images of a split; empty if it was never rendered.
 
     Raises:
-        ValueError: rendering was interrupted, or images are missing; one sentence says what to run.
+        ValueError: rendering was interrupted, or images are missing; the message says what to run.
     """
     if not images_folder(model, split, iteration).is_dir():
         return []
@@ -70,7 +70,7 @@ def rendered_images(model: Path, split: str, iteration: int) -> list[SavedImage]
 
 
 def frames_by_protocol(model: Path, iteration: int, images: Sequence[SavedImage]) -> dict[str, list[Frame]]:
-    """The rendered frames of each protocol in the order of their names; only those with a truth, if any has one."""
+    """The rendered frames of each protocol, sorted by name; only those with ground truth, if any has it."""
     found: dict[str, dict[str, Frame]] = {protocol: {} for protocol in PROTOCOLS}
     for image in images:
         frame = found[image.protocol].setdefault(image.name, Frame(image.view, image.subframe, {}))
@@ -79,7 +79,7 @@ def frames_by_protocol(model: Path, iteration: int, images: Sequence[SavedImage]
     for protocol, named in found.items():
         drawn = [named[name] for name in sorted(named) if GAUSSIANS in named[name].files]
         known = [frame for frame in drawn if TRUTH in frame.files]
-        # Without the truth there is nothing to measure, but something to look at.
+        # Without ground truth, nothing can be measured, but the images can still be shown.
         if drawn:
             frames[protocol] = known or drawn
     return frames
@@ -89,10 +89,10 @@ def frames_by_protocol(model: Path, iteration: int, images: Sequence[SavedImage]
 
 
 def load_like(path: Path, truth: Tensor) -> Tensor:
-    """The image [C, H, W] at ``path`` with the channels of the ``truth`` [C, H, W] it is compared with.
+    """Load the image [C, H, W] at ``path`` with as many channels as ``truth`` [C, H, W].
 
     Raises:
-        ValueError: it has another size.
+        ValueError: the image has another size.
     """
     image = load_image(path, channels=len(truth))
     if image.shape != truth.shape:
@@ -102,14 +102,14 @@ def load_like(path: Path, truth: Tensor) -> Tensor:
 
 
 def measure(images: Sequence[Tensor], truth: Tensor, model: nn.Module | None) -> list[dict[str, float]]:
-    """PSNR, SSIM and LPIPS of images [C, H, W] with the same truth [C, H, W], raw and after the best single gain.
+    """PSNR, SSIM and LPIPS of images [C, H, W] against the same truth [C, H, W], raw and after the best single gain.
 
-    The truth goes through LPIPS's network once for all of them; without ``model`` there is no LPIPS.
+    LPIPS features of the truth are computed once.  Without ``model``, LPIPS is not measured.
     """
     assert all(image.shape == truth.shape for image in images)
     wanted = truth[None]
     matched, gains = zip(*(gain_match(image[None], wanted) for image in images), strict=True)
-    # Each image as it is, and with its gain.
+    # Each image unchanged, and scaled by its gain.
     both = torch.cat([*(image[None] for image in images), *(image.clamp(0, 1) for image in matched)])
     measured = {
         "PSNR": psnr(both, wanted).tolist(),
@@ -126,7 +126,7 @@ def measure(images: Sequence[Tensor], truth: Tensor, model: nn.Module | None) ->
 
 
 def summarize(rows: Rows, frames: Sequence[Frame]) -> dict[str, float]:
-    """Means over views at u = 0.5, and PSNR over all sub-frames where their truth exists."""
+    """Means over views at u = 0.5, and PSNR over all sub-frames that have ground truth."""
     middle = [rows[f.name] for f in frames if f.subframe is None and f.name in rows]
     subframes = [rows[f.name] for f in frames if f.subframe is not None and f.name in rows]
     means = {key: float(np.mean([row[key] for row in middle])) for key in (middle[0] if middle else {})}
@@ -145,7 +145,7 @@ def summarize(rows: Rows, frames: Sequence[Frame]) -> dict[str, float]:
 def decoded(frames: Sequence[Frame]) -> Iterator[tuple[Frame, dict[Kind, Tensor]]]:
     """Each frame with its images [C, H, W], in the order of ``KINDS``; every file is decoded once.
 
-    Raises:
+    ValueError: an image and its ground truth have different sizes.
         ValueError: an image has another size than the truth.
     """
     for frame in frames:
@@ -167,15 +167,15 @@ def measure_frames(
     label: str = "",
     quiet: bool = False,
 ) -> Measured:
-    """Measure the frames of one protocol, and keep what is to be looked at.
+    """Measure the frames of one protocol, and keep images for display.
 
     Args:
-        model: LPIPS's network; it is applied to the middle of each exposure only, because it is slow.
+        model: LPIPS's network; it is slow, so it is applied only to the middle of each exposure.
         reversed_views: views whose recovered trajectory runs backwards in time, with their number of
-            sub-frames.  Their renders are compared with the truth in reverse (``PSNR``), and as they are
-            (``PSNR_as_recovered``); the middle of an exposure is the same in both.  Recon-Net's frames
-            come with the spikes' own time.
-        label: of the progress bar.
+            sub-frames.  Their renders are compared with the truth in reverse order (``PSNR``), and in the
+            recovered order (``PSNR_as_recovered``); the middle of an exposure is the same in both.
+            Recon-Net's frames always follow the time of the spikes.
+        label: label of the progress bar.
     """
     found = Measured()
     files = {frame.name: frame.files for frame in frames}

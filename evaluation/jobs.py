@@ -1,4 +1,4 @@
-"""The runs of full_eval.py: which there are, and how one is done."""
+"""The runs of full_eval.py: which ones are needed, and how to perform one."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Job:
     seed: int
 
     def folder(self, out: Path) -> Path:
-        """Where its results are."""
+        """The folder of its results."""
         return out / self.scene.name / self.method / self.poses / f"seed{self.seed}"
 
     def is_done(self, out: Path) -> bool:
-        """Whether it has results."""
+        """Whether its results exist."""
         return (self.folder(out) / "results.json").exists()
 
     def train_flags(self) -> list[str]:
-        """What train.py is called with, the folder of the results apart."""
+        """The flags for train.py, except the results folder."""
         flags = ["-s", str(self.scene), "--spike", *METHODS[self.method].flags]
         return [*flags, "--transforms", POSES[self.poses], "--seed", str(self.seed), "--quiet"]
 

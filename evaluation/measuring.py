@@ -1,4 +1,4 @@
-"""Measures a rendered model and writes what was found into its folder."""
+"""Measures a rendered model and writes the results into its folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from scene.model_folder import read_cameras
 from training.trained_model import TrainedModel
 from utils.io import save_image, write_json
 
-# Columns of the comparison, and those that get an error map.
+# Columns of the comparison, and the kinds shown with an error map.
 _SHEET = [kind for kind in KINDS if kind is not TIMING]
 _ERRORS = [kind for kind in _SHEET if kind not in (LONG, TRUTH)]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured (the content of ``results.json``) and the files that were written."""
+    """The measured values (the content of ``results.json``) and the files that were written."""
 
     results: dict[str, Any]
     files: list[str]
@@ -36,10 +36,10 @@ def measure_model(model: TrainedModel, lpips: nn.Module | None, lpips_source: st
 
     Args:
         lpips: LPIPS's network, or None.
-        lpips_source: where it is from, or why there is none.
+        lpips_source: where the network is from, or why there is none.
 
     Raises:
-        ValueError: the model was not rendered, or not completely; one sentence says what to run.
+        ValueError: the model was not rendered, or not completely; the message says what to run.
     """
     images = {split: rendered_images(model.folder, split, model.iteration) for split in SPLITS}
     if not any(images.values()):
@@ -74,7 +74,7 @@ def measure_model(model: TrainedModel, lpips: nn.Module | None, lpips_source: st
 
 
 def comparison(measured: Measured) -> np.ndarray:
-    """The comparison picture [H, W, 3] of a protocol's views."""
+    """The comparison image [H, W, 3] of a protocol's views."""
     columns = [kind for kind in _SHEET if any(kind in images for images in measured.sheet.values())]
     rows, notes = [], []
     for view, images in measured.sheet.items():
@@ -85,7 +85,7 @@ def comparison(measured: Measured) -> np.ndarray:
 
 
 def _array(image: Tensor | None) -> np.ndarray | None:
-    """An image [C, H, W] as [H, W] or [H, W, 3]."""
+    """Convert an image [C, H, W] to [H, W] or [H, W, 3]."""
     if image is None:
         return None
     return image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""What full_eval.py compares: recipes with some flags, images from spikes alone, and initial poses."""
+"""What full_eval.py compares: recipes with certain flags, images from spikes alone, and initial poses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from spike import WindowSpec, tfi
 
 @dataclass(frozen=True)
 class Method:
-    """One row: what it is called in tables, and its flags of train.py."""
+    """One method: its title in tables, and its flags for train.py."""
 
     title: str
     flags: Sequence[str] = ()
 
 
-# The paper's losses, window, network and linear motion, scaled to a processor: crops instead of full frames, as
-# many steps as take about the time of ours, the schedule shortened alike, and as many first points as ours.
+# The paper's losses, window, network and linear motion, scaled to a CPU: crops instead of full frames, a number of
+# steps that takes about as long as our method, a proportionally shorter schedule, and the same number of initial points
+# as our method.
 _SCALED = (
     "--crop 48 --iterations 900 --init_num_pts 20000 --cap_max 60000 --densify_from_iter 200 --pose_every 5 "
     "--densify_until_iter 700 --opacity_reset_interval 0 --sh_degree_interval 500"
@@ -46,13 +47,13 @@ METHODS = {
     "ours-fixed": Method("ours, poses fixed", ["--no-pose_opt"]),
     "ours-middle": Method("ours, windows' middles alone", "--window_points 1".split()),
     "ours-no-pattern": Method("ours, no fixed pattern", "--fixed_pattern_every 0".split()),
-    "ours-no-fuse": Method("ours, Recon-Net taught by plain renders", ["--no-fuse"]),
+    "ours-no-fuse": Method("ours, Recon-Net distilled from plain renders", ["--no-fuse"]),
     "ours-default": Method("ours, 3DGS densification", "--strategy default".split()),
     "ours-paper-net": Method("ours, the paper's network", "--recon_net paper".split()),
     "paper": Method("paper (S)", _PAPER),
-    # How much of the difference is the optimizer's.
+    # How much of the difference is due to the optimizer.
     "paper-rates": Method("paper (S), our rates", [*_PAPER, *_RATES]),
-    # What the schedule converges to.
+    # The result after a longer schedule.
     "paper-long": Method("paper (S), 6,000 steps", [*_PAPER, *"--iterations 6000 --densify_until_iter 4000".split()]),
     "parity": Method("paper (R parity)", ["--recipe", "released", *_SCALED]),
     "gs": Method("L_gs alone", [*_PAPER, "--no-rec", "--no-joint"]),
@@ -66,7 +67,7 @@ METHODS = {
         [*_PAPER, *"--exposure 41 --subframes 1 --no-rec --no-joint --no-pose_opt --no-motion_init".split()],
     ),
 }
-# Images from the spikes of one view alone, at u = 0.5: no network, no scene.
+# Images from the spikes of one view alone, at u = 0.5, without a network or a scene.
 BASELINES = {"tfp": "TFP(41)", "tfp-long": "TFP(97)", "tfi": "TFI", "timing": "spike timing (9 frames)"}
 POSES = {"accurate": "transforms.json", "colmap": "transforms_colmap.json", "noisy": "transforms_noisy.json"}
 GROUPS = {
@@ -78,17 +79,17 @@ GROUPS = {
     ],
 }
 
-# Spike frames of a timing image.
+# Width of the window for a timing image, spike frames.
 _TIMING_WIDTH = 9
 
 
 def title_of(method: str) -> str:
-    """What a row is called in tables."""
+    """The title of a method or baseline in tables."""
     return BASELINES[method] if method in BASELINES else METHODS[method].title
 
 
 def baseline_image(method: str, scene: SceneData, view: View) -> Tensor:
-    """The image [C, H, W] that one of ``BASELINES`` makes of a view's spikes, in color where the sensor is."""
+    """The image [C, H, W] that one of ``BASELINES`` makes from a view's spikes; in color for a color sensor."""
     spec, stream = WindowSpec(), scene.open_stream(view)
     if method == "tfi":
         margin = usable_margin(stream, spec)

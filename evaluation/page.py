@@ -1,4 +1,4 @@
-"""HTML pages that open from disk: one file each, nothing fetched.  Text is escaped by the templates."""
+"""HTML pages that open from disk: self-contained single files.  The templates escape all text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JPEG_QUALITY = 92
 
 
 def _slug(name: str) -> str:
-    """A heading as the name of an anchor."""
+    """Convert a heading to an anchor name."""
     return "".join(c if c.isalnum() else "-" for c in name.lower())
 
 
@@ -41,13 +41,13 @@ _TEMPLATES = _environment()
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Fill one of the templates."""
+    """Render one of the templates."""
     return Markup(_TEMPLATES.get_template(template).render(**values))
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """An image inside a page: a data address, and its size in pixels."""
+    """An image embedded in a page: a data URL, and its size in pixels."""
 
     address: str
     width: int
@@ -55,7 +55,7 @@ class Embedded:
 
     @classmethod
     def of(cls, image: Tensor) -> Embedded:
-        """An image [C, H, W] of intensities in [0, 1] as JPEG."""
+        """Encode an image [C, H, W] of intensities in [0, 1] as JPEG."""
         array = image.permute(1, 2, 0).numpy()[..., ::-1]  # OpenCV writes BGR
         pixels = np.ascontiguousarray((array.clip(0, 1) * 255).round().astype(np.uint8))
         _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -65,29 +65,29 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Card:
-    """One view: its images by kind, each with what is written below it."""
+    """One view: its images by kind, each with its caption."""
 
     name: str
     images: dict[str, tuple[Embedded, str]]
 
     @property
     def width(self) -> int:
-        """Pixels of its images."""
+        """Width of its images, pixels."""
         return next((image.width for image, _ in self.images.values()), 1)
 
     @property
     def height(self) -> int:
-        """Pixels of its images."""
+        """Height of its images, pixels."""
         return next((image.height for image, _ in self.images.values()), 1)
 
 
 @dataclass(frozen=True)
 class Views:
-    """Views beside each other, with a border to drag between two kinds of images.
+    """Views in a row; a border can be dragged between two kinds of images.
 
     Args:
-        title: above them.
-        labels: of the kinds, in the order of the selectors; ``left`` and ``right`` are shown first.
+        title: heading above the views.
+        labels: labels of the kinds, in menu order; ``left`` and ``right`` are shown initially.
         cards: the views.
     """
 

@@ -1,4 +1,4 @@
-"""Draws a trained model: training views at their sub-frames, held-out views from fitted poses, videos."""
+"""Renders a trained model: training views at their sub-frames, held-out views from fitted poses, videos."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from utils.crops import Crop
 from utils.se3 import camera_centers
 from utils.trajectory_metrics import umeyama
 
-# World-to-camera poses [T, 4, 4] of a view at times u [T] of its exposure.
+# Function from times u [T] of a view's exposure to world-to-camera poses [T, 4, 4].
 PosesAt = Callable[[Tensor], Tensor]
 
 
 class Renderer:
-    """A trained model and everything needed to draw it.
+    """A trained model and everything needed to render it.
 
     Args:
-        model: on the device to render with.
-        fit_steps: steps that fit the pose of each held-out view.
-        quiet: no progress bars.
+        model: model on the device to render with.
+        fit_steps: optimization steps for the pose of each held-out view.
+        quiet: whether to hide progress bars.
     """
 
     def __init__(self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150, quiet: bool = False):
@@ -58,7 +58,7 @@ class Renderer:
 
     @torch.no_grad()
     def renders(self, view: View, poses: Tensor) -> Tensor:
-        """Renders [M, C, H, W] of a view's camera from ``poses`` [M, 4, 4]."""
+        """Render a view's camera from ``poses`` [M, 4, 4]: images [M, C, H, W]."""
         camera = view.camera
         k = camera.K.to(self.model.device)
         return render_trajectory(self.gaussians, poses, k, camera.width, camera.height, self.rasterizer).images
@@ -72,10 +72,10 @@ class Renderer:
 
     @torch.no_grad()
     def fused(self, exposure: Exposure, view: View, renders: Tensor, poses_at: PosesAt) -> Tensor | None:
-        """The renders [M, C, H, W] corrected by what their spikes say against them, or None without such spikes.
+        """The renders [M, C, H, W] corrected by the residuals of the spikes, or None if the model does not allow it.
 
-        It takes Gaussians that were fitted to narrow windows (L_sub), since only those know the direction of time,
-        and spikes by their timing: counts of so few frames are too noisy to correct anything.
+        It requires Gaussians that were fitted to narrow windows (L_sub), since only those determine the direction of
+        time, and intensities from spike timing: counts over so few frames are too noisy for a correction.
         """
         if exposure.subframes is None or not self.model.supervised_by_timing:
             return None
@@ -88,7 +88,7 @@ class Renderer:
         return renders + self._in_color(corrected - middle)
 
     def _in_color(self, raw: Tensor) -> Tensor:
-        """A sensor's pixels [..., 1, H, W] as an image: in color where it has color filters."""
+        """Convert a sensor's pixels [..., 1, H, W] to an image: in color if the sensor has color filters."""
         return raw if self.mosaic is None else self.mosaic.colors(raw)
 
     # ---- the views of a split --------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Renderer:
             first: number of the first entry.
 
         Returns:
-            their entries of ``cameras.json``.
+            their entries for ``cameras.json``.
         """
         if not (self.scene.test or self.scene.novel):
             return []
@@ -114,7 +114,7 @@ class Renderer:
         with self._writer("test") as images:
             for view, path in zip(self.scene.test, self._held_out_exposures(images), strict=True):
                 entries.append(self._held_out_entry(first + len(entries), view, path, self.u))
-            # Of a scene that has no other held-out views the sharp images are the held-out ones.
+            # If the scene has no other held-out views, the sharp images are the held-out ones.
             protocol = NOVEL_VIEWS if self.scene.test else HELD_OUT
             for view, path in zip(self.scene.novel, self._novel_views(images, protocol), strict=True):
                 entry = self._held_out_entry(first + len(entries), view, path, torch.tensor([0.5]))
@@ -136,7 +136,7 @@ class Renderer:
         exposures: Sequence[Exposure],
         paths: Sequence[PosesAt],
     ) -> None:
-        """Views with an exposure of their own: the middle and, where the scene has the truth, other sub-frames."""
+        """Write views with their own exposure: the middle and, if the scene has ground truth, other sub-frames."""
         rows = tqdm(zip(views, exposures, paths, strict=True), "Rendering", len(views), disable=self.quiet)
         for view, exposure, poses_at in rows:
             name, truths = view.camera.name, true_images(view, self.spec)
@@ -156,7 +156,7 @@ class Renderer:
                 save(TRUTH, load_picture(view, path, self.channels), m)
 
     def _subframes(self, view: View, exposure: Exposure, poses_at: PosesAt) -> dict[Kind, Tensor]:
-        """What the model makes of a view: images [M, C, H, W] at all sub-frames."""
+        """The model's images [M, C, H, W] of a view at all sub-frames."""
         renders = self.renders(view, poses_at(self.u))
         made, frames = {GAUSSIANS: renders}, self.frames(exposure)
         fused = self.fused(exposure, view, renders, poses_at)
@@ -167,10 +167,10 @@ class Renderer:
         return made
 
     def _baselines(self, exposure: Exposure) -> dict[Kind, Tensor]:
-        """What the sensor gives of a view without the model: images [C, H, W] at the middle of the exposure."""
+        """The sensor's images [C, H, W] of a view at the middle of the exposure, without the model."""
         images = {LONG: self._in_color(exposure.long)}
         if self.model.learns_from_spikes:
-            # Images counted from the spikes alone keep the scene's own description of the sensor.
+            # Images counted from the spikes alone use the scene's own sensor model.
             sensor = self.scene.sensor
             images[TFP] = self._in_color(exposure.middle_image(sensor, "counting", self.spec.short))
             images[TIMING] = self._in_color(exposure.middle_image(sensor, "timing", self.model.subframe_width))
@@ -179,12 +179,12 @@ class Renderer:
     # ---- held-out views --------------------------------------------------------------------------------------
 
     def _held_out_exposures(self, images: ImageWriter) -> list[Tensor]:
-        """Fit poses [M, 4, 4] of the views that ``--eval`` held out to their own spikes; write their images."""
+        """Fit poses [M, 4, 4] of the views that ``--eval`` held out to the spikes of each view; write their images."""
         views, trained = self.scene.test, len(self.scene.train)
         if not views:
             return []
         exposures = self.model.exposures(views)
-        # The first guess of their motion comes from their neighbors, which are the training views.
+        # Their initial motion is estimated from their neighbors, which are the training views.
         to_recovered = self._recovered_frame([view.camera.w2c for view in self.scene.train])
         moved = similarity_of([view.camera.w2c for view in views], **to_recovered)
         poses = torch.stack([*self._middle_poses(), *moved])
@@ -213,11 +213,11 @@ class Renderer:
             return [path(self.u) for path in paths]
 
     def _novel_views(self, images: ImageWriter, protocol: str) -> list[Tensor]:
-        """Fit poses [1, 4, 4] of the held-out sharp images, with the scene frozen, to the images; write both."""
+        """Fit poses [1, 4, 4] of the held-out sharp images to these images, with the scene frozen; write both."""
         if not self.scene.novel:
             return []
         truth, views = self.scene.truth or {}, self.scene.train
-        # They belong to the world of the truth, which need not be that of the poses training started from.
+        # Their poses are in the world of the ground truth, which may differ from that of the initial poses.
         known = all(view.camera.name in truth for view in views)
         true = [truth[v.camera.name][len(truth[v.camera.name]) // 2] for v in views] if known else None
         to_recovered = self._recovered_frame(true or [view.camera.w2c for view in views])
@@ -236,12 +236,12 @@ class Renderer:
 
     @torch.no_grad()
     def _middle_poses(self) -> list[Tensor]:
-        """Recovered poses [4, 4] of the training views at u = 0.5."""
+        """Recovered mid-exposure poses [4, 4] of the training views."""
         half = torch.tensor([0.5], device=self.model.device)
         return [self.trajectory.view(i, half)[0].cpu() for i in range(len(self.scene.train))]
 
     def _recovered_frame(self, known: Sequence[Tensor]) -> dict[str, Any]:
-        """The similarity to the world that training recovered, from one with ``known`` mid-exposure training poses."""
+        """The similarity to the recovered world from the world of ``known`` mid-exposure training poses."""
         before, after = (camera_centers(torch.stack([*w2c])).double().numpy() for w2c in (known, self._middle_poses()))
         scale, rotation, translation = umeyama(before, after)
         return {
@@ -254,7 +254,7 @@ class Renderer:
 
     @torch.no_grad()
     def views(self) -> list[SavedView]:
-        """The views, the trained ones at the poses of this iteration (``cameras.json`` may have another's)."""
+        """All views; training views have the poses of this iteration (those in ``cameras.json`` may be of another)."""
         index = {view.camera.name: i for i, view in enumerate(self.scene.train)}
         return [
             replace(view, w2c=self.trajectory.view(index[view.name], self.u).cpu(), times=self.u.cpu())
@@ -264,7 +264,7 @@ class Renderer:
         ]
 
     def video(self, video: Video) -> Path:
-        """Record a video of the Gaussians along a camera path; returns where it is."""
+        """Record a video of the Gaussians along a camera path; returns its path."""
         exposures = {exposure.camera.name: exposure for exposure in self.exposures}
 
         def recon(view: SavedView) -> Tensor:
@@ -277,7 +277,7 @@ class Renderer:
 
 
 def render_model(renderer: Renderer, train: bool = True, test: bool = True) -> None:
-    """Write the images of both splits, or one, and ``cameras.json`` with the poses they were rendered from."""
+    """Write the images of one or both splits, and ``cameras.json`` with the poses they were rendered from."""
     model, scene = renderer.model, renderer.scene
     entries = camera_entries(scene.train, renderer.trajectory, renderer.u, model.iteration)
     if train:

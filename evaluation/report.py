@@ -1,4 +1,4 @@
-"""What one run gave, as ``report.html``: numbers, images, curves and trajectories."""
+"""The results of one run as ``report.html``: numbers, images, curves and trajectories."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _MEASURES = (
 
 @dataclass(frozen=True)
 class Run:
-    """What the report shows.
+    """The content of the report.
 
     Args:
         model: folder of the trained model; ``log.jsonl``, ``run.json`` and the configuration are read from it
-            where they exist.
+            if they exist.
         iteration: the measured iteration.
-        results: contents of ``results.json``.
-        per_view: contents of ``per_view.json``.
-        pictures: by protocol and view, the images to show by kind.
+        results: content of ``results.json``.
+        per_view: content of ``per_view.json``.
+        pictures: images to show, by protocol, view and kind.
         names, poses: training views and their recovered world-to-camera poses [V, M, 4, 4].
         truth: true poses [V, M, 4, 4], or None.
     """
@@ -54,7 +54,7 @@ class Run:
 
 
 def write_report(run: Run) -> Path:
-    """Write ``report.html`` into the model's folder; returns where it is."""
+    """Write ``report.html`` into the model's folder; returns its path."""
     path = run.model / "report.html"
     with atomic_write(path, "w") as file:
         file.write(compose_report(run))
@@ -78,7 +78,7 @@ def compose_report(run: Run) -> str:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """A JSON object beside the model, or None where there is none that can be read."""
+    """A JSON object from the model's folder, or None if there is no readable one."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -160,7 +160,7 @@ def _trajectories(run: Run) -> dict[str, Any]:
 
 
 def _drawing(run: Run) -> dict[str, Any] | None:
-    """The paths of the cameras in the world of the truth (or their own), as the page's script draws them."""
+    """The camera paths in the world of the ground truth (or their own world), for the page's script."""
     if run.poses is None or not len(run.poses):
         return None
     poses = run.poses if run.truth is None else align(run.poses, run.truth)[0]
@@ -172,7 +172,7 @@ def _drawing(run: Run) -> dict[str, Any] | None:
             {
                 "label": label,
                 "centers": np.round(centers(group) @ upright.T, 5).tolist(),
-                # The cameras' right, down and forward axes in the world, at the middle of the exposure.
+                # The cameras' right, down and forward axes in world coordinates, at the middle of the exposure.
                 "axes": np.round(group[:, group.shape[1] // 2, :3, :3] @ upright.T, 4).tolist(),
             }
             for label, group in groups
@@ -181,7 +181,7 @@ def _drawing(run: Run) -> dict[str, Any] | None:
 
 
 def _upright(w2c: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Rotation [3, 3] that brings what the cameras [V, M, 4, 4] hold for up to the z axis."""
+    """Rotation [3, 3] that brings the mean up direction of the cameras [V, M, 4, 4] to the z axis."""
     up = -w2c[..., 1, :3].reshape(-1, 3).mean(0)
     length = float(np.linalg.norm(up))
     if length < 1e-6:

@@ -1,4 +1,4 @@
-"""Tables: of one run for the terminal, of many as Markdown, CSV and LaTeX."""
+"""Tables: one run for the terminal, many runs as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _cell(row: dict[str, float], key: str, width: int, digits: int) -> str:
 
 
 def results_table(results: dict[str, Any]) -> str:
-    """The content of ``results.json`` for a person."""
+    """Format the content of ``results.json`` for the terminal."""
     header = f"{'':<11} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7}"
     header += f" {'PSNR, gain':>11} {'all u':>7}"
     lines = [header, "-" * len(header)]
@@ -63,14 +63,14 @@ def _trajectory_lines(results: dict[str, Any]) -> list[str]:
 
 COLUMNS = ("PSNR", "SSIM", "LPIPS", "PSNR, all u", "PSNR, held out", "ATE", "motion %", "minutes")
 _DIGITS = dict(zip(COLUMNS, (2, 4, 3, 2, 2, 4, 1, 1), strict=True))
-# Whether more or less of a column is better.
+# Whether higher or lower values of a column are better.
 BETTER = dict(zip(COLUMNS, (1, 1, -1, 1, 1, -1, -1, 0), strict=True))
-# What of a run has rows of its own.
+# The outputs of a run that have their own rows.
 OUTPUTS = (GAUSSIANS, FUSED, RECON_NET, IMAGE)
 
 
 def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
-    """Numbers by the label of the output (``OUTPUTS``) of one finished run, under the names of ``COLUMNS``.
+    """The results of one finished run: by output label (``OUTPUTS``), the values by column name (``COLUMNS``).
 
     Raises:
         ValueError: the results were written by another version.
@@ -81,8 +81,8 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
     unknown = [name for name in deblurring if name not in BY_NAME]
     if unknown:
         raise ValueError(
-            f"{file}: has results of {unknown[0]!r}, expected some of {', '.join(BY_NAME)}; they are another "
-            "version's: remove this file, and its run is done again"
+            f"{file}: has results of {unknown[0]!r}, expected some of {', '.join(BY_NAME)}; it is of another version: "
+            "remove this file to repeat the run"
         )
     run = job.folder(out) / "run.json"
     seconds = json.loads(run.read_text(encoding="utf-8"))["seconds"] if run.exists() else None
@@ -93,7 +93,7 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
         if measured is None:
             continue
         row = {name: measured.get(name) for name in ("PSNR", "SSIM", "LPIPS")}
-        # Which views run backwards only the truth says, so it must not turn them round here.
+        # Reversed views are only known from the ground truth, so it must not be used to reverse them here.
         recovered = measured.get("PSNR_all_subframes_as_recovered")
         row["PSNR, all u"] = measured.get("PSNR_all_subframes") if recovered is None else recovered
         row["PSNR, held out"] = results.get(HELD_OUT, {}).get(output.name, {}).get("PSNR")
@@ -106,7 +106,7 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
 
 
 def summary(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> list[dict[str, Any]]:
-    """One row per scene, poses, method and output: means over seeds and, of several, the standard deviation."""
+    """One row per scene, poses, method and output: means over seeds and, with several seeds, the standard deviation."""
     found: dict[tuple[str, str, str, str], list[dict[str, float]]] = defaultdict(list)
     missing: dict[tuple[str, str, str, str], str] = {}
     for job in jobs:
@@ -134,7 +134,7 @@ def summary(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> list[dict
 
 
 def cells(row: dict[str, Any], plus: str = "±") -> list[str]:
-    """The numbers of a row as text, with their spread after ``plus``."""
+    """The numbers of a row as text; ``plus`` separates the standard deviation."""
     if "failed" in row:
         return [row["failed"]] + [""] * (len(COLUMNS) - 1)
     found = []
@@ -146,7 +146,7 @@ def cells(row: dict[str, Any], plus: str = "±") -> list[str]:
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
+    """Format the rows as Markdown."""
     head = ["scene", "poses", "method", "output", "seeds", *COLUMNS]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
@@ -156,7 +156,7 @@ def markdown(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def latex(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as LaTeX, for the package booktabs."""
+    """Format the rows as LaTeX, for the package booktabs."""
     head = ["scene", "poses", "method", "output", *COLUMNS]
 
     def safe(text: str) -> str:
@@ -173,7 +173,7 @@ def latex(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV, without rounding; the spread has columns of its own."""
+    """Format the rows as CSV, without rounding; standard deviations have their own columns."""
     names = ["scene", "poses", "method", "output", "seeds"]
     names += [column for name in COLUMNS for column in (name, f"{name} sd")] + ["failed"]
     text = io.StringIO()

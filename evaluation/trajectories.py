@@ -1,4 +1,4 @@
-"""Recovered trajectories against the true ones, or why they cannot be compared."""
+"""Recovered trajectories against ground truth, or the reason why they cannot be compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.trajectory_metrics import trajectory_errors
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Training views with their recovered and true poses [V, M, 4, 4]; without truth, ``why`` says what is amiss."""
+    """Training views with their recovered and true poses [V, M, 4, 4]; without truth, ``why`` gives the reason."""
 
     names: list[str]
     poses: np.ndarray | None
@@ -25,7 +25,7 @@ class Trajectories:
 
 
 def read_trajectories(model: TrainedModel, cameras: Sequence[dict[str, Any]]) -> Trajectories:
-    """Recovered poses of the training views among the entries of ``cameras.json``, and the true ones if known."""
+    """Recovered poses of the training views in ``cameras.json``, and the true poses if known."""
     entries = [entry for entry in cameras if entry["split"] == "train"]
     names = [entry["name"] for entry in entries]
     shapes = {np.shape(entry["w2c"]) for entry in entries}
@@ -51,14 +51,14 @@ def read_trajectories(model: TrainedModel, cameras: Sequence[dict[str, Any]]) ->
         true = true_poses(scene.truth[name], spec)
         if true is None:
             count = len(scene.truth[name])
-            why = f"{file} has view {name} at {count} instants, which are not the model's {spec.subframes}"
+            why = f"{file} has view {name} at {count} instants, not at the model's {spec.subframes}"
             return Trajectories(names, poses, why=why)
         found.append(true.numpy())
     return Trajectories(names, poses, np.stack(found))
 
 
 def measure_trajectories(found: Trajectories) -> tuple[dict[str, Any] | None, str]:
-    """ATE, RPE and motion error of the training views; or None, and why there are none."""
+    """ATE, RPE and motion error of the training views, or None and the reason why they are missing."""
     if found.poses is None or found.truth is None:
         return None, found.why
     try:

@@ -1,4 +1,4 @@
-"""From Gaussians and camera poses to images: one call renders all sub-frames of a trajectory."""
+"""Rendering Gaussians from camera poses: one call renders all sub-frames of a trajectory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gaussians.model import GaussianModel
 class RenderOutput:
     """Images of M cameras.
 
-    ``images`` [M, C, H, W] intensities, ``alphas`` [M, 1, H, W], ``depths`` [M, 1, H, W] expected depth in
-    world units (where asked for), ``info`` the rasterizer's per-Gaussian statistics (gsplat's keys).
+    ``images`` [M, C, H, W] are intensities, ``alphas`` [M, 1, H, W], ``depths`` [M, 1, H, W] the expected depth in
+    world units (if requested), ``info`` the rasterizer's per-Gaussian statistics (gsplat's keys).
     """
 
     images: Tensor
@@ -48,7 +48,7 @@ def render_trajectory(
         rasterizer: a backend of ``gaussian_renderer.backends``.
         background: intensity behind the scene [C]; black if None.
         sh_degree: active degree of the spherical harmonics (the model's own if None).
-        depth: also the expected depth.
+        depth: whether to render the expected depth as well.
         screen_gradients: keep the gradients of the projected centers in ``info`` (densification by gradient).
     """
     m = len(w2c)

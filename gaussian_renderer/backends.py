@@ -1,8 +1,8 @@
-"""The rasterizers a scene can be drawn with, behind one signature (gsplat 1.5's ``rasterization``).
+"""The rasterizers, with a common signature (gsplat 1.5's ``rasterization``).
 
-``cpu``     our own, on any machine
+``cpu``     our own rasterizer, on any machine
 ``gsplat``  CUDA, the same call
-``inria``   CUDA, the 3DGS submodule: one camera a call, and gradients of the camera by moving the Gaussians
+``inria``   CUDA, the 3DGS submodule: one camera per call; camera gradients through transformed Gaussians
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def get_rasterizer(name: str, device: torch.device) -> Rasterizer:
     """The rasterizer ``name`` (cpu, gsplat, inria, or auto) for tensors on ``device``.
 
     Raises:
-        ValueError: no such rasterizer, not installed, or not for that device.
+        ValueError: unknown, not installed, or not for that device.
     """
     if name not in NAMES:
         raise ValueError(f"--rasterizer {name}: expected one of {', '.join(NAMES)}")
@@ -54,7 +54,7 @@ def _installed(name: str) -> bool:
 def _gsplat(
     *, colors: Tensor, screen_gradients: bool = True, **arguments: Any
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """gsplat's call; it evaluates spherical harmonics for three channels only, so mono is replicated."""
+    """Call gsplat; it evaluates spherical harmonics for three channels only, so mono is replicated."""
     import gsplat
 
     mono = colors.shape[-1] == 1
@@ -77,11 +77,11 @@ def _inria_classes() -> tuple[type, type]:
 
 
 def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer:
-    """The same call on top of Inria's classes (branch dr_aa).
+    """Wrap Inria's classes (branch dr_aa) in the common signature.
 
-    Inria's rasterizer has no gradient to the camera.  So the Gaussians are moved into the camera's frame in
-    torch and drawn from an identity view with colors computed beforehand: autograd then reaches the pose
-    through the moved Gaussians.
+    Inria's rasterizer has no gradient with respect to the camera.  The Gaussians are therefore transformed into the
+    camera frame in torch, and rendered from an identity view with precomputed colors: autograd reaches the pose
+    through the transformed Gaussians.
     """
 
     def rasterize(
@@ -117,7 +117,7 @@ def inria_rasterizer(settings_class: type, rasterizer_class: type) -> Rasterizer
                 shown = eval_sh(sh_degree, colors, view_directions(means, viewmats[m]))
             camera = means @ viewmats[m, :3, :3].T + viewmats[m, :3, 3]
             turned = _rotate_quats(viewmats[m, :3, :3], quats)
-            # Depth and coverage travel as colors: three channels a call.
+            # Depth and alpha are rendered as colors: three channels per call.
             extra = torch.cat([camera[:, 2:], torch.ones_like(camera[:, :1])], dim=-1)
             channels = torch.cat([shown, extra], dim=-1)
             screen = torch.zeros_like(means, requires_grad=True)
@@ -171,7 +171,7 @@ class _ScreenPoints:
 
     @property
     def grad(self) -> Tensor:
-        # Inria's gradient is of normalized coordinates: pixels times half the picture's size.
+        # Inria's gradient is with respect to normalized coordinates: pixels times half the image size.
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._points]
         stacked = torch.stack(grads)[..., :2]
         return stacked * stacked.new_tensor(self._scale)
@@ -180,7 +180,7 @@ class _ScreenPoints:
 def _rotate_quats(rotation: Tensor, quats: Tensor) -> Tensor:
     """Quaternions [N, 4] (wxyz) of R times the orientations ``quats``; gradients reach R."""
     r = rotation
-    # Shepperd's method: divide by the largest component, so that it stays far from zero.
+    # Shepperd's method: divide by the largest component, so that the divisor stays far from zero.
     trace = r[0, 0] + r[1, 1] + r[2, 2]
     candidates = torch.stack([trace, 2 * r[0, 0] - trace, 2 * r[1, 1] - trace, 2 * r[2, 2] - trace])
     k = int(candidates.argmax())

@@ -1,4 +1,4 @@
-"""Gaussians that are only looked at: renders without gradients, before a background."""
+"""Rendering Gaussians for display: without gradients, in front of a background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gaussians.model import GaussianModel
 
 @dataclass(frozen=True)
 class Drawing:
-    """Gaussians that are only looked at, before a gray ``background``: no gradients are kept."""
+    """Renders Gaussians in front of a gray ``background``, without gradients."""
 
     gaussians: GaussianModel
     rasterizer: Rasterizer

@@ -1,4 +1,4 @@
-"""What renders in training: Gaussians, or any other field with the same methods."""
+"""The scene rendered in training: Gaussians, or any other field with the same methods."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from gaussians.model import GaussianModel
 
 
 class Field(Protocol):
-    """A scene that images are rendered from, with gradients to it and to the poses."""
+    """A scene from which images are rendered, with gradients for itself and the poses."""
 
     def render(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int) -> RenderOutput:
-        """Images from the poses ``w2c`` [M, 4, 4] with the cameras ``intrinsics`` [M, 3, 3], in pixels.
+        """Render images from the poses ``w2c`` [M, 4, 4] with camera matrices ``intrinsics`` [M, 3, 3], in pixels.
 
-        ``iteration`` of the training, for what is raised while it goes on.
+        ``iteration`` is the training iteration, for quantities that increase during training.
         """
 
     def parameters(self) -> dict[str, Tensor]:
-        """What is learned, by name; each has a learning rate."""
+        """The learned tensors, by name; each has a learning rate."""
 
     def restore(self, stored: dict[str, Tensor]) -> None:
-        """Continue with stored ``parameters``, whatever their number."""
+        """Restore stored ``parameters``, which may have another length."""
 
 
 class GaussianField:
-    """3D Gaussians as they are rendered while training.
+    """3D Gaussians as they are rendered during training.
 
     Args:
         sh_degree_interval: iterations between increments of the active degree of the spherical harmonics.

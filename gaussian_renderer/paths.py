@@ -1,4 +1,4 @@
-"""Camera paths for videos and the viewer: inside an exposure, over a recording, around the scene, from a file.
+"""Camera paths for videos and the viewer: during an exposure, over a recording, around the scene, or from a file.
 
 All poses are world-to-camera [B, 4, 4] with OpenCV axes, float32.
 """
@@ -22,14 +22,14 @@ from scene.trajectory import interpolate_poses
 from utils import se3
 from utils.io import write_json
 
-# Mean viewing direction longer than this: the cameras look the same way, and a full circle would leave the scene.
+# If the mean viewing direction is longer than this, the cameras look the same way: a full orbit would leave the scene.
 _FACING = 0.5
 _INTRINSICS = ("fx", "fy", "cx", "cy")
 
 
 @dataclass(frozen=True)
 class SavedView:
-    """One entry of ``cameras.json``: a camera and its poses ``w2c`` [M, 4, 4] at the times ``times`` [M] of u."""
+    """One entry of ``cameras.json``: a camera and its poses ``w2c`` [M, 4, 4] at the times ``times`` [M] (u)."""
 
     name: str
     split: str
@@ -65,11 +65,11 @@ class SavedView:
         return self.w2c[len(self.w2c) // 2]
 
     def at(self, u: Tensor) -> Tensor:
-        """Poses [B, 4, 4] at the times ``u`` [B] of the exposure."""
+        """Poses [B, 4, 4] at the times ``u`` [B] in the exposure."""
         return interpolate(self.w2c, self.times, u)
 
     def nearest(self, u: float) -> int:
-        """Number of the sub-frame nearest in time to ``u``."""
+        """Index of the sub-frame nearest in time to ``u``."""
         return int((self.times - u).abs().argmin())
 
 
@@ -90,9 +90,9 @@ def _poses(stored: Any) -> Tensor:
 
 
 def interpolate(w2c: Tensor, times: Tensor, at: Tensor) -> Tensor:
-    """Poses [B, 4, 4] at ``at`` [B] on the geodesics of SE(3) between ``w2c`` [M, 4, 4] at rising ``times`` [M].
+    """Poses [B, 4, 4] at ``at`` [B] on SE(3) geodesics between ``w2c`` [M, 4, 4] at increasing ``times`` [M].
 
-    Before the first and after the last time the pose stays there.
+    Before the first and after the last time, the pose is constant.
     """
     if len(times) == 1:
         return w2c.expand(len(at), 4, 4)
@@ -105,9 +105,9 @@ def interpolate(w2c: Tensor, times: Tensor, at: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CameraPath:
-    """What a video is taken from: poses ``w2c`` [B, 4, 4] and one camera.
+    """The path of a video: poses ``w2c`` [B, 4, 4] and one camera.
 
-    ``moments`` tells, frame by frame, which training view's exposure a frame lies in: (view, u), or None.
+    ``moments`` gives for each frame the training view and time of its exposure, (view, u), or None.
     """
 
     w2c: Tensor
@@ -118,20 +118,20 @@ class CameraPath:
 
     @classmethod
     def through(cls, w2c: Tensor, camera: SavedView) -> CameraPath:
-        """A path outside the exposures, seen by the camera of a view."""
+        """Create a path outside the exposures, with the camera of a view."""
         return cls(w2c, camera.K, camera.width, camera.height, [None] * len(w2c))
 
 
 def exposure_path(view: SavedView, frames: int) -> CameraPath:
-    """Slow motion: ``frames`` even instants from u = 0 to u = 1 of one view's exposure."""
+    """Slow motion: ``frames`` evenly spaced instants from u = 0 to u = 1 of one view's exposure."""
     u = torch.linspace(0, 1, frames) if frames > 1 else torch.tensor([0.5])
     return replace(CameraPath.through(view.at(u), view), moments=[(view, float(value)) for value in u])
 
 
 def recording_path(views: Sequence[SavedView], frames: int) -> CameraPath:
-    """Along the corrected trajectories of all views in their order, and between them, at an even speed.
+    """Follow the corrected trajectories of all views in order, and the gaps between them, at constant speed.
 
-    Speed is the distance of the camera's center in units of the spread of all centers, plus its turn in radians.
+    Speed is the distance of the camera center, in units of the spread of all centers, plus its rotation in radians.
     """
     keys = torch.cat([view.w2c for view in views])
     owner = torch.cat([torch.full((len(view.w2c),), i) for i, view in enumerate(views)])
@@ -139,7 +139,7 @@ def recording_path(views: Sequence[SavedView], frames: int) -> CameraPath:
     spread = float((centers - centers.mean(0)).norm(dim=-1).mean()) or 1.0
     turn = se3.log(keys[1:] @ se3.inverse(keys[:-1]))[:, 3:].norm(dim=-1)
     step = (centers[1:] - centers[:-1]).norm(dim=-1) / spread + turn
-    # Poses that coincide with the one before have no length to move along.
+    # Poses that coincide with the previous one add no length to the path.
     moved = torch.cat([torch.ones(1, dtype=torch.bool), step > 1e-7])
     keys, owner = keys[moved], owner[moved]
     times = torch.cat([torch.zeros(1), step[moved[1:]].cumsum(0)])
@@ -161,7 +161,7 @@ def recording_path(views: Sequence[SavedView], frames: int) -> CameraPath:
 
 @dataclass(frozen=True)
 class Surround:
-    """What the cameras of a scene have in common: the point they look at and the way up, world units."""
+    """The point that a scene's cameras look at, and their up direction, world units."""
 
     focus: np.ndarray
     up: np.ndarray
@@ -170,26 +170,26 @@ class Surround:
 
     @classmethod
     def of(cls, views: Sequence[SavedView]) -> Surround:
-        """From the mid-exposure poses: the point nearest to all viewing axes, the mean of the cameras' up."""
+        """From mid-exposure poses: the point closest to all viewing axes, and the mean up direction."""
         poses = torch.stack([view.middle for view in views]).double()
         centers = se3.camera_centers(poses).numpy()
-        # The rows of a world-to-camera rotation are the camera's right, down and forward axes in the world.
+        # The rows of a world-to-camera rotation are the camera's right, down and forward axes in world coordinates.
         forward, up = poses[:, 2, :3].numpy(), -poses[:, 1, :3].mean(0).numpy()
         across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
         focus, *_ = np.linalg.lstsq(across.sum(0), (across @ centers[..., None])[..., 0].sum(0), rcond=1e-4)
         depth = ((focus - centers) * forward).sum(-1)
         if not (np.median(depth) > 0):
-            # Parallel axes meet nowhere: a point a few times the cameras' spread in front of them.
+            # Parallel axes do not meet: use a point in front of the cameras, at a few times their spread.
             spread = float(np.linalg.norm(centers - centers.mean(0), axis=-1).mean()) or 1.0
             focus = centers.mean(0) + 3 * spread * forward.mean(0) / max(float(np.linalg.norm(forward.mean(0))), 1e-9)
         return cls(focus, up / max(float(np.linalg.norm(up)), 1e-9), centers, forward)
 
 
 def orbit_path(views: Sequence[SavedView], frames: int) -> CameraPath:
-    """Once around what the cameras look at.
+    """One orbit around the point that the cameras look at.
 
     Cameras on all sides: a circle at their median distance and mean height.  Cameras that look the same way:
-    an ellipse across their own positions, always looking at the common point.
+    an ellipse across their positions, always facing the common point.
     """
     s = Surround.of(views)
     angle = np.linspace(0, 2 * np.pi, frames, endpoint=False)[:, None]
@@ -200,7 +200,7 @@ def orbit_path(views: Sequence[SavedView], frames: int) -> CameraPath:
         right = np.cross(toward, s.up)
         right /= np.linalg.norm(right)
         high = np.cross(right, toward)
-        # At least a tenth of the distance, so that a camera that hardly moved shows some parallax too.
+        # At least a tenth of the distance, so that a nearly static camera also shows some parallax.
         least = 0.1 * np.linalg.norm(s.focus - middle)
         reach = np.quantile(np.abs((s.centers - middle) @ np.stack([right, high], axis=-1)), 0.9, axis=0)
         wide, tall = np.maximum(reach, least)
@@ -217,11 +217,11 @@ def orbit_path(views: Sequence[SavedView], frames: int) -> CameraPath:
 
 
 def file_path(path: str | os.PathLike[str], views: Sequence[SavedView], frames: int) -> CameraPath:
-    """A smooth path through the key poses of a JSON file, at an even rate of keys.
+    """A smooth path through the key poses of a JSON file, at a constant number of keys per time.
 
-    The file holds ``{"keyframes": [...]}``; a key is ``{"w2c": 4x4}`` or ``{"position": [3], "look_at": [3],
-    "up": [3]}`` (``up``: the scene's where left out).  ``width``, ``height``, ``fx``, ``fy``, ``cx``, ``cy``
-    beside the list replace those of the first view.  A ``cameras.json`` is such a file too.
+    The file contains ``{"keyframes": [...]}``; a key is ``{"w2c": 4x4}`` or ``{"position": [3], "look_at": [3],
+    "up": [3]}`` (``up`` defaults to the scene's).  ``width``, ``height``, ``fx``, ``fy``, ``cx``, ``cy``
+    beside the list override those of the first view.  A ``cameras.json`` is also such a file.
     """
     try:
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -261,5 +261,5 @@ def _key(key: dict[str, Any], views: Sequence[SavedView]) -> Tensor:
 
 
 def save_camera_file(path: str | os.PathLike[str], poses: Iterable[Tensor]) -> None:
-    """Write key poses [4, 4] as a file that ``file_path`` reads."""
+    """Write key poses [4, 4] to a file that ``file_path`` can read."""
     write_json(path, {"keyframes": [{"w2c": pose.tolist()} for pose in poses]})

@@ -1,7 +1,7 @@
 """Poses of held-out views, fitted with the scene frozen.
 
-A trained scene and its trajectories are known up to a similarity; a held-out view's given pose is first
-brought into the recovered frame and then refined against that view alone.  Nothing of the scene changes.
+A trained scene and its trajectories are determined only up to a similarity.  A held-out view's given pose is first
+transformed into the recovered frame, then refined against that view alone.  The scene does not change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from utils.image_metrics import l1
 
 
 def _descend(parameter: Tensor, loss: Callable[[], Tensor], steps: int, rate: float) -> Tensor:
-    """Adam with a rate decaying to a hundredth; returns the best parameter seen."""
+    """Adam with a rate that decays to a hundredth; returns the parameter with the lowest loss."""
     optimizer = torch.optim.Adam([parameter], lr=rate, eps=1e-15)
     decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.01 ** (1 / max(steps, 1)))
     best, best_value = parameter.detach().clone(), float("inf")
@@ -51,7 +51,7 @@ def fit_pose(
     steps: int = 150,
     rate: float = 2e-3,
 ) -> Tensor:
-    """The pose [4, 4] near ``w2c`` from which the frozen scene looks most like ``image`` [C, H, W] (L1)."""
+    """Fit the pose [4, 4], starting at ``w2c``, from which the frozen scene best matches ``image`` [C, H, W] (L1)."""
     _freeze(gaussians)
     twist = torch.zeros(6, device=w2c.device, requires_grad=True)
 
@@ -77,9 +77,9 @@ def fit_trajectory(
     steps: int = 150,
     rate: float = 2e-3,
 ) -> Tensor:
-    """Poses [M, 4, 4] of a held-out exposure: its own knots, fitted to its sub-frame targets [M, C, H, W].
+    """Fit the knots of a held-out exposure to its sub-frame targets [M, C, H, W]; returns poses [M, 4, 4].
 
-    With ``mosaic`` the renders' colors are compared as the sensor's pixels see them.
+    With ``mosaic``, the renders' colors are compared as the sensor's pixels see them.
     """
     _freeze(gaussians)
 
@@ -101,7 +101,7 @@ def fit_trajectory(
 
 
 def similarity_of(poses: Iterable[Tensor], scale: float, rotation: Tensor, translation: Tensor) -> list[Tensor]:
-    """World-to-camera poses after the world moved by ``x -> scale R x + t`` (camera units scale along)."""
+    """World-to-camera poses after the world is transformed by ``x -> scale R x + t`` (camera units scale along)."""
     moved = []
     for w2c in poses:
         new = torch.eye(4, dtype=w2c.dtype)

@@ -1,4 +1,4 @@
-"""How well the training views know what a pixel shows: from how much of each Gaussian they saw."""
+"""How precisely the training views determine a pixel's intensity, from how much of each Gaussian they saw."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from gaussians.model import GaussianModel
 from gaussians.sh import SH_C0
 from pictures.colors import UNKNOWN
 
-# Standard deviation of one pixel of one exposure (34 dB).
+# Standard deviation of one pixel in one exposure (34 dB).
 NOISE = 0.02
-# Random signs a pass, and passes over all views together that are enough: each is an unbiased estimate, and their
-# mean is within a fifth.
+# Random sign images per pass, and a sufficient number of passes over all views together: each pass is an unbiased
+# estimate, and the error of their mean is within a fifth.
 _PROBES, _PASSES = 3, 16
 
 
 def _constant(gaussians: GaussianModel, sh0: Tensor) -> GaussianModel:
-    """The same Gaussians in the same color from everywhere, ``sh0`` [N, 1, C]; without gradients."""
+    """The same Gaussians with the view-independent color ``sh0`` [N, 1, C]; without gradients."""
     raw = {name: value.detach() for name, value in gaussians.raw.items()}
     return GaussianModel(raw | {"sh0": sh0, "shN": sh0.new_zeros(len(sh0), 0, sh0.shape[-1])}, 0, gaussians.low_pass)
 
 
 def seen_weights(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
-    """Sum [N] of the squared blending weights of every Gaussian over all pixels of the views' middles.
+    """Sum [N] of the squared blending weights of every Gaussian over all pixels of the views' middle renders.
 
-    A rendered pixel is linear in the Gaussians' colors, with the blending weights w as coefficients.  So the
-    gradient of a picture times random signs s is sum_p s_p w_p, whose square is sum_p w_p^2 on average
-    (Hutchinson's estimator): one backward pass a view instead of one a pixel.
+    A rendered pixel is linear in the Gaussians' colors; the blending weights w are its coefficients.  The gradient
+    of a render multiplied by random signs s is sum_p s_p w_p, and its square is sum_p w_p^2 on average
+    (Hutchinson's estimator): one backward pass per view instead of one per pixel.
     """
     random = torch.Generator().manual_seed(0)
     g, rounds = drawing.gaussians, -(-_PASSES // len(views))
@@ -56,18 +56,18 @@ def seen_weights(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
 def intensity_deviation(drawing: Drawing, views: Sequence[SavedView]) -> Tensor:
     """Standard deviation [N] of each Gaussian's intensity, given that the views' pixels were fitted.
 
-    The diagonal of the Fisher information, as FisherRF (Jiang et al., ECCV 2024) takes it, of the colors
-    alone: every pixel measures the blend of its Gaussians with the error ``NOISE``, and before that an
-    intensity is ``UNKNOWN``.  Errors of place and shape, and correlations, are left out.
+    Uses the diagonal of the Fisher information, as in FisherRF (Jiang et al., ECCV 2024), for the colors only:
+    every pixel measures the blend of its Gaussians with the error ``NOISE``, and the prior deviation of an
+    intensity is ``UNKNOWN``.  Errors of position and shape, and correlations, are ignored.
     """
     return (UNKNOWN**-2 + seen_weights(drawing, views) / NOISE**2).rsqrt()
 
 
 def uncertain(drawing: Drawing, views: Sequence[SavedView]) -> Drawing:
-    """Draws the standard deviation of intensity as intensity, in place of the scene's own.
+    """Render the standard deviation of intensity in place of intensity.
 
-    Blended like colors over ``UNKNOWN``, the deviations add up as they would if all errors went the same way:
-    an upper bound of the pixel's.  Where nothing is, nothing is known.
+    Blended like colors over ``UNKNOWN``, the deviations add up as if all errors had the same sign: an upper bound
+    for the pixel's deviation.  Empty space is unknown.
     """
     deviation = intensity_deviation(drawing, views)
     model = _constant(drawing.gaussians, (deviation - 0.5)[:, None, None] / SH_C0)

@@ -1,6 +1,6 @@
-"""Videos of a trained model: along its trajectories, inside an exposure, around the scene.
+"""Videos of a trained model: along its trajectories, during an exposure, or around the scene.
 
-Nothing here needs more than a camera path, Gaussians and, for side by side, Recon-Net's frames of a view.
+Inputs are a camera path, Gaussians and, for side-by-side videos, Recon-Net's frames of a view.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pictures.kinds import GAUSSIANS, RECON_NET
 from pictures.sheets import labeled, side_by_side
 from pictures.video import write_mp4, write_pngs
 
-# Cameras per call of the rasterizer: enough for one view per thread, little enough to be held in memory.
+# Cameras per rasterizer call: enough for one view per thread, few enough to fit in memory.
 _BATCH = 8
-# Frames from which the range of depth colors is taken.
+# Number of frames from which the range of depth colors is computed.
 _PROBES = 8
 
 ReconFrames = Callable[[SavedView], Tensor]
 
 
 def choose_path(video: Video, views: Sequence[SavedView]) -> CameraPath:
-    """The camera path that ``video`` asks for, over the training views among ``views``."""
+    """The camera path that ``video`` asks for; ``views`` are the training views."""
     views = [view for view in views if view.split == "train"] or list(views)
     if video.video == "trajectory":
         return recording_path(views, video.video_frames)
@@ -55,7 +55,7 @@ def _batches(path: CameraPath, drawing: Drawing, depth: bool) -> Iterator[tuple[
 
 
 def color_frames(path: CameraPath, drawing: Drawing) -> Iterator[Image]:
-    """The Gaussians along the path."""
+    """Render the Gaussians along the path."""
     for image, _, _ in _batches(path, drawing, depth=False):
         yield rgb(image)
 
@@ -69,23 +69,23 @@ def depth_limits(path: CameraPath, drawing: Drawing) -> tuple[float, float]:
 
 
 def depth_frames(path: CameraPath, drawing: Drawing, near: float, far: float) -> Iterator[Image]:
-    """Expected depth along the path as colors."""
+    """Render the expected depth along the path, in colors."""
     for _, alpha, depth in _batches(path, drawing, depth=True):
         assert depth is not None
         yield depth_colors(depth, alpha, near, far)
 
 
 def measured_depth_frames(path: CameraPath, drawing: Drawing, white: float) -> Iterator[Image]:
-    """Expected depth along the path as gray: 1 is the depth ``white``, 0 is uncovered."""
+    """Render the expected depth along the path, in gray: 1 is the depth ``white``, 0 means uncovered."""
     for _, alpha, depth in _batches(path, drawing, depth=True):
         assert depth is not None
         yield rgb(torch.where(alpha > 0.5, depth / white, 0.0))
 
 
 def beside_recon(path: CameraPath, frames: Iterable[Image], recon: ReconFrames) -> Iterator[Image]:
-    """Recon-Net's picture on the left of every frame: the view's sub-frame nearest in time.
+    """Put Recon-Net's image to the left of every frame: the view's sub-frame nearest in time.
 
-    Between two exposures the last picture stays, dimmed.
+    Between two exposures, the last image remains, dimmed.
     """
     known: tuple[str, Tensor] | None = None
     shown: Image | None = None
@@ -95,25 +95,25 @@ def beside_recon(path: CameraPath, frames: Iterable[Image], recon: ReconFrames) 
             if known is None or known[0] != view.name:
                 known = view.name, recon(view)
             shown = rgb(known[1][view.nearest(u)])
-        assert shown is not None, "a path that is shown beside Recon-Net starts inside an exposure"
+        assert shown is not None, "a path that is shown beside Recon-Net must start inside an exposure"
         left = shown if moment is not None else 0.4 * shown
         yield side_by_side([labeled(left, RECON_NET.label), labeled(frame, GAUSSIANS.label)])
 
 
 def record(
     video: Video, views: Sequence[SavedView], drawing: Drawing, recon: ReconFrames | None, quiet: bool
-) -> Path:
-    """Make the video; returns where it is.
+    ) -> Path:
+    """Record the video; returns its path.
 
     Args:
-        recon: Recon-Net's frames [M, C, H, W] of a training view, or None where there is no network.
+        recon: function that returns Recon-Net's frames [M, C, H, W] of a training view, or None without a network.
     """
     path, out = choose_path(video, views), Path(video.video_out)
     white: float | None = None
     if video.video_of == "depth":
         near, far = depth_limits(path, drawing)
         if video.video_bits == 16:
-            # Some room, because single pixels lie behind the range of the colors.
+            # Some margin, because single pixels lie beyond the range of the colors.
             white = 1.5 * far
             frames = measured_depth_frames(path, drawing, white)
         else:

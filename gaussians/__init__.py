@@ -1,1 +1,1 @@
-"""The scene as 3D Gaussians: model, densification, initial points, and their files."""
+"""The scene as 3D Gaussians: model, densification, initial points, and file formats."""

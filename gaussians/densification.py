@@ -1,8 +1,8 @@
-"""Where Gaussians are added, moved and removed while training.
+"""Adding, moving and removing Gaussians during training.
 
-Two strategies, one interface: ``step(gaussians, optimizer, info, iteration)`` after each optimizer step.
-``DefaultStrategy`` is 3DGS's adaptive density control (Kerbl et al. 2023, sec. 5) with the screen-space
-gradient of **all** M sub-frames; ``MCMCStrategy`` relocates dead Gaussians and explores with noise under a
+Two strategies share one interface: ``step(gaussians, optimizer, info, iteration)`` after each optimizer step.
+``DefaultStrategy`` is 3DGS's adaptive density control (Kerbl et al. 2023, sec. 5), with the screen-space
+gradients of **all** M sub-frames.  ``MCMCStrategy`` relocates dead Gaussians and explores with noise, under a
 fixed budget (Kheradmand et al. 2024).
 """
 
@@ -20,7 +20,7 @@ from utils.randomness import generator
 
 
 class Strategy(Protocol):
-    """What the training loop asks of a densification strategy."""
+    """The interface of densification strategies in the training loop."""
 
     def step(
         self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, info: dict[str, Any], iteration: int
@@ -28,7 +28,7 @@ class Strategy(Protocol):
         """Update the set of Gaussians after iteration ``iteration`` (1-based)."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors a checkpoint needs to resume."""
+        """The tensors that a checkpoint needs in order to resume."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore ``state_dict``."""
@@ -86,18 +86,18 @@ def rotations(quats: Tensor) -> Tensor:
 
 @dataclass
 class DefaultStrategy:
-    """Clone small and split large Gaussians with a large screen-space gradient; cull the transparent.
+    """Clone small and split large Gaussians with a large screen-space gradient; remove transparent ones.
 
     Args:
         grow_gradient: threshold on the mean gradient norm of the projected center, in normalized device
             units per camera (the images span [-1, 1]).
         scene_extent: world units; Gaussians wider than ``split_scale`` times it are split, the others cloned.
-        cull_opacity: opacity under which Gaussians go.
-        cull_scale: Gaussians wider than this times the extent go, after the first opacity reset.
-        start, stop, every: iterations between which (without these two), and how often, the set changes.
-        reset_every: opacity reset interval (0: never).
-        cap: most Gaussians (0: no limit).
-        last_only: count the last camera of a call alone (what the authors' program does; all by default).
+        cull_opacity: opacity below which Gaussians are removed.
+        cull_scale: Gaussians wider than this times the extent are removed, after the first opacity reset.
+        start, stop, every: the set changes every ``every`` iterations between ``start`` and ``stop`` (exclusive).
+        reset_every: iterations between opacity resets (0: never).
+        cap: maximum number of Gaussians (0: no limit).
+        last_only: use only the last camera of a call (as the authors' program does), not all.
     """
 
     grow_gradient: float
@@ -173,7 +173,7 @@ class DefaultStrategy:
         self._seen = torch.zeros(0)
 
     def _split(self, gaussians: GaussianModel, which: Tensor, iteration: int) -> dict[str, Tensor]:
-        """Two children for each, drawn from the parent's own density, 1.6 times smaller."""
+        """Two children per Gaussian, sampled from the parent's density and 1.6 times smaller."""
         parents = {name: value.detach()[which].repeat_interleave(2, 0) for name, value in gaussians.raw.items()}
         scales = parents["log_scales"].exp()
         random = generator("densification", self.seed, iteration, scales.device)
@@ -192,14 +192,14 @@ class DefaultStrategy:
 
 @dataclass
 class MCMCStrategy:
-    """A fixed budget of Gaussians: the dead are moved onto the living, and all explore with noise.
+    """A fixed budget of Gaussians: dead ones are relocated onto live ones, and all explore with noise.
 
     Args:
-        cap: number of Gaussians grown to (5 % at a time).
+        cap: number of Gaussians to grow to (5 % at a time).
         noise: factor on the exploration noise (multiplied by the learning rate of the means).
-        dead_opacity: opacity under which a Gaussian is relocated.
-        start, stop, every: iterations between which (without these two), and how often, Gaussians are relocated and
-            added.
+        dead_opacity: opacity below which a Gaussian is relocated.
+        start, stop, every: Gaussians are relocated and added every ``every`` iterations between ``start`` and ``stop``
+            (exclusive).
     """
 
     cap: int
@@ -214,7 +214,7 @@ class MCMCStrategy:
     def step(
         self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, info: dict[str, Any], iteration: int
     ) -> None:
-        del info  # statistics of the screen play no part
+        del info  # screen-space statistics are not used
         random = generator("densification", self.seed, iteration, gaussians.means.device)
         with torch.no_grad():
             if self.start < iteration < self.stop and iteration % self.every == 0:
@@ -249,7 +249,7 @@ class MCMCStrategy:
         append(gaussians, optimizer, {name: value.detach()[sources] for name, value in gaussians.raw.items()})
 
     def _share(self, gaussians: GaussianModel, sources: Tensor) -> None:
-        """Opacity and scale of Gaussians that will stand n-fold, so that the picture stays (eq. 9)."""
+        """Opacity and scale of Gaussians that will be duplicated n times, so that the render is unchanged (eq. 9)."""
         counts = torch.bincount(sources, minlength=len(gaussians))
         which = torch.nonzero(counts)[:, 0]
         n = (counts[which] + 1).clamp_max(50).double()
@@ -271,7 +271,7 @@ class MCMCStrategy:
         self, gaussians: GaussianModel, optimizer: torch.optim.Optimizer, random: torch.Generator
     ) -> None:
         rate = next(group["lr"] for group in optimizer.param_groups if group["name"] == "means")
-        # Only Gaussians about to vanish wander; a sigmoid at opacity 0.005 with slope 100.
+        # Only Gaussians with an opacity near 0 move: a sigmoid at opacity 0.005 with slope 100.
         weight = torch.sigmoid(100 * (0.005 - gaussians.opacities))
         moved = torch.nonzero(weight > 1e-4)[:, 0]
         if len(moved) == 0:

@@ -1,11 +1,10 @@
-"""Files for other programs: trajectories as TUM text, Gaussians as ``.splat`` and ``.spz``.
+"""Files for other programs: Gaussians as ``.splat`` and ``.spz``.
 
-TUM text (the RGB-D benchmark's format, read by ``evo``): a line a pose, ``time tx ty tz qx qy qz qw``, the
-camera in the world.  ``.splat`` (antimatter15's viewer, SuperSplat, Spark, ...): 32 bytes a Gaussian, the
-most visible first: center and scales as float32, color and opacity as bytes, the quaternion as bytes.  It
-has no spherical harmonics and no word for antialiasing: keep the PLY for anything but looking.  ``.spz``
-(Niantic; https://github.com/nianticlabs/spz describes it): a tenth of the PLY, with spherical harmonics and a
-flag for antialiasing, attribute by attribute in a gzip stream, axes x right, y up, z backward.
+``.splat`` (antimatter15's viewer, SuperSplat, Spark, ...): 32 bytes per Gaussian, the most visible first; center and
+scales as float32, color and opacity as bytes, the quaternion as bytes.  It has no spherical harmonics and no flag for
+antialiasing: use it for viewing only, and keep the PLY.  ``.spz`` (Niantic; described at
+https://github.com/nianticlabs/spz): a tenth of the PLY's size, with spherical harmonics and a flag for antialiasing,
+attribute by attribute in a gzip stream, axes x right, y up, z backward.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ def _format(path: str | os.PathLike[str]) -> str:
 
 
 def read_gaussians(path: str | os.PathLike[str]) -> GaussianParams:
-    """Gaussians of a file of any of ``FORMATS``, three channels.
+    """Read Gaussians, with three channels, from a file in any of ``FORMATS``.
 
     Raises:
-        ValueError: another suffix, or not such a file (names it).
+        ValueError: another suffix, or not a valid file (names it).
     """
     suffix = _format(path)
     if suffix == ".spz":
@@ -53,14 +52,14 @@ def read_gaussians(path: str | os.PathLike[str]) -> GaussianParams:
 
 
 def without_equal_channels(params: GaussianParams) -> GaussianParams:
-    """The Gaussians with one channel where all three are equal, as files have the scene of a gray sensor."""
+    """The Gaussians with one channel if all three are equal, as in files of scenes from a gray sensor."""
     if not all(bool((x == x[..., :1]).all()) for x in (params.sh0, params.shN)):
         return params
     return replace(params, sh0=params.sh0[..., :1].contiguous(), shN=params.shN[..., :1].contiguous())
 
 
 def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
-    """Write Gaussians in the format that the name ``path`` ends in."""
+    """Write Gaussians in the format given by the suffix of ``path``."""
     suffix = _format(path)
     if suffix == ".spz":
         write_spz(path, gaussians)
@@ -74,11 +73,11 @@ def write_gaussians(path: str | os.PathLike[str], gaussians: GaussianParams) -> 
 
 
 def write_splat(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
-    """Write Gaussians as ``.splat``: color of degree 0 only, mono as gray, eight bits a value."""
+    """Write Gaussians as ``.splat``: color of degree 0 only, mono as gray, eight bits per value."""
     g = gaussians.on_cpu()
     opacity = g.opacity_logits.sigmoid()
     color = (0.5 + SH_C0 * g.sh0[:, 0].expand(-1, 3)).clamp(0, 1)
-    # Viewers show the first lines while the rest arrives: large and opaque ones come first.
+    # Viewers show the first Gaussians while the rest are loading, so large and opaque ones come first.
     order = torch.argsort(g.log_scales.sum(-1) + opacity.log(), descending=True, stable=True)
     table = np.empty(len(order), _SPLAT)
     table["mean"] = g.means[order].numpy()
@@ -92,10 +91,10 @@ def write_splat(path: str | os.PathLike[str], gaussians: GaussianParams) -> None
 
 
 def read_splat(path: str | os.PathLike[str]) -> GaussianParams:
-    """Gaussians of a ``.splat`` file, three channels, spherical harmonics of degree 0.
+    """Read Gaussians from a ``.splat`` file: three channels, spherical harmonics of degree 0.
 
     Raises:
-        ValueError: not such a file (names it).
+        ValueError: not a ``.splat`` file (names it).
     """
     try:
         stored = Path(path).read_bytes()
@@ -110,7 +109,7 @@ def read_splat(path: str | os.PathLike[str]) -> GaussianParams:
     sound = means.isfinite().all(-1) & scales.isfinite().all(-1) & (scales >= 0).all(-1) & (quats != 0).any(-1)
     if not sound.all():
         raise ValueError(f"{path}: {int((~sound).sum())} of {len(table)} Gaussians have impossible values")
-    # Half a step from 0 and 1, where the logit is infinite.
+    # At least half a step away from 0 and 1, where the logit is infinite.
     opacity = (rgba[:, 3] / 255).clamp(0.5 / 255, 1 - 0.5 / 255)
     return GaussianParams(
         means,
@@ -126,13 +125,13 @@ def read_splat(path: str | os.PathLike[str]) -> GaussianParams:
 
 _SPZ_HEADER = struct.Struct("<4sIIBBBB")  # magic, version, Gaussians, SH degree, fraction bits, flags, reserved
 _SPZ_MAGIC, _SPZ_VERSION, _SPZ_ANTIALIASED = b"NGSP", 3, 1
-# Bits that hold the coefficients of degree 1 and of the others: the rest of each byte is zero and packs away.
+# Bits kept of coefficients of degree 1 and of higher degrees: the rest of each byte is zero and compresses away.
 _SPZ_SH_BITS = (5, 4, 4)
-# Its axes are ours turned by half a turn about x: y and z change their signs ...
+# The axes of .spz are ours rotated by 180 degrees about x: y and z change sign ...
 _SPZ_FLIP = torch.tensor([1.0, -1.0, -1.0])
-# ... and with them the harmonics that are odd in y and z together.
+# ... and so do the harmonics that are odd in y and z together.
 _SPZ_FLIP_SH = torch.tensor([-1.0, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1])
-# Components of a quaternion beside each one.
+# For each component of a quaternion, the other three.
 _SPZ_OTHERS = torch.tensor([[j for j in range(4) if j != i] for i in range(4)])
 
 
@@ -141,13 +140,13 @@ def _bytes_of(values: Tensor) -> bytes:
 
 
 def _packed_positions(positions: Tensor, fraction_bits: int) -> bytes:
-    """Signed fixed-point numbers of 24 bits, the lowest byte first."""
+    """Signed 24-bit fixed-point numbers, lowest byte first."""
     fixed = (positions.double() * 2.0**fraction_bits).round().to(torch.int32).numpy().astype("<i4")
     return fixed.reshape(-1, 1).view(np.uint8)[:, :3].tobytes()
 
 
 def _packed_quats(quats: Tensor) -> bytes:
-    """The three smaller components of xyzw, a sign and 9 bits each, below 2 bits for which is left out."""
+    """The three smaller components of xyzw, with a sign and 9 bits each, below 2 bits that identify the omitted one."""
     unit = torch.nn.functional.normalize(quats.double(), dim=-1)
     xyzw = unit[:, [1, 2, 3, 0]] * torch.cat([_SPZ_FLIP, torch.ones(1)])
     largest = xyzw.abs().argmax(-1)
@@ -161,10 +160,10 @@ def _packed_quats(quats: Tensor) -> bytes:
 
 
 def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
-    """Write Gaussians as ``.spz`` (version 3), mono as gray; of the low-pass it keeps whether it compensates.
+    """Write Gaussians as ``.spz`` (version 3), mono as gray; of the low-pass, only its compensation flag is stored.
 
-    Positions keep as many binary places as the farthest Gaussian leaves of 24 bits, at most 20; opacities and
-    colors 8 bits, spherical harmonics (clipped to [-1, 1]) 5 bits in degree 1 and 4 above.
+    Positions have 24 bits, with as many fraction bits as the farthest Gaussian permits, at most 20.  Opacities and
+    colors have 8 bits, spherical harmonics (clipped to [-1, 1]) 5 bits in degree 1 and 4 above.
 
     Raises:
         ValueError: Gaussians too far from the origin, or the file cannot be written.
@@ -208,10 +207,10 @@ def _unpacked_quats(stored: NDArray[np.uint8], version: int) -> Tensor:
 
 
 def read_spz(path: str | os.PathLike[str]) -> GaussianParams:
-    """Gaussians of a ``.spz`` file (version 2 or 3), three channels.
+    """Read Gaussians from a ``.spz`` file (version 2 or 3), three channels.
 
     Raises:
-        ValueError: not such a file (names it).
+        ValueError: not a ``.spz`` file (names it).
     """
     try:
         stored = gzip.decompress(Path(path).read_bytes())
@@ -234,7 +233,7 @@ def read_spz(path: str | os.PathLike[str]) -> GaussianParams:
         at += count * width
     positions, alphas, colors, scales, quats, rest = blocks
     wide = np.zeros((count * 3, 4), np.uint8)
-    wide[:, 1:] = positions.reshape(-1, 3)  # in the upper bytes, so that the sign is in its place
+    wide[:, 1:] = positions.reshape(-1, 3)  # in the upper bytes, so that the sign bit is in its place
     means = torch.from_numpy((wide.view("<i4")[:, 0].reshape(count, 3) >> 8) * 0.5**fraction_bits).float()
     opacity, color, log_scales, harmonics = (
         torch.from_numpy(x.astype(np.float32)) for x in (alphas, colors, scales, rest)
@@ -244,7 +243,7 @@ def read_spz(path: str | os.PathLike[str]) -> GaussianParams:
         means * _SPZ_FLIP,
         torch.nn.functional.normalize(_unpacked_quats(quats, version) * flip, dim=-1),
         log_scales / 16 - 10,
-        # Half a step from 0 and 1, where the logit is infinite.
+        # At least half a step away from 0 and 1, where the logit is infinite.
         (opacity[:, 0] / 255).clamp(0.5 / 255, 1 - 0.5 / 255).logit(),
         ((color / 255 - 0.5) / 0.15)[:, None],
         (harmonics.reshape(count, coefficients, 3) / 128 - 1) * _SPZ_FLIP_SH[:coefficients, None],

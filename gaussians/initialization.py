@@ -1,4 +1,4 @@
-"""First points of a scene: SfM's, filled up along the views' rays, or random ones in the cameras' frustums."""
+"""Initial points of a scene: from SfM, completed along the views' rays, or random ones in the cameras' frustums."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Picture:
     w2c: Tensor
 
 
-# Share of the filled points that ignore the given ones: what structure from motion did not see, such as a
-# dark thing close to the camera in a few views, starts from these or never.
+# Share of the added points that ignore the given ones.  What structure from motion missed, such as a dark object
+# close to the camera in a few views, can only start from these.
 EXPLORE = 0.25
-# Random points of a scene that comes without any, as 3DGS starts its synthetic scenes (Kerbl et al. 2023).
+# Number of random points for a scene without points, as in 3DGS for synthetic scenes (Kerbl et al. 2023).
 RANDOM_POINTS = 100_000
-# Depths whose quantiles are taken: more tell nothing new, and older torch refuses more than 2^24.
+# Maximum number of depths for quantiles: more add no precision, and older torch rejects more than 2^24.
 _DEPTHS = 1_000_000
 
 
 def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, float]:
-    """Near and far for random depths: around the given points' depths, or from the spread of the cameras."""
+    """Near and far limits of random depths: from the depths of the given points, or the spread of the cameras."""
     if points is not None and len(points):
         depths = torch.cat([points @ p.w2c[2, :3] + p.w2c[2, 3] for p in pictures])
         depths = depths[depths > 0]
@@ -45,14 +45,14 @@ def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, 
 
 
 def median_depth(points: Tensor, pictures: list[Picture]) -> float:
-    """Median depth of points [N, 3] in front of the views, over all views; 1 where none is."""
+    """Median depth over all views of the points [N, 3] in front of them; 1 if there are none."""
     depths = torch.cat([points @ p.w2c[2, :3] + p.w2c[2, 3] for p in pictures])
     depths = depths[depths > 0]
     return float(depths.median()) if len(depths) else 1.0
 
 
 def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Depth at ``pixels`` [n, 2]: of the nearest projected points, or nan where none is in view."""
+    """Depth at ``pixels`` [n, 2], from the nearest projected points; NaN if no point is in view."""
     height, width = picture.image.shape[1:]
     if points is not None and len(points):
         camera = points @ picture.w2c[:3, :3].T + picture.w2c[:3, 3]
@@ -62,8 +62,8 @@ def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, r
         inside = ((uv > -0.1 * width) & (uv < [1.1 * width, 1.1 * height])).all(-1)
         if inside.sum() >= 4:
             distance, index = cKDTree(uv[inside]).query(pixels, k=4)
-            # Inverse-distance weights, one neighbor drawn in proportion: depth edges stay edges instead
-            # of becoming slopes of floating Gaussians.
+            # Draw one neighbor with inverse-distance weights: depth edges stay sharp instead of
+            # becoming slopes of floating Gaussians.
             weight = 1 / (distance + 1) ** 2
             cumulative = (weight / weight.sum(-1, keepdims=True)).cumsum(-1)
             pick = (rng.random((len(pixels), 1)) > cumulative[:, :-1]).sum(-1)
@@ -72,7 +72,7 @@ def _pixel_depths(points: Tensor | None, picture: Picture, pixels: np.ndarray, r
 
 
 def thinned(points: Tensor, colors: Tensor, most: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """``most`` of the points [N, 3] and their colors [N, C], drawn evenly, in order; all where there are no more."""
+    """At most ``most`` of the points [N, 3] and their colors [N, C], sampled evenly, in order."""
     if len(points) <= most:
         return points, colors
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
@@ -83,16 +83,16 @@ def thinned(points: Tensor, colors: Tensor, most: int, seed: int = 0) -> tuple[T
 def fill_points(
     xyz: Tensor | None, rgb: Tensor | None, pictures: list[Picture], count: int, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Points up to ``count``: the given ones, and pixels of the pictures pushed out along their rays.
+    """Complete the given points to ``count`` with pixels of the images, back-projected along their rays.
 
-    A pushed-out pixel takes the depth of given points that project near it and its own color.  Where
-    there are none, and for a share of ``EXPLORE``, its depth is random (uniform in its inverse over
+    A back-projected pixel keeps its color and takes the depth of given points that project near it.  Where there
+    are none, and for a share of ``EXPLORE``, its depth is random (uniform in inverse depth over
     ``depth_range``).
 
     Args:
         xyz, rgb: given points [N, 3] and colors [N, C], or None.
         pictures: posed images, on the CPU.
-        count: points to have in the end; 0 for the given ones alone (``RANDOM_POINTS`` where there are none).
+        count: final number of points; 0 keeps only the given ones (``RANDOM_POINTS`` if there are none).
 
     Returns:
         points [count or N, 3] and colors [., C].

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from gaussians.ply import CLASSIC, GaussianParams, LowPass
 from gaussians.sh import SH_C0
 
-# Learned tensors in the order of the PLY; each is one parameter group of the optimizer.
+# Learned tensors, in the order of the PLY; each is a parameter group of the optimizer.
 PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")
 
 
 class GaussianModel(nn.Module):
-    """N Gaussians.  Raw parameters carry their own names; properties give the activated values.
+    """N Gaussians.  Raw parameters are attributes by name; properties give the activated values.
 
     Raw: ``means`` [N, 3] (world units), ``quats`` [N, 4] (wxyz, any length), ``log_scales`` [N, 3],
     ``opacity_logits`` [N], ``sh0`` [N, 1, C] and ``shN`` [N, (D+1)^2 - 1, C] with C = 1 (mono) or 3.
-    ``low_pass`` is the filter on the screen that they are drawn with.
+    ``low_pass`` is the screen-space filter that they are rendered with.
     """
 
     def __init__(self, raw: dict[str, Tensor], sh_degree: int, low_pass: LowPass = CLASSIC):
@@ -35,13 +35,13 @@ class GaussianModel(nn.Module):
 
     @classmethod
     def of(cls, params: GaussianParams) -> GaussianModel:
-        """Gaussians as a file has them."""
+        """Create Gaussians from the parameters of a file."""
         raw = {name: getattr(params, name) for name in PARAMETERS}
         return cls(raw, round((params.shN.shape[1] + 1) ** 0.5) - 1, params.low_pass)
 
     @property
     def params(self) -> GaussianParams:
-        """The raw parameters, and how they are drawn."""
+        """The raw parameters and the low-pass."""
         return GaussianParams(**self.raw, low_pass=self.low_pass)
 
     @classmethod
@@ -53,7 +53,7 @@ class GaussianModel(nn.Module):
         opacity: float = 0.1,
         low_pass: LowPass = CLASSIC,
     ) -> GaussianModel:
-        """Isotropic Gaussians on points, each as wide as the mean distance to its three neighbors.
+        """Isotropic Gaussians at points, each with the mean distance to its three nearest neighbors as scale.
 
         Args:
             xyz: points [N, 3], world units.
@@ -81,7 +81,7 @@ class GaussianModel(nn.Module):
 
     @property
     def base_colors(self) -> Tensor:
-        """Colors [N, C] without their dependence on the direction."""
+        """Colors [N, C] without their view-dependent part."""
         return self.raw["sh0"][:, 0] * SH_C0 + 0.5
 
     def __len__(self) -> int:

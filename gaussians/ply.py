@@ -18,11 +18,11 @@ from utils.io import atomic_write
 
 @dataclass(frozen=True)
 class LowPass:
-    """The filter on the screen that Gaussians were learned with; they look right with no other.
+    """The screen-space filter that Gaussians were trained with; they look right with no other.
 
-    ``variance`` (square pixels) is added to every projected covariance, so that nothing falls between pixels;
-    ``compensated`` takes from the opacity what the widening adds (Mip-Splatting's 2D filter, Yu et al., CVPR
-    2024, section 5.2).  As it stands: 3DGS's own.
+    ``variance`` (square pixels) is added to every projected covariance, so that no Gaussian falls between pixels.
+    ``compensated`` reduces the opacity by what the widening adds (the 2D filter of Mip-Splatting, Yu et al., CVPR
+    2024, section 5.2).  The default is 3DGS's filter.
     """
 
     variance: float = 0.3
@@ -30,13 +30,13 @@ class LowPass:
 
     @property
     def comment(self) -> str:
-        """The line of a PLY's header that says so."""
+        """The line for a PLY header that describes the filter."""
         kind = "compensated" if self.compensated else "classic"
         return f"low-pass {self.variance:g} square pixels, {kind}"
 
     @classmethod
     def from_comments(cls, comments: Sequence[str]) -> LowPass:
-        """What the comments of a PLY's header say, 3DGS's own if nothing."""
+        """The filter described in the comments of a PLY header; 3DGS's own if none is."""
         found = (re.fullmatch(r"low-pass (\S+) square pixels, (compensated|classic)", line) for line in comments)
         for match in filter(None, found):
             return cls(float(match[1]), match[2] == "compensated")
@@ -48,7 +48,7 @@ CLASSIC = LowPass()
 
 @dataclass
 class GaussianParams:
-    """Raw parameters of N Gaussians with C color channels, float32 (see ``scene.gaussian_model``)."""
+    """Raw parameters of N Gaussians with C color channels, float32 (see ``gaussians.model``)."""
 
     means: Tensor  # [N, 3]
     quats: Tensor  # [N, 4] wxyz
@@ -59,7 +59,7 @@ class GaussianParams:
     low_pass: LowPass = CLASSIC
 
     def on_cpu(self) -> GaussianParams:
-        """The same without gradients, as float32 in main memory: what goes into files."""
+        """A copy without gradients, as float32 in main memory, for writing to files."""
 
         def plain(x: Tensor) -> Tensor:
             return x.detach().cpu().float()
@@ -98,7 +98,7 @@ def _column(path: str | os.PathLike[str], columns: Columns, names: list[str]) ->
         raise ValueError(f"{path}: has no property {missing[0]}")
     lists = [name for name in names if columns[name].dtype == object]
     if lists:
-        raise ValueError(f"{path}: property {lists[0]} is a list, expected a number a vertex")
+        raise ValueError(f"{path}: property {lists[0]} is a list, expected one number per vertex")
     values = np.stack([columns[name].astype(np.float32) for name in names], axis=-1)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(-1).sum())
@@ -117,12 +117,12 @@ def write_point_ply(path: str | os.PathLike[str], xyz: Tensor, rgb: Tensor) -> N
 
 
 def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """Points [N, 3] and colors [N, 3] in [0, 1] (gray where the file has none).
+    """Read points [N, 3] and colors [N, 3] in [0, 1] (gray if the file has none).
 
-    Colors are stored as integers over their type's whole range, or as floats in [0, 1].
+    Colors are stored as integers over the full range of their type, or as floats in [0, 1].
 
     Raises:
-        ValueError: no readable PLY of finite vertices (names the file).
+        ValueError: not a readable PLY with finite vertices (names the file).
     """
     columns, _ = _read(path)
     xyz = _column(path, columns, ["x", "y", "z"])
@@ -134,7 +134,7 @@ def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
 
 
 def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
-    """Write Gaussians as 3DGS does; mono color is replicated to the three channels viewers expect."""
+    """Write Gaussians as 3DGS does; mono color is replicated to the three channels that viewers expect."""
     g = gaussians.on_cpu()
     n = len(g.means)
     sh0, shn = (x.expand(-1, -1, 3) if x.shape[-1] == 1 else x for x in (g.sh0, g.shN))
@@ -155,19 +155,19 @@ def write_gaussian_ply(path: str | os.PathLike[str], gaussians: GaussianParams) 
 
 
 def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> GaussianParams:
-    """Read any 3DGS PLY; the number of ``f_rest`` properties gives its degree of spherical harmonics.
+    """Read any 3DGS PLY; the number of ``f_rest`` properties determines the degree of the spherical harmonics.
 
     Args:
         channels: 3, or 1 to average the three color channels into one.
 
     Raises:
-        ValueError: no readable PLY, a property is missing, or a value is not finite (names the file).
+        ValueError: not a readable PLY, a property is missing, or a value is not finite (names the file).
     """
     columns, comments = _read(path)
     rest = sum(name.startswith("f_rest_") for name in columns)
     if rest % 3 or rest // 3 not in (0, 3, 8, 15):
         raise ValueError(
-            f"{path}: {rest} f_rest properties are no degree of spherical harmonics (expected 0, 9, 24 or 45)"
+            f"{path}: {rest} f_rest properties fit no degree of spherical harmonics (expected 0, 9, 24 or 45)"
         )
     means = _column(path, columns, ["x", "y", "z"])
     sh0 = _column(path, columns, [f"f_dc_{i}" for i in range(3)])[:, None]

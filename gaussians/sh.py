@@ -1,4 +1,4 @@
-"""Spherical harmonics outside the rasterizer: the constant term, and colors for backends that want them."""
+"""Spherical harmonics outside the rasterizer: the constant term, and colors for backends that need them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from utils.se3 import camera_centers
 
-# Y_0: a constant color c is the coefficient (c - 0.5) / SH_C0.
+# Y_0: the coefficient of a constant color c is (c - 0.5) / SH_C0.
 SH_C0 = 0.28209479177387814
 
 
 def eval_sh(degree: int, coefficients: Tensor, directions: Tensor) -> Tensor:
-    """Colors [N, C] seen along the unit ``directions`` [N, 3] from ``coefficients`` [N, K, C], not below 0."""
+    """Evaluate colors [N, C], at least 0, along unit ``directions`` [N, 3] from ``coefficients`` [N, K, C]."""
     basis = sh_basis(degree, directions)
     return ((basis[..., None] * coefficients[:, : basis.shape[-1]]).sum(1) + 0.5).clamp_min(0)
 

@@ -1,4 +1,4 @@
-"""Recon-Net: the networks that turn spikes into sharp images (no poses, no scene)."""
+"""Recon-Net: the networks that reconstruct sharp images from spikes (no poses, no scene)."""
 
 from recon_net.frames import instant_frames, recon_frames
 from recon_net.network import ReconNet, SlimReconNet, SpikeToImage, make_network

@@ -1,4 +1,4 @@
-"""Recon-Net alone on one recording: ``python -m recon_net --help``."""
+"""Train and apply Recon-Net on a single recording: ``python -m recon_net --help``."""
 
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 

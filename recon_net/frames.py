@@ -12,7 +12,7 @@ from utils.crops import Crop
 
 
 def recon_frames(network: SpikeToImage, exposure: Recorded, u: Tensor, crop: Crop) -> Tensor:
-    """I_rec(t_m) [M, C, h, w] on a crop, computed with the surround that makes it equal the full frame's.
+    """I_rec(t_m) [M, C, h, w] on a crop, computed with enough surround to equal the full frame.
 
     Args:
         u: times [M] of all sub-frames in the exposure, on the network's device.

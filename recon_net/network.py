@@ -1,7 +1,7 @@
 """Recon-Net: from spikes to a sharp image at a chosen instant.
 
-``ReconNet`` is the paper's network (supplement E and Fig. 3); ``SlimReconNet`` starts from intensities that
-the spikes' times already give and learns what is left, at less than a quarter of the multiplications.
+``ReconNet`` is the paper's network (supplement E and Fig. 3).  ``SlimReconNet`` starts from the intensities given by
+the spike times and learns the residual, with less than a quarter of the multiplications.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from utils.crops import Crop
 
 
 class Recorded(Protocol):
-    """What the networks read of a view's exposure: intensities and spikes (``scene.exposure.Exposure``)."""
+    """The data of a view's exposure that the networks read: intensities and spikes (``scene.exposure.Exposure``)."""
 
     spec: WindowSpec | None
 
@@ -28,25 +28,25 @@ class Recorded(Protocol):
 
     @property
     def subframes(self) -> Tensor | None:
-        """Narrow windows about the sub-frames [M, 1, H, W]."""
+        """Narrow windows around the sub-frames [M, 1, H, W]."""
 
     @property
     def wide(self) -> Tensor | None:
-        """Half-width windows about the sub-frames [M, 1, H, W]."""
+        """Half-width windows around the sub-frames [M, 1, H, W]."""
 
     def spikes(self, crop: Crop) -> Tensor:
         """The context's spikes [T, h, w] on a crop."""
 
 
 class SpikeToImage(nn.Module):
-    """A network that turns a view's spikes into sharp images at chosen instants; every one has these.
+    """Base class of the networks that reconstruct sharp images at chosen instants from a view's spikes.
 
     Attributes:
-        variant: its name in settings and files.
-        channels: of the short and of the long input.
-        receptive_radius: how far a pixel's value reaches.  A crop computed with this much surround equals the same
-            crop of the full frame.
-        reads_wide: whether its inputs need the half-width windows.
+        variant: name in settings and files.
+        channels: numbers of channels of the short and the long input.
+        receptive_radius: radius of the receptive field, pixels.  A crop computed with this much surround equals
+            the same crop of the full frame.
+        reads_wide: whether the inputs need the half-width windows.
     """
 
     variant: str
@@ -80,7 +80,7 @@ class ReconNet(SpikeToImage):
         long_channels: voxel frames of the long input (34).
         grouping: how the long input sums frames (``spike.targets.long_input``).
 
-    The sum of both branches and of the time ``u`` (added to every channel) is the feature.  Layers keep the
+    The feature is the sum of both branches and of the time ``u`` (added to every channel).  Layers preserve the
     image size; all but the last are followed by a ReLU.
     """
 
@@ -94,7 +94,7 @@ class ReconNet(SpikeToImage):
         self.short = _conv(short_channels, 64)
         self.long = _conv(long_channels, 64)
         self.body = nn.ModuleList([_conv(64, 128), _conv(128, 64), _conv(64, 16), _conv(16, 1)])
-        # Blocked kernels of the CPU and tensor cores both want channels last.
+        # Blocked CPU kernels and tensor cores are both fastest with channels last.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,7 @@ class ReconNet(SpikeToImage):
         return short.float()[None], long_input(spikes, exposure.spec, grouping=self.grouping)[None].float()
 
     def long_features(self, long: Tensor) -> Tensor:
-        """Features [V, 64, h, w] of the long inputs ``long`` [V, 34, h, w]: once a view, not once a frame."""
+        """Features [V, 64, h, w] of the long inputs ``long`` [V, 34, h, w]: computed per view, not per frame."""
         return F.relu(self.long(long.contiguous(memory_format=torch.channels_last)))
 
     def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
@@ -129,15 +129,15 @@ class ReconNet(SpikeToImage):
 
 
 class SlimReconNet(SpikeToImage):
-    """A residual on the narrow window's intensity, from narrow windows around and wider ones.
+    """A residual on the intensity of a narrow window, computed from neighboring narrow windows and wider ones.
 
-    Where the targets come from spike times, a narrow window is already close to the sharp image; what is
-    left is noise, which neighboring instants and the wider windows tell from texture.
+    If the targets come from spike times, a narrow window is already close to the sharp image.  The rest is noise, which
+    neighboring instants and the wider windows help to distinguish from texture.
 
     Args:
-        short_channels: images about the instant; the one in the middle of ``neighbors`` is the base.
+        short_channels: images around the instant; the one in the middle of ``neighbors`` is the base.
         long_channels: images of the whole exposure.
-        width: features.
+        width: number of features.
     """
 
     variant = "slim"
@@ -156,7 +156,7 @@ class SlimReconNet(SpikeToImage):
                 _conv(width, 1),
             ]
         )
-        # No correction at the start: training goes on from the base instead of finding it again.
+        # Start with zero correction: training continues from the base instead of having to find it again.
         last = self.layers[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.zeros_(last.weight)
@@ -175,7 +175,7 @@ class SlimReconNet(SpikeToImage):
         """Sharp images [V, S, 1, h, w], in the precision of the layers.
 
         Args:
-            short: windows about the instants [V, S, 6, h, w], intensities.
+            short: windows around the instants [V, S, 6, h, w], intensities.
             long: long exposures [V, 1, h, w].
             u: times in the exposure [V, S].
         """
@@ -185,15 +185,15 @@ class SlimReconNet(SpikeToImage):
         time = u[..., None, None, None].expand(v, s, 1, h, w)
         x = torch.cat([short, shared, time], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         for layer in self.layers[:-1]:
-            # Leaky: against a good scene "no correction" is so near that plain ReLUs die on the way there.
+            # Leaky: against a good scene, zero correction is so close to optimal that plain ReLUs die.
             x = F.leaky_relu(layer(x), 0.1)
         return base + self.layers[-1](x).float().unflatten(0, (v, s))
 
 
 def make_network(
     variant: str, short_channels: int, long_channels: int, grouping: Grouping = "adjacent"
-) -> SpikeToImage:
-    """The network ``variant`` (paper or slim); channels and grouping are those of the paper's inputs."""
+    ) -> SpikeToImage:
+    """Create the network ``variant`` (paper or slim); channels and grouping apply to the paper's inputs."""
     if variant == "slim":
         return SlimReconNet()
     if variant == "paper":
@@ -202,7 +202,7 @@ def make_network(
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 convolutions where the hardware multiplies bfloat16, plain float32 elsewhere."""
+    """Use bfloat16 convolutions if the hardware supports bfloat16, float32 otherwise."""
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported())
     native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.mkldnn.is_available()

@@ -22,7 +22,7 @@ _AXES = {
 
 
 class _FullPrecision(nn.Module):
-    """The network in float32: what autocast does on one machine is no part of it."""
+    """The network in float32: autocast depends on the machine, so it is not exported."""
 
     def __init__(self, network: SpikeToImage):
         super().__init__()
@@ -35,17 +35,17 @@ class _FullPrecision(nn.Module):
 def export_onnx(path: str | os.PathLike[str], network: SpikeToImage) -> None:
     """Write ``network`` with the inputs ``short``, ``long`` and ``u`` and the output ``frames`` of its ``forward``.
 
-    Numbers of views and instants and the size of the pictures are free; weights are in the same file.
+    The numbers of views and instants and the image size are dynamic; the weights are in the same file.
 
     Raises:
         ValueError: the package onnx is missing, or the file cannot be written.
     """
     short_channels, long_channels = network.channels
-    # Two of each, so that nothing is taken for a constant.
+    # Two of each, so that no dimension is treated as a constant.
     example = (torch.zeros(2, 2, short_channels, 16, 24), torch.zeros(2, long_channels, 16, 24), torch.zeros(2, 2))
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
         file = Path(folder) / "network.onnx"
-        # The exporter by tracing is on its way out, but its successor loses the free number of instants.
+        # Tracing is deprecated, but the newer exporter does not keep the number of instants dynamic.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(

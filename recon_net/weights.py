@@ -12,7 +12,7 @@ WEIGHTS = "recon_net.pth"
 
 
 def save_network(path: str | os.PathLike[str], network: SpikeToImage) -> None:
-    """Write the network's kind and weights, a checkpoint of ``variant`` and ``weights``.
+    """Write the network's kind and weights: a checkpoint with ``variant`` and ``weights``.
 
     Raises:
         ValueError: the file cannot be written.
@@ -23,16 +23,16 @@ def save_network(path: str | os.PathLike[str], network: SpikeToImage) -> None:
 def load_network(
     path: str | os.PathLike[str], short_channels: int = 41, long_channels: int = 34, grouping: Grouping = "adjacent"
 ) -> SpikeToImage:
-    """The network that ``save_network`` kept, on the CPU, as training left it; nothing in the file is run.
+    """Load a network that ``save_network`` wrote, on the CPU; no code in the file is executed.
 
-    ``recon_net.pt`` of an earlier ``python -m recon_net`` (``variant`` and ``state``) is read too.
+    ``recon_net.pt`` of earlier versions of ``python -m recon_net`` (``variant`` and ``state``) can also be read.
 
     Args:
         short_channels, long_channels: inputs of the paper's network (``WindowSpec.short`` and ``long_channels``).
-        grouping: how its long input sums frames, which the weights do not say.
+        grouping: how its long input groups frames, which is not stored with the weights.
 
     Raises:
-        ValueError: not there, damaged, of another version, or weights of another network.
+        ValueError: missing, damaged, of another version, or weights of another network.
     """
     stored = read_state(path)
     if isinstance(stored, dict) and "state" in stored:

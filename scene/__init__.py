@@ -1,1 +1,1 @@
-"""Scenes: readers, cameras, Gaussians, trajectories, densification; no losses are computed, only ``__main__`` talks."""
+"""Scenes: readers, cameras, trajectories, exposures, and model folders; Gaussians are in ``gaussians``."""

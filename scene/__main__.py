@@ -1,4 +1,4 @@
-"""A trained model's files for other programs: ``python -m scene --help``."""
+"""Export a trained model's files for other programs: ``python -m scene --help``."""
 
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 

@@ -1,4 +1,4 @@
-"""Cameras and the views they took."""
+"""Cameras and the views recorded with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spike.stream import SpikeStream
 
-# From OpenGL's camera axes (y up, z backward), which transforms.json uses, to OpenCV's.
+# Converts between OpenGL camera axes (y up, z backward), used by transforms.json, and OpenCV axes.
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -33,12 +33,12 @@ class Camera:
 
 @dataclass(frozen=True)
 class View:
-    """One view of a scene: its camera and what belongs to it, where it exists.
+    """One view of a scene: its camera and, if they exist, the data that belong to it.
 
-    ``spikes`` is a stream in memory, used instead of the file ``spike_path``; ``sequence_paths`` are sharp images
-    of single sub-frames by their number; ``recording`` names the recording the view was cut from, ``position`` is
-    its place in that recording's order (0, 1, ...), and ``middle_frame`` the spike frame of the recording at the
-    middle of the exposure, where it is known.
+    ``spikes`` is a stream in memory, used instead of the file ``spike_path``.  ``sequence_paths`` are sharp images
+    of single sub-frames, by sub-frame number.  ``recording`` names the recording that the view was cut from,
+    ``position`` is its place in that recording (0, 1, ...), and ``middle_frame`` the spike frame of the recording at
+    the middle of the exposure, if known.
     """
 
     camera: Camera
@@ -52,12 +52,12 @@ class View:
 
     @property
     def has_spikes(self) -> bool:
-        """Whether the view was recorded: as a stream in memory, or in a file."""
+        """Whether the view has spikes, in memory or in a file."""
         return self.spikes is not None or self.spike_path is not None
 
 
 def pixel_rays(k: NDArray[np.float64], width: int, height: int, supersampling: int = 1) -> Tensor:
-    """Directions [H s W s, 3] (OpenCV axes, z = 1) of ``supersampling`` squared rays per pixel, row by row."""
+    """Directions [H s W s, 3] (OpenCV axes, z = 1) of s x s rays per pixel (s = ``supersampling``), row by row."""
     x = (torch.arange(width * supersampling) + 0.5) / supersampling
     y = (torch.arange(height * supersampling) + 0.5) / supersampling
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
@@ -69,7 +69,7 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
     """World-to-camera poses [B, 4, 4] at ``eye`` [B, 3] toward ``target`` ([B,] 3); ``up`` [3] points up in the image.
 
     Raises:
-        ValueError: a camera that looks straight up or down.
+        ValueError: a camera looks along its up direction.
     """
     forward = target - eye
     forward = forward / np.linalg.norm(forward, axis=-1, keepdims=True)
@@ -85,6 +85,6 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def opengl(w2c: NDArray[np.float64]) -> list[list[float]]:
-    """Camera-to-world matrix (4 x 4) with OpenGL axes, as transforms.json has it, of a world-to-camera pose [4, 4]."""
+    """Camera-to-world matrix (4 x 4) with OpenGL axes, as in transforms.json, of a world-to-camera pose [4, 4]."""
     matrix: list[list[float]] = (np.linalg.inv(w2c) @ OPENGL_TO_OPENCV).tolist()
     return matrix

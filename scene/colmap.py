@@ -1,4 +1,4 @@
-"""COLMAP's models (pycolmap): read, asked for poses, and written in another world."""
+"""COLMAP models (with pycolmap): reading, poses, and writing in another world frame."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Array = NDArray[np.float64]
 
 
 def open_model(folder: Path) -> Any:
-    """The reconstruction in a folder, binary or text.
+    """Open the reconstruction in a folder, binary or text.
 
     Raises:
-        ValueError: not there, or not readable.
+        ValueError: missing, or not readable.
     """
-    import pycolmap  # heavy, and only scenes with COLMAP's files need it
+    import pycolmap  # slow to import, and needed only for scenes with COLMAP files
 
     try:
         return pycolmap.Reconstruction(str(folder))
-    except Exception as error:  # pycolmap raises its own kinds
+    except Exception as error:  # pycolmap raises its own exception types
         raise ValueError(f"{folder}: not a readable COLMAP model ({str(error).splitlines()[0]})") from None
 
 
@@ -34,13 +34,13 @@ def pose_of(image: Any) -> Array:
 
 
 def write_model(root: Path, model: Any, scale: float, similarity: Array) -> None:
-    """COLMAP's files, in the scene's world and at the sensor's size."""
+    """Write COLMAP's files in the scene's world and at the sensor's resolution."""
     import pycolmap
 
     size = float(np.cbrt(np.linalg.det(similarity[:3, :3])))
     turn = pycolmap.Rotation3d(similarity[:3, :3] / size)
     for image in [i for i in model.images.values() if i.has_pose and "/" in i.name]:
-        model.deregister_frame(image.frame_id)  # helpers are no views
+        model.deregister_frame(image.frame_id)  # helper images are not views
     model.transform(pycolmap.Sim3d(size, turn, similarity[:3, 3]))
     for camera in model.cameras.values():
         camera.rescale(round(camera.width / scale), round(camera.height / scale))

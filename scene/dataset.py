@@ -3,19 +3,19 @@
     spike_data/VVV.dat   sharp_data/VVV.png   sequence/VVV_MM.png   transforms.json   sparse_pc.ply
     novel.json  novel/   held-out sharp images      trajectory.json   true poses of all sub-frames
 
-Everything but the spikes and the poses is optional.  Views are paired with their files by name.  Those with
-exposures all have one size.
+Everything but the spikes and the poses is optional.  Views are matched to their files by name.  All views with
+exposures have the same size.
 
-``transforms.json`` holds intrinsics (``fl_x``, ``fl_y``, ``cx``, ``cy``, ``w``, ``h``; for all frames, or in
-a frame) and ``frames``, each with ``file_path`` (its stem is the view's name), ``transform_matrix``
-(camera-to-world, OpenGL axes) and, where wanted, ``spike_path`` and ``recording``: views of one recording are
-listed in its order, evenly spaced unless each says its ``middle_frame``.  The sensor is described by
+``transforms.json`` holds intrinsics (``fl_x``, ``fl_y``, ``cx``, ``cy``, ``w``, ``h``; for all frames, or per
+frame) and ``frames``.  Each frame has ``file_path`` (its stem is the view's name), ``transform_matrix``
+(camera-to-world, OpenGL axes) and optionally ``spike_path`` and ``recording``: views of one recording are
+listed in its order, evenly spaced unless each has a ``middle_frame``.  The sensor is described by
 ``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes per frame),
 ``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a color sensor); a COLMAP scene
 has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
-(``python -m spike calibrate``), wins over both.
+(``python -m spike calibrate``), takes precedence over both.
 
-Lens distortion is refused: binary spikes cannot be resampled to an ideal pinhole camera.
+Lens distortion is rejected: binary spikes cannot be resampled to an ideal pinhole camera.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from spike.stream import SUFFIXES, BitOrder
 from utils.se3 import camera_centers
 
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
-# Camera models that are a pinhole camera once their coefficients are zero; a fisheye's never is.
+# Camera models that are a pinhole camera if their coefficients are zero; a fisheye never is.
 _PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL", "RADIAL")
 CALIBRATION = "sensor.json"
 # Initial points, unless transforms.json names another file.
 POINTS = "sparse_pc.ply"
-# In the truth of a simulated recording: the pose at every spike frame, as TUM text.
+# Ground truth of a simulated recording: the pose at every spike frame, as TUM text.
 TRAJECTORY = "trajectory.tum"
-# The root of scenes that were never read from a folder.
+# Root of scenes that were not read from a folder.
 IN_MEMORY = Path("<memory>")
 _SENSOR_KEYS = ("gain", "dark_rate", "spurious_rate")
 _STREAM_KEYS = ("bit_order", "flip", "stored_width")
@@ -58,11 +58,11 @@ _STREAM_KEYS = ("bit_order", "flip", "stored_width")
 class SceneData:
     """A scene as it was read from the folder ``root``, or made in memory (``from_streams``).
 
-    ``train`` and ``test`` views have exposures of their own, ``novel`` views are sharp images alone.
-    ``mosaic`` is a color sensor's filter array, ``layout`` how the ``.dat`` files are packed.  ``truth`` gives
+    ``train`` and ``test`` views have their own exposures, ``novel`` views are only sharp images.
+    ``mosaic`` is a color sensor's filter array, ``layout`` the packing of the ``.dat`` files.  ``truth`` gives
     true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene radius: 1.1 times the largest
-    distance of a camera from their center, world units.  ``frames_per_view`` is the stored length of a view's
-    stream (0 without spikes).
+    distance of a camera from the mean camera center, world units.  ``frames_per_view`` is the stored length of a
+    view's stream (0 without spikes).
     """
 
     root: Path
@@ -89,10 +89,10 @@ class SceneData:
         return self.train[0].camera.width, self.train[0].camera.height
 
     def open_stream(self, view: View) -> SpikeStream:
-        """The spikes of a view.
+        """Open the spikes of a view.
 
         Raises:
-            ValueError: it has none, or not the frames that the scene says.
+            ValueError: the view has none, or not the number of frames that the scene specifies.
         """
         if view.spikes is not None:
             return view.spikes
@@ -115,20 +115,20 @@ class SceneData:
         truth: dict[str, Tensor] | None = None,
         images: Sequence[Path] | None = None,
     ) -> SceneData:
-        """A scene of streams in memory, all views in training; ``root`` (``<memory>``) is no folder.
+        """A scene of streams in memory, with all views in training; ``root`` is the placeholder ``<memory>``.
 
         Args:
-            streams: spikes of the V views, cut from one recording and in its order, of one size.
+            streams: spikes of the V views, cut from one recording, in its order and of one size.
             K: intrinsics [3, 3] of all views, or [V, 3, 3], pixels.
             w2c: world-to-camera poses [V, 4, 4] at the exposures' middles, OpenCV axes.
-            points, rgb: initial points [P, 3] in world units and their colors [P, 3] in [0, 1], both or none.
-            middle_frames: spike frame of the recording at the middle of every exposure, rising.
-            names: of the views (default: 000, 001, ...).
+            points, rgb: initial points [P, 3] in world units and their colors [P, 3] in [0, 1]; both or neither.
+            middle_frames: spike frame of the recording at the middle of every exposure, increasing.
+            names: names of the views (default: 000, 001, ...).
             truth: true poses [M, 4, 4] of the sub-frames by view name.
             images: files of the views' sharp images.
 
         Raises:
-            ValueError: no views, lists or tensors of other lengths, streams of several sizes, or one name twice.
+            ValueError: no views, lists or tensors of wrong lengths, streams of different sizes, or a duplicate name.
         """
         count = len(streams)
         names = [f"{i:03d}" for i in range(count)] if names is None else list(names)
@@ -161,18 +161,18 @@ def read_scene(
     """Read the scene in ``root``.
 
     Args:
-        transforms: pose file in the authors' layout; a scene without ``transforms.json`` may have COLMAP's
-            ``sparse/0`` instead.
-        eval: keep every ``llffhold``-th view out of training.
+        transforms: pose file in the authors' layout; if ``transforms.json`` is missing, COLMAP's ``sparse/0`` is
+            used instead.
+        eval: hold every ``llffhold``-th view out of training.
 
     Raises:
-        ValueError: nothing to read, or something that does not fit; one sentence names the file.
+        ValueError: nothing to read, or inconsistent content; the message names the file.
     """
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     if llffhold < 1:
-        raise ValueError(f"llffhold is {llffhold}, expected at least 1: every how many views one is held out")
+        raise ValueError(f"llffhold is {llffhold}, expected at least 1 (every llffhold-th view is held out)")
     path = root / transforms
     if path.is_file():
         views, meta = _read_transforms(root, path, are_exposures=True)
@@ -189,7 +189,7 @@ def read_scene(
     train = [view for view, out in zip(views, held, strict=True) if not out]
     test = [view for view, out in zip(views, held, strict=True) if out]
     if not train:
-        raise ValueError(f"{root}: none of {len(views)} views is left to train on, {len(test)} are held out")
+        raise ValueError(f"{root}: none of {len(views)} views is left to train on; {len(test)} are held out")
     points, rgb = _read_points(root, meta)
     scene = SceneData(
         root,
@@ -210,7 +210,7 @@ def read_scene(
 
 
 def _extent(views: list[View]) -> float:
-    """3DGS's scene radius: 1.1 times the largest distance of a camera from their center, world units."""
+    """3DGS's scene radius: 1.1 times the largest distance of a camera from the mean camera center, world units."""
     centers = camera_centers(torch.stack([v.camera.w2c for v in views]).double())
     extent = 1.1 * float((centers - centers.mean(0)).norm(dim=-1).max())
     return extent if extent > 0 else 1.0
@@ -220,15 +220,15 @@ def _check_streams(
     streams: Sequence[SpikeStream], K: Tensor, w2c: Tensor, points: Tensor | None, rgb: Tensor | None,
     lists: dict[str, Sequence[Any] | None],
 ) -> None:  # fmt: skip
-    """An error for views in memory that do not fit each other."""
+    """Raise an error if views in memory do not fit together."""
     count = len(streams)
     if not count:
-        raise ValueError("a scene needs one spike stream or more, not none")
+        raise ValueError("a scene needs at least one spike stream")
     if tuple(w2c.shape) != (count, 4, 4):
         raise ValueError(f"w2c has the shape {tuple(w2c.shape)}, expected ({count}, 4, 4): a pose for every stream")
     rotation = w2c[:, :3, :3].double()
     if not bool(((rotation @ rotation.mT - torch.eye(3).double()).abs() < 1e-3).all() and w2c.isfinite().all()):
-        raise ValueError("w2c has poses that are no rigid motions: expected orthonormal rotations and finite numbers")
+        raise ValueError("w2c has poses that are not rigid motions: expected orthonormal rotations and finite numbers")
     if tuple(K.shape) not in ((3, 3), (count, 3, 3)):
         raise ValueError(f"K has the shape {tuple(K.shape)}, expected (3, 3) or ({count}, 3, 3)")
     for name, values in lists.items():
@@ -260,7 +260,7 @@ def _refuse_duplicates(path: Path, views: list[View]) -> None:
 
 
 def _in_order(path: Path, views: list[View]) -> list[View]:
-    """The views with their places in their recordings, counted before any is held out."""
+    """The views with their positions in their recordings, assigned before any view is held out."""
     counts: dict[str, int] = {}
     known: dict[str, bool] = {}
     latest: dict[str, float] = {}
@@ -268,7 +268,7 @@ def _in_order(path: Path, views: list[View]) -> list[View]:
     for view in views:
         recording, frame = view.recording, view.middle_frame
         if known.setdefault(recording, frame is not None) != (frame is not None):
-            raise ValueError(f"{path}: only some views have a middle_frame; of one recording all have it or none")
+            raise ValueError(f"{path}: only some views have a middle_frame; all views of a recording, or none, must")
         if frame is not None and frame <= latest.get(recording, -1.0):
             raise ValueError(f"{path}: view {view.camera.name} has middle_frame {frame:g}, expected one after the last")
         if frame is not None:
@@ -279,10 +279,10 @@ def _in_order(path: Path, views: list[View]) -> list[View]:
 
 
 def read_cameras(path: Path) -> tuple[list[Camera], np.ndarray | None]:
-    """The cameras that a ``transforms.json`` lists, and their ``middle_frame`` [V] where all have one.
+    """The cameras that a ``transforms.json`` lists, and their ``middle_frame`` [V] if all have one.
 
     Raises:
-        ValueError: no such file, no poses, or something in it that does not fit.
+        ValueError: no such file, no poses, or inconsistent content.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
@@ -325,7 +325,7 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
     try:
         pose = np.array(matrix, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{path}: the pose of view {name} is no matrix of numbers") from None
+        raise ValueError(f"{path}: the pose of view {name} is not a matrix of numbers") from None
     if pose.shape == (3, 4):
         pose = np.vstack([pose, [0, 0, 0, 1]])
     if pose.shape != (4, 4):
@@ -334,8 +334,8 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
         raise ValueError(f"{path}: the pose of view {name} has NaN or infinite entries")
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
-        raise ValueError(f"{path}: the pose of view {name} is no rigid motion (rotation not orthonormal)")
-    u, _, vt = np.linalg.svd(rotation)  # files keep few digits
+        raise ValueError(f"{path}: the pose of view {name} is not a rigid motion (rotation not orthonormal)")
+    u, _, vt = np.linalg.svd(rotation)  # files store few digits
     pose[:3, :3] = u @ vt
     return torch.as_tensor(np.linalg.inv(pose @ OPENGL_TO_OPENCV), dtype=torch.float32)
 
@@ -389,7 +389,7 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
 
 
 def _view(root: Path, camera: Camera, frame: dict[str, Any], is_exposure: bool) -> View:
-    """Pair a camera with its files, by name; spikes and sub-frames belong to exposures only."""
+    """Match a camera to its files by name; only exposures have spikes and sub-frames."""
     name = camera.name
     file = root / str(frame.get("file_path", f"sharp_data/{name}.png"))
     image = file if file.is_file() else None
@@ -470,7 +470,7 @@ def _read_truth(root: Path) -> dict[str, Tensor] | None:
         try:
             truth[name] = torch.tensor(poses, dtype=torch.float32)
         except (TypeError, ValueError):
-            raise ValueError(f"{path}: the poses of view {name} are no array of numbers") from None
+            raise ValueError(f"{path}: the poses of view {name} are not an array of numbers") from None
     _check_truth(path, truth)
     return truth
 
@@ -495,7 +495,7 @@ def _read_points(root: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tenso
 
 
 def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
-    """COLMAP's cameras, images and points, binary or text; spikes are paired by the images' names."""
+    """COLMAP's cameras, images and points, binary or text; spikes are matched by image name."""
     folder = root / "sparse" / "0"
     folder = folder if folder.is_dir() else root / "sparse"
     model = open_model(folder)

@@ -1,4 +1,4 @@
-"""One view's recorded exposure: all that training compares the renders and Recon-Net with."""
+"""One view's recorded exposure: everything that renders and Recon-Net are compared with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.crops import Crop
 
 
 def usable_margin(stream: SpikeStream, spec: WindowSpec) -> int:
-    """Frames of ``stream`` on either side of its central context that help to read the context by timing.
+    """Number of frames on either side of the central context of ``stream`` that improve its timing intensities.
 
     Raises:
         ValueError: the stream is shorter than the context.
@@ -26,25 +26,25 @@ def usable_margin(stream: SpikeStream, spec: WindowSpec) -> int:
             f"{stream.name}: a stream of {len(stream)} frames, expected at least {spec.context}: an exposure "
             f"of {spec.exposure} with half a short window of {spec.short} on each side"
         )
-    # Frames beyond the context tell the rhythm of dark pixels; more than as many again tell nothing new.
+    # Frames beyond the context show the intervals of dark pixels; more than a context's length adds nothing.
     return min(spare, spec.context // 2)
 
 
 class Exposure:
-    """Targets of one view, from its spikes or (without them) its long-exposure image.
+    """Targets of one view, from its spikes or from its long-exposure image.
 
-    Intensities are kept as if all pixels had the sensor's mean gain, and divided by the pixels' own gains where they
-    are read: gains that training finds cost no second look at the spikes.
+    Intensities are stored as if all pixels had the sensor's mean gain, and divided by the pixel gains on access, so
+    gains that training estimates do not require reading the spikes again.
 
     Args:
         camera: the view's camera.
         long: E(T) [C, H, W].
-        subframes: narrow windows about the sub-frames [M, C, H, W] (spikes only).
-        wide: windows of half the short window [M, C, H, W], where they are wanted.
-        variance: expected variance [H, W] of ``subframes``, the mean of all.
+        subframes: narrow windows around the sub-frames [M, C, H, W] (spikes only).
+        wide: windows of half the short window [M, C, H, W], if needed.
+        variance: expected variance [H, W] of ``subframes``, averaged over all sub-frames.
         intervals: mean intensities [C, H, W] by first and last sub-frame.
         spec, stream: the window, and the spikes.
-        gain_map: the pixels' gains [H, W] relative to the sensor's, or None.
+        gain_map: gains [H, W] of the pixels relative to the sensor's, or None.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Exposure:
         intervals: Sequence[tuple[int, int]] = (),
         wide: bool = True,
     ) -> Exposure:
-        """Turn the central context of ``stream`` into targets once; the spikes stay packed.
+        """Convert the central context of ``stream`` to targets once; the spikes stay packed.
 
         Args:
-            intervals: pairs of sub-frames whose means ``interval`` gives.
-            wide: make the half-width windows too.
+            intervals: pairs of sub-frames whose means ``interval`` returns.
+            wide: whether to compute the half-width windows.
 
         Raises:
             ValueError: a stream that is too short, or a sensor of another size.
@@ -105,7 +105,7 @@ class Exposure:
         )
 
     def to(self, device: torch.device) -> Exposure:
-        """The same exposure with its targets on ``device``."""
+        """A copy of the exposure with its targets on ``device``."""
 
         def moved(values: Tensor | None) -> Tensor | None:
             return None if values is None else values.to(device)
@@ -117,7 +117,7 @@ class Exposure:
         )  # fmt: skip
 
     def use_gains(self, gain_map: Tensor | None) -> None:
-        """Read the targets with these gains of the pixels [H, W] from now on."""
+        """Read the targets with these pixel gains [H, W] from now on."""
         self._gain_map = None if gain_map is None else gain_map.to(self._long)
         self._noise = None
         if self._variance is not None:
@@ -139,31 +139,31 @@ class Exposure:
 
     @property
     def wide(self) -> Tensor | None:
-        """Intensities [M, C, H, W] of the half-width windows, or None where they were not wanted."""
+        """Intensities [M, C, H, W] of the half-width windows, or None if they were not computed."""
         return None if self._wide is None else self._read(self._wide)
 
     def subframe(self, m: int) -> Tensor:
-        """Intensity [C, H, W] of the narrow window about sub-frame ``m``."""
+        """Intensity [C, H, W] of the narrow window around sub-frame ``m``."""
         assert self._subframes is not None, "an exposure read from an image has no sub-frames"
         return self._read(self._subframes[m])
 
     @property
     def noise(self) -> Tensor:
-        """Expected variance [] of the narrow windows' intensity, the mean over pixels and sub-frames."""
+        """Expected variance [] of the narrow windows' intensity, averaged over pixels and sub-frames."""
         assert self._noise is not None, "an exposure read from an image has no sub-frames"
         return self._noise
 
     def interval(self, a: int, b: int) -> Tensor:
-        """Mean intensity [C, H, W] over the sub-frames a..b."""
+        """Mean intensity [C, H, W] over sub-frames a to b (inclusive)."""
         return self._read(self._intervals[(a, b)])
 
     def spikes(self, crop: Crop) -> Tensor:
-        """The context's spikes [T, h, w] on a crop, zeros and ones."""
+        """The context's spikes [T, h, w] on a crop, as zeros and ones."""
         assert self._stream is not None and self.spec is not None, "an exposure read from an image has no spikes"
         return crop.of(torch.as_tensor(self._stream.central(self.spec)))
 
     def middle_image(self, sensor: SensorModel, mode: Mode, width: int) -> Tensor:
-        """Intensity [1, H, W] of the ``width`` frames about the middle: counted (TFP), or by the spikes' timing."""
+        """Intensity [1, H, W] of the ``width`` frames around the middle: from counts (TFP) or spike timing."""
         assert self._stream is not None and self.spec is not None, "an exposure read from an image has no spikes"
         margin = usable_margin(self._stream, self.spec) if mode == "timing" else 0
         targets = Targets(self._stream.central(self.spec, margin), self.spec, sensor, mode, margin)

@@ -1,10 +1,10 @@
-"""The images that render.py leaves in a model's folder, and the manifest that lists them.
+"""The images that render.py writes into a model's folder, and the manifest that lists them.
 
     <model>/<split>/ours_<iteration>/manifest.json     a list of ``SavedImage``
     <model>/<split>/ours_<iteration>/<kind's folder>/  the images, 16-bit PNGs
 
-The manifest is written after all of its images, and an old one is removed before the first: where there is one, every
-image that it lists was written by the same run.
+The manifest is written after all of its images, and an old one is removed before the first.  If a manifest exists,
+the same run wrote every image that it lists.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from utils.io import save_image, write_json
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
-# How images are compared with the truth; never mixed.
+# Protocols for comparing images with ground truth; results of different protocols are never mixed.
 DEBLURRING, HELD_OUT, NOVEL_VIEWS = "deblurring", "held out", "novel views"
 PROTOCOLS = (DEBLURRING, HELD_OUT, NOVEL_VIEWS)
 
 
 def images_folder(model: str | Path, split: str, iteration: int) -> Path:
-    """Where the images of one split and iteration are."""
+    """Folder of the images of one split and iteration."""
     return Path(model) / split / f"ours_{iteration}"
 
 
 def image_name(view: str, subframe: int | None) -> str:
-    """Name of a view's image without its suffix: the middle of the exposure has the view's name."""
+    """Name of a view's image without its suffix; the middle of the exposure is named after the view."""
     return view if subframe is None else f"{view}_{subframe:02d}"
 
 
@@ -45,7 +45,7 @@ class SavedImage:
     """One entry of a manifest.
 
     Args:
-        file: path below the manifest's folder, with forward slashes.
+        file: path relative to the manifest's folder, with forward slashes.
         kind: name of a ``Kind``.
         split: "train" or "test".
         protocol: one of ``PROTOCOLS``.
@@ -72,7 +72,7 @@ class SavedImage:
         """Read one entry of the manifest of a split.
 
         Raises:
-            ValueError: what came, and what was expected.
+            ValueError: an invalid entry; the message says what was found and what was expected.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(stored, dict) or set(stored) != set(names):
@@ -106,18 +106,18 @@ _EXPECTED = {
 
 
 def _shown(value: Any) -> str:
-    """A value as it is quoted in an error."""
+    """Format a value for an error message."""
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 class ImageWriter:
-    """Writes the images of one split, and the manifest when all are there.
+    """Writes the images of one split, then the manifest.
 
         with ImageWriter(model, "train", 3600) as images:
             images.save(kinds.GAUSSIANS, DEBLURRING, "002", None, 0.5, image)
 
-    After an error inside the ``with`` there is no manifest.
+    If the ``with`` block raises an error, no manifest is written.
     """
 
     def __init__(self, model: str | Path, split: str, iteration: int):
@@ -134,7 +134,7 @@ class ImageWriter:
         """Write ``image`` [C, H, W] of intensities in [0, 1].
 
         Raises:
-            ValueError: it cannot be written, or another image of this run has its name.
+            ValueError: the image cannot be written, or another image of this run has the same name.
         """
         name = image_name(view, subframe)
         entry = SavedImage(f"{kind.folder}/{name}.png", kind.name, self._split, protocol, view, subframe, u)
@@ -160,10 +160,10 @@ def write_manifest(folder: Path, images: list[SavedImage]) -> None:
 
 
 def read_manifest(model: str | Path, split: str, iteration: int) -> list[SavedImage]:
-    """The images of one split and iteration; whether the files are there is not looked at.
+    """The images of one split and iteration; whether the files exist is not checked.
 
     Raises:
-        ValueError: there is no manifest, or it is damaged; one sentence names it and the command that writes it.
+        ValueError: the manifest is missing or damaged; the message names it and the command that writes it.
     """
     path = images_folder(model, split, iteration) / MANIFEST
     try:
@@ -173,7 +173,7 @@ def read_manifest(model: str | Path, split: str, iteration: int) -> list[SavedIm
         images = [SavedImage.of(entry, split) for entry in stored]
         for file, count in Counter(image.file for image in images).items():
             if count > 1:
-                raise ValueError(f"expected every file once, {file} is there {count} times")
+                raise ValueError(f"expected every file once, but {file} is listed {count} times")
     except OSError as error:
         raise _not_rendered(path, model, iteration, error.strerror or str(error)) from None
     except ValueError as error:
@@ -182,15 +182,15 @@ def read_manifest(model: str | Path, split: str, iteration: int) -> list[SavedIm
 
 
 def require_files(model: str | Path, iteration: int, images: list[SavedImage]) -> None:
-    """Check that the files of ``images`` are there.
+    """Check that the files of ``images`` exist.
 
     Raises:
-        ValueError: one is not; one sentence names it and the command that writes it.
+        ValueError: a file is missing; the message names it and the command that writes it.
     """
     for image in images:
         folder = images_folder(model, image.split, iteration)
         if not (folder / image.file).is_file():
-            raise _not_rendered(folder / MANIFEST, model, iteration, f"{image.file} is listed and is not there")
+            raise _not_rendered(folder / MANIFEST, model, iteration, f"{image.file} is listed but missing")
 
 
 def _not_rendered(path: Path, model: str | Path, iteration: int, why: str) -> ValueError:

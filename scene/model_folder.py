@@ -1,10 +1,10 @@
-"""The folder of a trained model, laid out as 3DGS users know it.
+"""The folder of a trained model, with the layout of 3DGS.
 
     cfg_args.json  cameras.json  input.ply
     point_cloud/iteration_N/point_cloud.ply   Gaussians
     point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (see recon_net/weights.py)
     point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
-    point_cloud/iteration_N/sensor.json       the sensor with the pixels' gains found while training, and its maps
+    point_cloud/iteration_N/sensor.json       the sensor with the pixel gains estimated in training, and its maps
     <split>/ours_N/                           images (see ``scene.manifest``)
 """
 
@@ -33,17 +33,17 @@ from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import write_json
 
-# Held-out sharp images share a folder with held-out exposures; their names must not meet.
+# Held-out sharp images share a folder with held-out exposures; this prefix keeps their names apart.
 NOVEL = "novel_"
 
 
 def iteration_folder(model: str | Path, iteration: int) -> Path:
-    """Where the Gaussians of one iteration are kept."""
+    """Folder of the Gaussians of one iteration."""
     return Path(model) / "point_cloud" / f"iteration_{iteration}"
 
 
 def find_iteration(model: str | Path, iteration: int | None = None) -> int:
-    """The newest saved iteration of a model, or the one asked for if it is there."""
+    """The requested iteration if it was saved, or the newest saved iteration of the model."""
     found = sorted(
         int(p.name.removeprefix("iteration_"))
         for p in (Path(model) / "point_cloud").glob("iteration_*")
@@ -57,10 +57,10 @@ def find_iteration(model: str | Path, iteration: int | None = None) -> int:
 
 
 def set_aside(model: str | Path) -> Path | None:
-    """Move a folder that holds an earlier run out of the way, to ``<model>.1``, ``.2``, ...; returns where to.
+    """Move a folder with an earlier run to ``<model>.1``, ``.2``, ...; returns its new path.
 
     A new run in the same folder would mix with the old one: the newest iteration, or the checkpoint to
-    resume from, could be the old run's.
+    resume from, could belong to the old run.
     """
     model = Path(model)
     if not (model / CONFIG_NAME).exists():
@@ -73,7 +73,7 @@ def set_aside(model: str | Path) -> Path | None:
 
 
 def save_input_points(model: str | Path, points: Tensor, colors: Tensor) -> None:
-    """Write the points that training started from as ``input.ply``."""
+    """Write the initial points of a training as ``input.ply``."""
     write_point_ply(Path(model) / "input.ply", points, colors.expand(-1, 3))
 
 
@@ -85,9 +85,9 @@ def save_iteration(
     network: SpikeToImage | None,
     sensor: SensorModel | None,
 ) -> Path:
-    """Write one iteration's Gaussians, trajectories, network and sensor (where it was learned); returns the folder."""
+    """Write one iteration's Gaussians, trajectories, network and sensor (if it was learned); returns the folder."""
     folder = iteration_folder(model, iteration)
-    # The PLY goes last: a folder that has one is complete.
+    # The PLY is written last: a folder that has one is complete.
     save_checkpoint(folder / "trajectory.pth", trajectory.checkpoint())
     if network is not None:
         recon_weights.save_network(folder / recon_weights.WEIGHTS, network)
@@ -98,7 +98,7 @@ def save_iteration(
 
 
 def load_gaussians(model: str | Path, iteration: int, channels: int | None = None) -> GaussianModel:
-    """The saved Gaussians of an iteration, with ``channels`` color channels (None: one where all three are equal)."""
+    """The saved Gaussians of an iteration, with ``channels`` color channels (None: one if all three are equal)."""
     path = iteration_folder(model, iteration) / "point_cloud.ply"
     if channels is None:
         return GaussianModel.of(without_equal_channels(read_gaussian_ply(path)))
@@ -112,13 +112,13 @@ def load_trajectory(model: str | Path, iteration: int) -> Trajectory:
 
 
 def load_learned_sensor(model: str | Path, iteration: int) -> SensorModel | None:
-    """The sensor as training found it, or None where it was taken as the scene describes it."""
+    """The sensor with the gains that training estimated, or None if it estimated none."""
     path = iteration_folder(model, iteration) / CALIBRATION
     return load_sensor(path) if path.exists() else None
 
 
 def load_network(model: str | Path, iteration: int, spec: WindowSpec, grouping: Grouping) -> SpikeToImage | None:
-    """The saved Recon-Net of an iteration, or None where it was trained without."""
+    """The saved Recon-Net of an iteration, or None if the model was trained without it."""
     path = iteration_folder(model, iteration) / recon_weights.WEIGHTS
     if not path.exists():
         return None
@@ -128,7 +128,7 @@ def load_network(model: str | Path, iteration: int, spec: WindowSpec, grouping: 
 def camera_entry(
     index: int, view: View, split: str, poses: Tensor, times: Tensor, iteration: int
 ) -> dict[str, Any]:
-    """One view of ``cameras.json``: 3DGS's fields for the middle of the exposure, and all sub-frames."""
+    """One view's entry in ``cameras.json``: 3DGS's fields for the middle of the exposure, and all sub-frames."""
     camera = view.camera
     to_world = se3.inverse(poses[len(poses) // 2]).tolist()
     return {
@@ -154,7 +154,7 @@ def camera_entry(
 def camera_entries(
     views: Sequence[View], trajectory: Trajectory, times: Tensor, iteration: int
 ) -> list[dict[str, Any]]:
-    """The corrected poses of every training view's sub-frames, for ``cameras.json``."""
+    """Entries of ``cameras.json`` with the corrected poses of every training view's sub-frames."""
     paths = [trajectory.view(i, times).cpu() for i in range(len(views))]
     return [
         camera_entry(i, view, "train", path, times.cpu(), iteration)
@@ -163,7 +163,7 @@ def camera_entries(
 
 
 def why_stale(entries: list[dict[str, Any]], iteration: int) -> str | None:
-    """What is amiss with entries of ``cameras.json`` whose poses are not those of ``iteration``; None if nothing."""
+    """Why entries of ``cameras.json`` have poses of another iteration than ``iteration``; None if they do not."""
     others = {entry.get("iteration", iteration) for entry in entries} - {iteration}
     if not others:
         return None

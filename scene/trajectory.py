@@ -1,4 +1,4 @@
-"""The camera's path inside each view's exposure: curves on SE(3) through learned knots.
+"""The camera's path during each view's exposure: curves on SE(3) through learned knots.
 
 A knot is a learned se(3) increment on an initial pose, ``T_k = exp(xi_k) A_k`` (world-to-camera), as in
 BAD-Gaussians (Zhao et al. 2024, eq. 5).  Poses between knots are cumulative products
@@ -7,7 +7,7 @@ BAD-Gaussians (Zhao et al. 2024, eq. 5).  Poses between knots are cumulative pro
 
 with the cumulative basis b of the curve: ``linear`` (2 knots, b_1 = u: the geodesic), ``cubic`` (one segment
 of the uniform B-spline, 4 knots), ``bezier`` (cubic Bernstein, 4 knots), and ``spline``: one uniform cubic
-B-spline over a whole recording, whose views share its knots, so that neighbors constrain each other.
+B-spline over a whole recording.  Its views share knots, so that neighbors constrain each other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scene.cameras import View
 from utils import se3
 
 CURVES = ("linear", "cubic", "bezier", "spline")
-# How far a recording's spline reaches at least beyond its first and last exposure, in exposures.
+# Minimum reach of a recording's spline beyond its first and last exposure, in exposures.
 _REACH = 0.25
 
 
@@ -41,10 +41,10 @@ def _basis(curve: str, u: Tensor) -> Tensor:
 
 
 def interpolate_poses(times: np.ndarray, w2c: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """A smooth path through the poses ``w2c`` [V, 4, 4] at increasing ``times`` [V], sampled at ``at`` [B].
+    """Interpolate poses ``w2c`` [V, 4, 4] at increasing ``times`` [V] by a smooth path, sampled at ``at`` [B].
 
-    Camera centers by a natural cubic spline, orientations by a rotation spline with continuous angular
-    acceleration (scipy).  Two poses give the straight path, one a constant pose.
+    Camera centers follow a natural cubic spline, orientations a rotation spline with continuous angular
+    acceleration (scipy).  Two poses give a straight path, one pose a constant path.
     """
     if len(times) == 1:
         return np.repeat(w2c, len(at), axis=0)
@@ -61,7 +61,7 @@ def interpolate_poses(times: np.ndarray, w2c: np.ndarray, at: np.ndarray) -> np.
 class Timing:
     """When each view was exposed, in units of the exposure (so that u = 0..1 spans one unit).
 
-    ``middle`` [V]: time of the view's u = 0.5 within its recording; ``recording`` [V]: which recording.
+    ``middle`` [V]: time of the view's u = 0.5 in its recording; ``recording`` [V]: index of the recording.
     """
 
     middle: np.ndarray
@@ -69,12 +69,12 @@ class Timing:
 
     @classmethod
     def of(cls, views: Sequence[View], spacing: float, exposure: int) -> Timing:
-        """When some views of a scene were exposed.
+        """The exposure times of some views of a scene.
 
         Args:
-            views: in the order of their recordings; held-out ones may be missing in between.
-            spacing: spike frames from one view's middle to the next where the views do not say.
-            exposure: spike frames of an exposure.
+            views: in the order of their recordings; held-out views may be missing in between.
+            spacing: spike frames between the middles of consecutive views, if the views do not have a ``middle_frame``.
+            exposure: spike frames per exposure.
         """
         _, recording = np.unique(np.array([view.recording for view in views]), return_inverse=True)
         frames = [v.position * spacing if v.middle_frame is None else v.middle_frame for v in views]
@@ -82,10 +82,10 @@ class Timing:
 
 
 def first_guess(w2c: np.ndarray, timing: Timing, u: np.ndarray) -> np.ndarray:
-    """Each view's motion guessed from its neighbors in the recording: [V, len(u), 4, 4].
+    """Estimate each view's motion from its neighbors in the recording: [V, len(u), 4, 4].
 
-    A long exposure has no gradient for the motion where the motion is zero (the blur is even in it), so a
-    symmetric start stays symmetric; the path through the neighboring views' mid-exposure poses breaks it.
+    At zero motion, the gradient of a long exposure with respect to the motion vanishes (the blur is an even function
+    of it).  The path through the mid-exposure poses of the neighboring views breaks this symmetry.
     """
     guess = np.repeat(w2c[:, None], len(u), axis=1)
     for label in np.unique(timing.recording):
@@ -98,15 +98,15 @@ def first_guess(w2c: np.ndarray, timing: Timing, u: np.ndarray) -> np.ndarray:
 
 
 class Trajectory(nn.Module):
-    """Camera poses at any time inside any view's exposure.
+    """Camera poses at any time during any view's exposure.
 
     Args:
         w2c: initial mid-exposure poses [V, 4, 4], world-to-camera, OpenCV axes.
         curve: one of ``CURVES``.
-        timing: when the views were exposed; given, the first guess of the motion comes from neighbors,
-            otherwise every view starts at rest (``spline`` needs it).
-        knot_spacing: distance of the knots of ``spline``, in exposures.
-        reach: how far beyond an exposure ``spline`` is asked for poses, in exposures: windows about its ends are wider.
+        timing: when the views were exposed.  If given, the initial motion is estimated from the neighboring views;
+            otherwise every view starts at rest.  Required for ``spline``.
+        knot_spacing: distance between the knots of ``spline``, in exposures.
+        reach: how far ``spline`` extends beyond an exposure, in exposures: windows around its ends are wider than it.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Trajectory(nn.Module):
     def _view_knots(
         poses: np.ndarray, curve: str, timing: Timing | None
     ) -> tuple[np.ndarray, Tensor, np.ndarray]:
-        """Own knots for every view, fitted to the first guess in the tangent space of the middle pose."""
+        """Separate knots for every view, fitted to the initial motion in the tangent space of the middle pose."""
         knots = 2 if curve == "linear" else 4
         u = torch.linspace(0, 1, 9, dtype=torch.float64)
         if timing is None:
@@ -157,10 +157,10 @@ class Trajectory(nn.Module):
     def _recording_knots(
         poses: np.ndarray, timing: Timing, spacing: float, reach: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Shared knots at even times over each recording; ``first`` is a view's u = 0 in knot units."""
+        """Shared knots at even times over each recording; ``first`` is the time of a view's u = 0 in knot units."""
         anchors: list[np.ndarray] = []
         first = np.zeros(len(poses))
-        reach = max(_REACH, 1.1 * reach)  # more than asked for, so that rounding never leaves the last segment
+        reach = max(_REACH, 1.1 * reach)  # some margin, so that rounding never leaves the last segment
         for label in np.unique(timing.recording):
             members = np.flatnonzero(timing.recording == label)
             times = timing.middle[members]
@@ -180,7 +180,7 @@ class Trajectory(nn.Module):
     def forward(self, views: Tensor, u: Tensor) -> Tensor:
         """World-to-camera poses [B, 4, 4] of the views ``views`` [B] (long) at the times ``u`` [B] in [0, 1].
 
-        A window about an end of the exposure is asked for beyond it; ``spline`` goes ``reach`` so far.
+        A window around an end of the exposure needs poses beyond it; ``spline`` extends by ``reach``.
         """
         if self.curve == "spline":
             position = self.first[views] + u.double() / self.knot_spacing
@@ -201,25 +201,25 @@ class Trajectory(nn.Module):
 
     @torch.no_grad()
     def reverse(self, view: int) -> slice:
-        """Let one view's exposure run the other way; returns its rows of ``increments``, now in reverse order.
+        """Reverse the trajectory of one view; returns its rows of ``increments``, which are now in reverse order.
 
         Raises:
-            ValueError: a spline's knots belong to several views.
+            ValueError: the curve is a spline, whose knots several views share.
         """
         if self.curve == "spline":
             raise ValueError("a view of a spline over the whole recording cannot be reversed alone")
         first, count = int(self.first[view]), _basis(self.curve, torch.zeros(1)).shape[-1]
-        rows = slice(first, first + count)  # all on the same anchor
+        rows = slice(first, first + count)  # all relative to the same anchor
         self.increments[rows] = self.increments[rows].flip(0)
         return rows
 
     def checkpoint(self) -> dict[str, object]:
-        """Plain tensors and values from which ``from_checkpoint`` makes the same curves."""
+        """Plain tensors and values from which ``from_checkpoint`` restores the curves."""
         return {"curve": self.curve, "knot_spacing": self.knot_spacing, "state": self.state_dict()}
 
     @classmethod
     def from_checkpoint(cls, stored: dict[str, Any], source: str) -> Trajectory:
-        """The curves of ``checkpoint``; ``source`` names the file in errors."""
+        """Restore the curves of ``checkpoint``; ``source`` names the file in errors."""
         try:
             state = stored["state"]
             trajectory = cls(torch.eye(4)[None], "linear")

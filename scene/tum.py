@@ -1,6 +1,6 @@
-"""Trajectories as TUM text (the RGB-D benchmark's format, read by ``evo``): one pose per line.
+"""Trajectories as TUM text (the format of the RGB-D benchmark, read by ``evo``): one pose per line.
 
-``time tx ty tz qx qy qz qw``, the camera in the world.
+``time tx ty tz qx qy qz qw``: the timestamp and the camera-to-world pose.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from utils.io import atomic_write
 
 
 def write_tum(path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Tensor) -> None:
-    """Write the poses ``w2c`` [B, 4, 4] at rising ``times`` [B] (seconds, frames, ...) as TUM text.
+    """Write the poses ``w2c`` [B, 4, 4] at increasing timestamps ``times`` [B] (seconds, frames, ...) as TUM text.
 
     Raises:
-        ValueError: times that do not rise, or values that are not finite.
+        ValueError: timestamps that do not increase, or values that are not finite.
     """
     to_world = se3.inverse(w2c.detach().cpu().double())
     if times.shape != (len(to_world),):
@@ -30,21 +30,21 @@ def write_tum(path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Te
     if not (np.isfinite(times).all() and bool(to_world.isfinite().all())):
         raise ValueError(f"{path}: NaN or infinite values in the trajectory")
     if not (np.diff(times) > 0).all():
-        raise ValueError(f"{path}: the times of a trajectory must rise from line to line")
+        raise ValueError(f"{path}: the timestamps of a trajectory must increase from line to line")
     quats = Rotation.from_matrix(to_world[:, :3, :3].numpy()).as_quat()
     rows = np.concatenate([to_world[:, :3, 3].numpy(), quats], axis=1)
     with atomic_write(path, "w") as file:
         file.write("# time tx ty tz qx qy qz qw\n")
-        # Times in full: of seconds since 1970, nine digits would tell no two poses apart.
+        # Full precision: with nine digits, seconds since 1970 would be indistinguishable.
         for time, row in zip(times, rows, strict=True):
             file.write(" ".join([repr(float(time)), *(f"{value:.9g}" for value in row)]) + "\n")
 
 
 def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]:
-    """Times [B] and world-to-camera poses [B, 4, 4] (float32) of a TUM file.
+    """Timestamps [B] and world-to-camera poses [B, 4, 4] (float32) of a TUM file.
 
     Raises:
-        ValueError: not such a file (names it and the line).
+        ValueError: not a TUM file (names the file and the line).
     """
     rows: list[list[float]] = []
     try:
@@ -60,7 +60,7 @@ def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]
         except ValueError:
             row = []
         if len(row) != 8 or not np.isfinite(row).all() or not any(row[4:]):
-            raise ValueError(f"{path}: line {number} is no pose, expected time tx ty tz qx qy qz qw")
+            raise ValueError(f"{path}: line {number} is not a pose, expected time tx ty tz qx qy qz qw")
         rows.append(row)
     if not rows:
         raise ValueError(f"{path}: holds no poses")

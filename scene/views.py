@@ -1,4 +1,4 @@
-"""From a scene's views to the exposures that training and evaluation use, and to their truth."""
+"""From a scene's views to the exposures that training and evaluation use, and to their ground truth."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
 from utils.io import load_image
 
-# The truth of a scene, where it has one, is at the sub-frames of the usual exposure, whatever window a model has.
+# If a scene has ground truth, it is at the sub-frames of the default exposure, whatever window the model has.
 _TRUTH = WindowSpec()
 
 
 def _true_subframes(spec: WindowSpec, stored: int) -> dict[int, int]:
-    """Sub-frames of ``spec`` by the one of ``stored`` in the usual exposure at the same spike frame."""
+    """Map each sub-frame of ``stored`` in the default exposure to the sub-frame of ``spec`` at the same spike frame."""
     usual = np.linspace(-0.5, 0.5, stored) * (_TRUTH.exposure - 1) if stored > 1 else np.zeros(1)
     own = (np.array(spec.times) - 0.5) * (spec.exposure - 1)
     found = {i: int(np.abs(own - frame).argmin()) for i, frame in enumerate(usual)}
@@ -31,10 +31,10 @@ def _true_subframes(spec: WindowSpec, stored: int) -> dict[int, int]:
 
 
 def load_picture(view: View, path: Path, channels: int | None) -> Tensor:
-    """An image [C, H, W] that a view's camera took, with its own ``channels`` or these.
+    """Load an image [C, H, W] taken by a view's camera, with ``channels`` channels (None: as in the file).
 
     Raises:
-        ValueError: it has another size than the camera.
+        ValueError: the image and the camera have different sizes.
     """
     image = load_image(path, channels)
     height, width = image.shape[1:]
@@ -44,13 +44,13 @@ def load_picture(view: View, path: Path, channels: int | None) -> Tensor:
 
 
 def true_images(view: View, spec: WindowSpec) -> dict[int, Path]:
-    """The view's sharp images by the sub-frame of ``spec`` that they show."""
+    """The view's sharp images by sub-frame of ``spec``."""
     subframes = _true_subframes(spec, _TRUTH.subframes)
     return {subframes[i]: path for i, path in view.sequence_paths.items() if i in subframes}
 
 
 def true_poses(stored: Tensor, spec: WindowSpec) -> Tensor | None:
-    """True poses [M, 4, 4] at the sub-frames of ``spec`` from a scene's [K, 4, 4]; None if some have none."""
+    """True poses [M, 4, 4] at the sub-frames of ``spec``, from a scene's [K, 4, 4]; None if any is missing."""
     stored_at = {m: i for i, m in _true_subframes(spec, len(stored)).items()}
     if len(stored_at) < spec.subframes:
         return None
@@ -58,26 +58,26 @@ def true_poses(stored: Tensor, spec: WindowSpec) -> Tensor | None:
 
 
 def view_timing(views: Sequence[View], scene: SceneData, exposure: int, spacing: float = 0.0) -> Timing:
-    """When some views of a scene were exposed.
+    """The exposure times of some views of a scene.
 
     Args:
-        exposure: spike frames of an exposure.
-        spacing: spike frames from one view's middle to the next where the views do not say; 0 takes the length of
-            a view's stream or, without spikes, two exposures.
+        exposure: spike frames per exposure.
+        spacing: spike frames between the middles of consecutive views, if the views do not have a ``middle_frame``;
+            0 means the length of a view's stream or, without spikes, two exposures.
     """
     return Timing.of(views, spacing or scene.frames_per_view or 2 * exposure, exposure)
 
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """How the spikes of a view become targets.
+    """How the spikes of a view are converted to targets.
 
     Args:
         window: the exposure and its sub-frames.
-        mode: by counting, or by the spikes' timing.
-        width: spike frames (odd) of the window about a sub-frame.
-        intervals: pairs of sub-frames (a, b) whose mean intensity is wanted (L_rec).
-        wide: whether the windows of half a short window are wanted (``SlimReconNet``).
+        mode: from counts, or from spike timing.
+        width: width of the window around a sub-frame, spike frames (odd).
+        intervals: pairs of sub-frames (a, b) whose mean intensity is needed (L_rec).
+        wide: whether windows of half the short window are needed (``SlimReconNet``).
     """
 
     window: WindowSpec
@@ -87,7 +87,7 @@ class TargetSpec:
     wide: bool = False
 
     def quadrature(self, points: int) -> Quadrature:
-        """``points`` instants that stand for the window about a sub-frame."""
+        """Quadrature of ``points`` instants for the window around a sub-frame."""
         frames, weights = window_quadrature(self.width, self.mode, points)
         offsets = torch.tensor(frames / max(self.window.exposure - 1, 1)).float()
         return Quadrature(offsets, torch.tensor(weights).float())
@@ -95,30 +95,30 @@ class TargetSpec:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Times ``offsets`` [P] from an instant, in exposures, and ``weights`` [P]: their weighted mean is the window's."""
+    """Times ``offsets`` [P] from an instant, in exposures, and ``weights`` [P] of a mean over the window."""
 
     offsets: Tensor
     weights: Tensor
 
     @classmethod
     def middle(cls) -> Quadrature:
-        """The instant alone."""
+        """The quadrature with the instant alone."""
         return cls(torch.zeros(1), torch.ones(1))
 
     @property
     def reach(self) -> float:
-        """How far it reaches beyond the instant, in exposures."""
+        """The largest distance from the instant, in exposures."""
         return float(self.offsets.abs().max())
 
 
 def spike_exposures(
     views: Sequence[View], scene: SceneData, spec: TargetSpec, device: torch.device, sensor: SensorModel | None = None
 ) -> list[Exposure]:
-    """Targets of views from their spikes, read with ``sensor`` (the scene's own if None).
+    """Read the targets of views from their spikes with ``sensor`` (None: the scene's own).
 
     Raises:
-        ValueError: a view without a stream, or of another size than the first: one call renders several views, and
-            pixels share their gains.
+        ValueError: a view without a stream, or of another size than the first (one call renders several views, and
+            they share pixel gains).
     """
     read = [
         Exposure.from_spikes(
@@ -133,13 +133,13 @@ def spike_exposures(
 def image_exposures(
     views: Sequence[View], scene: SceneData, device: torch.device, image_of: Callable[[View], Tensor] | None = None
 ) -> list[Exposure]:
-    """Targets of views from images, taken for long exposures.
+    """Use the images of views as long exposures.
 
     Args:
-        image_of: the image [C, H, W] of a view; its own file if None.
+        image_of: function that returns a view's image [C, H, W]; None reads the view's own file.
 
     Raises:
-        ValueError: a view without an image, or of another size or number of channels than the first.
+        ValueError: a view without an image, or with another size or number of channels than the first.
     """
     read = image_of or (lambda view: _own_image(view, scene))
     return _alike(scene, views, [Exposure(view.camera, read(view)).to(device) for view in views])

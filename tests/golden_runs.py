@@ -71,7 +71,7 @@ def flags_of(name: str, steps: int) -> list[str]:
             shared += ["--fixed_pattern_every", "90" if long else "9"]
     if "--recipe" in flags or name == "images-paper":
         shared += ["--pose_every", "3", "--densify_grad_threshold", "1e-5"]
-        shared += ["--opacity_reset_interval", "150" if long else "7"]
+        shared += ["--opacity_reset_interval", "0" if long else "7"]
     return shared
 
 

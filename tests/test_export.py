@@ -64,7 +64,7 @@ def test_tum_lines_are_cameras_in_the_world(tmp_path):
 
 @pytest.mark.parametrize(
     ("times", "message"),
-    [([0.0], "2 poses have times"), ([1.0, 1.0], "must rise"), ([0.0, math.nan], "NaN or infinite")],
+    [([0.0], "2 poses have times"), ([1.0, 1.0], "must increase"), ([0.0, math.nan], "NaN or infinite")],
 )
 def test_bad_trajectories_are_refused(tmp_path, times, message):
     with pytest.raises(ValueError, match=rf"t\.tum: .*{message}"):
@@ -77,7 +77,7 @@ def test_bad_trajectories_are_refused(tmp_path, times, message):
     [
         ("", "no poses"),
         ("# only words\n", "no poses"),
-        ("0 0 0 0 0 0 0 1\n1 2 3\n", "line 2 is no pose"),
+        ("0 0 0 0 0 0 0 1\n1 2 3\n", "line 2 is not a pose"),
         ("0 0 0 0 0 0 0 0\n", "line 1"),
         ("a b c d e f g h\n", "line 1"),
         ("0 0 nan 0 0 0 0 1\n", "line 1"),

@@ -179,7 +179,7 @@ def test_gray_to_three_channels_and_alpha_dropped(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.exr"])
 def test_an_unknown_suffix_is_refused_by_name(tmp_path, name):
-    with pytest.raises(ValueError, match=rf"{name}: a picture's name ends in \.png"):
+    with pytest.raises(ValueError, match=rf"{name}: an image file's name must end in \.png"):
         save_image(tmp_path / name, NOISE)
     assert os.listdir(tmp_path) == []
 

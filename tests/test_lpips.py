@@ -46,12 +46,12 @@ class Calls:
 def test_only_exact_names_are_allowed(tmp_path, name):
     module, attribute = name.rsplit(".", 1)
     data = f"c{module}\n{attribute}\n.".encode()
-    with pytest.raises(pickle.UnpicklingError, match=f"{attribute} is no part of an array"):
+    with pytest.raises(pickle.UnpicklingError, match=f"{attribute} is not part of an array"):
         unpickle(data, tmp_path)
 
 
 def test_a_call_is_refused(tmp_path):
-    with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
+    with pytest.raises(pickle.UnpicklingError, match="not part of an array"):
         unpickle(pickle.dumps(Calls(dict)), tmp_path)
 
 

@@ -111,7 +111,7 @@ def put(model, content):
         ([GOOD | {"u": None}], "u is null, expected a number from 0 to 1"),
         ([GOOD | {"u": 1.5}], "u is 1.5"),
         ([GOOD | {"u": float("nan")}], "u is NaN"),
-        ([GOOD, GOOD], r"expected every file once, renders/a_02\.png is there 2 times"),
+        ([GOOD, GOOD], r"expected every file once, but renders/a_02\.png is listed 2 times"),
     ],
 )
 def test_broken_manifests_are_named(tmp_path, content, message):
@@ -124,7 +124,7 @@ def test_broken_manifests_are_named(tmp_path, content, message):
 def test_files_that_are_gone_are_named(tmp_path):
     folder = write(tmp_path)
     (folder / "gt/a_02.png").unlink()
-    with pytest.raises(ValueError, match=r"gt/a_02\.png is listed and is not there"):
+    with pytest.raises(ValueError, match=r"gt/a_02\.png is listed but missing"):
         require_files(tmp_path, 7, read_manifest(tmp_path, "train", 7))
 
 

@@ -162,7 +162,7 @@ def test_an_odd_number_of_coefficients_is_refused(tmp_path):
     odd = gaussians(degree=1)
     odd.shN = odd.shN[:, :2]
     write_gaussian_ply(tmp_path / "g.ply", odd)
-    with pytest.raises(ValueError, match="6 f_rest properties are no degree"):
+    with pytest.raises(ValueError, match="6 f_rest properties fit no degree"):
         read_gaussian_ply(tmp_path / "g.ply")
 
 

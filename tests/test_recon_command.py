@@ -227,7 +227,7 @@ def test_the_command_and_its_weights_again(recording, tmp_path, monkeypatch, cap
 def test_truth_is_found(clip, tmp_path):
     save_image(tmp_path / "one.png", scene(0))
     assert truths(tmp_path / "one.png", clip) == {95: tmp_path / "one.png"}
-    with pytest.raises(ValueError, match="named by spike frames from 20 to 169"):
+    with pytest.raises(ValueError, match="named by spike frames 20 to 169"):
         truths(tmp_path, clip)
 
 
@@ -244,7 +244,7 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         ([recording, "--iterations", -1], "must be at least 0"),
         ([recording, "--fps", 0], "--fps must be positive"),
         ([recording, "--frames", 3], "instants lie between 20 and 169"),
-        ([recording, "--truth", tmp_path / "none"], "no picture"),
+        ([recording, "--truth", tmp_path / "none"], "not an image"),
         ([recording, "--truth", tmp_path / "small.png", "--iterations", 1], "8x8 pixels, expected 48x32"),
         ([recording, "--weights", tmp_path / "none.pth"], "none.pth: no such checkpoint"),
     ):

@@ -247,9 +247,9 @@ def matrix(i, j, value):
         (changed_frame(spike_path="spike_data/777.dat"), "777.dat: the spike stream of view 002 is not"),
         (changed(frames=[{"file_path": "a.png"}]), "view a has no pose"),
         (matrix(0, 0, float("nan")), "pose of view 002 has NaN"),
-        (matrix(0, 0, 3.0), "pose of view 002 is no rigid motion"),
+        (matrix(0, 0, 3.0), "pose of view 002 is not a rigid motion"),
         (changed_frame(transform_matrix=[[1, 2], [3, 4]]), r"view 002 has shape \(2, 2\), expected \(4, 4\)"),
-        (changed_frame(transform_matrix=[["a"] * 4] * 4), "pose of view 002 is no matrix of numbers"),
+        (changed_frame(transform_matrix=[["a"] * 4] * 4), "pose of view 002 is not a matrix of numbers"),
         (changed(k1=0.1), "lens distortion .k1=0.1.*cannot be undistorted"),
         (changed_frame(p2=-0.01), "view 002 has lens distortion .p2=-0.01"),
         (changed(camera_model="OPENCV_FISHEYE"), "camera model OPENCV_FISHEYE, expected one of PINHOLE"),
@@ -304,7 +304,7 @@ def test_a_stream_of_another_size_is_named(root):
 @pytest.mark.parametrize(
     ("poses", "message"),
     [
-        ([[["a"]]], "no array of numbers"),
+        ([[["a"]]], "not an array of numbers"),
         ([[1.0, 2.0]], "expected finite"),
         ([np.full((4, 4), np.nan).tolist()], "expected finite"),
     ],
@@ -471,10 +471,10 @@ def test_training_targets_come_from_streams_in_memory(scene_folder):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"streams": []}, "one spike stream or more, not none"),
+        ({"streams": []}, "at least one spike stream"),
         ({"w2c": torch.eye(4)[None]}, r"w2c has the shape \(1, 4, 4\), expected \(9, 4, 4\)"),
-        ({"w2c": 2 * torch.eye(4).repeat(VIEWS, 1, 1)}, "w2c has poses that are no rigid motions"),
-        ({"w2c": torch.full((VIEWS, 4, 4), torch.nan)}, "w2c has poses that are no rigid motions"),
+        ({"w2c": 2 * torch.eye(4).repeat(VIEWS, 1, 1)}, "w2c has poses that are not rigid motions"),
+        ({"w2c": torch.full((VIEWS, 4, 4), torch.nan)}, "w2c has poses that are not rigid motions"),
         ({"K": torch.eye(4)}, r"K has the shape \(4, 4\), expected \(3, 3\) or \(9, 3, 3\)"),
         ({"names": ["a"]}, "names has 1 entries, expected 9"),
         ({"names": ["a"] * VIEWS}, "view a is listed more than once"),

@@ -474,7 +474,7 @@ def test_in_a_browser(browser, viewer, tmp_path):
             return lambda: difference(page.shot(), canvas.of_view(view, u, choice, aspect, least=540)) < 0.02
 
         for mode in ("depth", "uncertainty", "truth"):
-            page.choose("picture", mode)
+            page.choose("image", mode)
             assert eventually(shows(Choice(mode), 0.0))
         page.choose("compare", "wipe")
         page.choose("with", "TFP")

@@ -1,1 +1,1 @@
-"""Training: the state of a run, what it samples, what it learns from, and the methods as recipes."""
+"""Training: the state of a run, its samplers, its loss terms, and the methods as recipes."""

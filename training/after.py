@@ -1,4 +1,4 @@
-"""What happens after a step, beside the optimizers: directions of time, the sensor's fixed pattern."""
+"""Actions that follow the optimizers' step: reversing trajectories, and estimating the sensor's fixed pattern."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from utils.image_metrics import l1
 
 
 class Action(Protocol):
-    """Something that is done after every step."""
+    """An action performed after every step."""
 
     name: ClassVar[str]
 
     def __call__(self, moment: Moment, optimizers: Optimizers) -> None:
-        """Look at what the step made, and change the state where it is due."""
+        """Inspect the step's results and update the state when due."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs."""
+        """The state that a checkpoint must contain."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` stopped."""
+        """Restore ``state_dict``."""
 
 
 class DirectionVotes:
-    """Reverses for good the views whose reversed pairing keeps winning L_joint.
+    """Permanently reverses the trajectory of a view for which the reversed pairing keeps winning in L_joint.
 
-    A blurred mean cannot tell a trajectory from its reverse, but Recon-Net's images have the spikes' own time.
+    A blurred mean does not determine the direction of time, but Recon-Net's images follow the time of the spikes.
     """
 
     name: ClassVar[str] = "direction"
-    # Weight of a step in the memory of a view's direction, and where that memory turns the view round: about twenty
-    # steps of the view that nearly all say so.
+    # Weight of one step in a view's moving average, and the average at which the view is reversed: after about twenty
+    # steps of the view that nearly all favor the reverse.
     vote = 0.1
     reversed = -0.8
 
     def __init__(self, views: int):
-        # By view, how the pairings went: from 1, always in order, to -1, always in reverse.
+        # Moving average of the pairings of each view, from 1 (always in order) to -1 (always reversed).
         self.direction = torch.zeros(views)
 
     def __call__(self, moment: Moment, optimizers: Optimizers) -> None:
@@ -62,10 +62,10 @@ class DirectionVotes:
 
 
 class FixedPatternUpdates:
-    """Now and then, the pixels' own gains from what the scene predicts; the targets are read with them from then on.
+    """Periodically estimates the gain of every pixel from the renders; the targets are then read with these gains.
 
     Args:
-        every: iterations between two estimates.
+        every: iterations between estimates.
     """
 
     name: ClassVar[str] = "fixed_pattern"
@@ -86,7 +86,7 @@ class FixedPatternUpdates:
         state.recording.use_gains(pattern.applied_to(state.recording.sensor).gain_map)
 
     def state_dict(self) -> dict[str, Any]:
-        return {}  # the gains belong to the recording
+        return {}  # the recording holds the gains
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         del state

@@ -1,4 +1,4 @@
-"""What a training starts from: targets, initial Gaussians, trajectories, and the densification strategy."""
+"""Building blocks of a training: targets, initial Gaussians, trajectories, and the densification strategy."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from utils.io import LUMA
 
 
 def window_of(c: Settings) -> WindowSpec:
-    """The exposure and its sub-frames."""
+    """The exposure window and its sub-frames."""
     return WindowSpec(exposure=c.window.exposure, short=c.window.short, subframes=c.window.subframes)
 
 
 def target_spec(c: Settings, intervals: tuple[tuple[int, int], ...] = (), wide: bool = False) -> TargetSpec:
-    """How the spikes of a view become targets (see ``TargetSpec``)."""
+    """How the spikes of a view are converted to targets (see ``TargetSpec``)."""
     return TargetSpec(window_of(c), c.target_mode, c.subframe_width, intervals, wide)
 
 
 def initial_gaussians(c: Settings, recording: Recording) -> GaussianField:
-    """Gaussians on the scene's points, filled up along the views' rays."""
+    """Gaussians on the scene's points, with more points added along the views' rays."""
     options, device = c.gaussians, recording.device
     pictures = _pictures(recording)
     rgb = recording.scene.rgb
@@ -58,14 +58,14 @@ def _pictures(recording: Recording) -> list[Picture]:
 
 
 def means_unit(c: Settings, state: State) -> float:
-    """The unit of the means' learning rate, world units: before any step, since it follows the initial Gaussians."""
+    """Unit of the means' learning rate, world units; call it before the first step: it uses the initial Gaussians."""
     if c.rates.means_unit == "extent":
         return state.recording.scene.extent
     return median_depth(state.gaussians.means.detach().cpu(), _pictures(state.recording))
 
 
 def start_trajectory(c: Settings, recording: Recording, window: Quadrature) -> Trajectory:
-    """Curves through the given poses, with the motion of the neighboring views or at rest."""
+    """Curves through the given poses, with motion estimated from the neighboring views or at rest."""
     motion, views = c.motion, recording.scene.train
     poses = torch.stack([view.camera.w2c for view in views])
     moves = motion.motion_init or motion.trajectory == "spline"
@@ -74,7 +74,7 @@ def start_trajectory(c: Settings, recording: Recording, window: Quadrature) -> T
 
 
 def densification(c: Settings, recording: Recording) -> Strategy | None:
-    """The strategy of the settings."""
+    """The densification strategy that the settings ask for."""
     options = c.densification
     common: dict[str, Any] = {
         "start": options.densify_from_iter,

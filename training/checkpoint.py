@@ -1,4 +1,4 @@
-"""What a run leaves on disk: checkpoints to continue from, and models to look at."""
+"""What a run saves to disk: checkpoints to resume from, and models to render."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 
 
 def learned_sensor(training: Training) -> SensorModel | None:
-    """The sensor with the gains found so far, or None where they are not looked for."""
+    """The sensor with the gains estimated so far, or None if training does not estimate them."""
     looked_for = any(action.name == "fixed_pattern" for action in training.after)
     return training.state.recording.sensor if looked_for else None
 
 
 def save_model(training: Training) -> Path:
-    """Write Gaussians, network and trajectories of this iteration in 3DGS's folder layout; returns the folder."""
+    """Save this iteration's Gaussians, network and trajectories in 3DGS's folder layout; returns the folder."""
     state = training.state
     folder = save_iteration(
         training.settings.scene.model_path, state.iteration, state.gaussians, state.trajectory, state.network,
@@ -36,9 +36,9 @@ def save_cameras(training: Training) -> None:
 
 
 def save(training: Training) -> Path:
-    """Write everything needed to continue, and remove older checkpoints; returns the file.
+    """Write everything needed to resume, and remove older checkpoints; returns the file.
 
-    Random numbers are functions of the seed and the iteration, so none are stored.
+    Random numbers are functions of the seed and the iteration, so no generator state is stored.
     """
     state = training.state
     path = Path(training.settings.scene.model_path) / f"chkpnt{state.iteration}.pth"
@@ -62,10 +62,10 @@ def save(training: Training) -> Path:
 
 
 def load(training: Training, path: Path) -> None:
-    """Continue where ``save`` stopped.
+    """Resume from a checkpoint that ``save`` wrote.
 
     Raises:
-        ValueError: no checkpoint, or of another scene or other settings (names the file).
+        ValueError: not a checkpoint, or one of another scene or other settings (names the file).
     """
     state, recording = training.state, training.state.recording
     stored = load_checkpoint(path, recording.device)

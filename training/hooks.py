@@ -1,6 +1,6 @@
-"""What looks at a training: the log and its curves, checkpoints, saved models, the viewer.
+"""Hooks that follow a training: log and curves, checkpoints, saved models, the viewer.
 
-A hook is called after every step, with the loss terms of that step.
+A hook is called after every step, with the values of the loss terms.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from utils.run_log import Board, RunLog
 
 
 class Hook(Protocol):
-    """Something that looks at a training after every step."""
+    """Follows a training step by step."""
 
     def __call__(self, training: Training, terms: dict[str, float]) -> None:
-        """Look at a step and its loss terms."""
+        """Process a step and its loss terms."""
 
     def close(self) -> None:
-        """Called once, when the training ends for whatever reason."""
+        """Called once, when the training ends for any reason."""
 
 
 class Journal:
-    """Progress bar, ``log.jsonl``, and TensorBoard where asked for.
+    """Progress bar, ``log.jsonl``, and TensorBoard if requested.
 
     Args:
-        echo: gets the rows of the log too.
+        echo: a stream that also receives the log rows.
 
     Attributes:
-        latest: PSNR of the probe and number of Gaussians of the latest row.
+        latest: PSNR of the probe and number of Gaussians in the latest row.
     """
 
     def __init__(self, training: Training, echo: TextIO | None = None):
@@ -58,7 +58,7 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Since this process began to train."""
+        """Seconds since this process started training."""
         return time.monotonic() - self._started
 
     def __call__(self, training: Training, terms: dict[str, float]) -> None:
@@ -78,7 +78,7 @@ class Journal:
             self._echo.flush()
 
     def finish(self, training: Training) -> None:
-        """Write down how the run was made and what it took."""
+        """Record how the run was made, and its time and memory."""
         self._log.finish(training.iteration, self.seconds)
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Journal:
 
 
 class Keeper:
-    """Saves models and checkpoints while the training goes on."""
+    """Saves models and checkpoints during training."""
 
     def __call__(self, training: Training, terms: dict[str, float]) -> None:
         del terms
@@ -100,15 +100,15 @@ class Keeper:
             checkpoint.save(training)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 class Watching:
-    """Shows the training in the browser; its buttons pause and stop it.
+    """Shows the training in the browser, with buttons to pause and stop it.
 
     Args:
-        journal: whose latest row is shown beside the losses.
-        stop: set by the button.
+        journal: provides the latest log row, shown beside the losses.
+        stop: set by the stop button.
     """
 
     def __init__(self, training: Training, journal: Journal, stop: Event):
@@ -149,7 +149,7 @@ class Watching:
 
 @contextmanager
 def stopped_by_signals(stop: Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set ``stop``, so that the step ends and a checkpoint is written."""
+    """Make Ctrl-C and SIGTERM set ``stop``, so that the current step finishes and a checkpoint is written."""
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

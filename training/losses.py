@@ -1,6 +1,6 @@
 """The losses of USP-Gaussian, as pure functions of images.
 
-Symbols follow the paper: E(T) the long exposure, I_gs a render, I_rec a Recon-Net frame, M sub-frames.
+Symbols follow the paper: E(T) is the long exposure, I_gs a render, I_rec a Recon-Net frame, M the number of sub-frames.
 Images are [M, C, H, W] (or [C, H, W] for one), intensities in [0, 1].
 """
 
@@ -15,7 +15,7 @@ from utils.image_metrics import l1, ssim
 
 
 def exposure_loss(renders: Tensor, long_exposure: Tensor, dssim: float = 0.2) -> Tensor:
-    """L_gs: the mean of the M renders [M, C, H, W] against E(T) [C, H, W] (eq. 9 of the paper).
+    """L_gs: compare the mean of the M renders [M, C, H, W] with E(T) [C, H, W] (eq. 9 of the paper).
 
     ``(1 - dssim) L1 + dssim (1 - SSIM)``, the 3DGS mixture.
     """
@@ -36,11 +36,11 @@ def half_widths(subframes: int, multi_interval: bool = True) -> list[int]:
 def reblur_loss(
     frames: Tensor, interval: Callable[[int, int], Tensor], widths: Sequence[int]
 ) -> Tensor:
-    """L_rec: Recon-Net's frames, blurred again over sub-intervals, against the spikes' own mean there.
+    """L_rec: compare Recon-Net's frames, averaged over sub-intervals, with the mean of the spikes there.
 
     Args:
         frames: Recon-Net frames [M, C, h, w].
-        interval: gives the target mean [C, h, w] of the sub-frames a..b (inclusive).
+        interval: function that returns the target mean [C, h, w] over sub-frames a to b (inclusive).
         widths: half-widths k; the loss is the mean over them.
     """
     middle = (len(frames) - 1) // 2
@@ -51,10 +51,10 @@ def reblur_loss(
 
 
 def joint_loss(renders: Tensor, frames: Tensor, flip: bool = True) -> Tensor:
-    """L_joint: render against Recon-Net frame at the same sub-frame, averaged over M.
+    """L_joint: compare each render with the Recon-Net frame of the same sub-frame, averaged over M.
 
-    A blurred mean cannot tell a trajectory from its reverse, so with ``flip`` the smaller of the pairing in
-    order and in reverse counts (the sub-frames must then be symmetric about the middle).
+    A blurred mean does not determine the direction of time.  With ``flip``, the loss is the smaller of the two
+    pairings, in order and reversed; the sub-frames must then be symmetric about the middle.
     """
     forward = l1(renders, frames)
     if not flip:
@@ -62,27 +62,27 @@ def joint_loss(renders: Tensor, frames: Tensor, flip: bool = True) -> Tensor:
     return torch.minimum(forward, l1(renders, frames.flip(0)))
 
 
-# Where a difference stops being noise, in standard deviations of the targets (0.03 for 9 frames of spike timing).
+# Where a difference is no longer noise, in standard deviations of the targets (0.03 for 9 frames of spike timing).
 BEYOND_NOISE = 1.4
 
 
 def subframe_loss(renders: Tensor, targets: Tensor, variance: Tensor) -> Tensor:
-    """L_sub: every render against the spikes' own intensity in a narrow window about its instant.
+    """L_sub: compare every render with the intensity of the spikes in a narrow window around its instant.
 
-    Charbonnier's sqrt(d^2 + n^2) - n (1994): quadratic within the targets' noise n, where a mean is the best
-    guess (and the only one for counts, whose median is another), and absolute beyond, where a difference is a
-    spurious spike.
+    Charbonnier's sqrt(d^2 + n^2) - n (1994).  It is quadratic within the targets' noise n, where the mean is the best
+    estimate (for counts the only valid one, since their median differs).  It is absolute beyond the noise, where a
+    difference is due to a spurious spike.
 
     Args:
         renders, targets: [B, C, H, W].
-        variance: expected of the targets, [B].
+        variance: expected variance of the targets, [B].
     """
     noise = BEYOND_NOISE * variance.sqrt()[:, None, None, None]
     return (((renders - targets).square() + noise.square()).sqrt() - noise).mean()
 
 
 def scale_ratio_penalty(scales: Tensor, largest: float = 10.0) -> Tensor:
-    """Mean excess of each Gaussian's longest over its shortest axis beyond ``largest`` (PhysGaussian eq. 17).
+    """Mean excess over ``largest`` of each Gaussian's axis ratio, longest to shortest (PhysGaussian eq. 17).
 
     ``scales`` [N, 3].
     """

@@ -1,7 +1,7 @@
-"""What training minimizes: each objective owns its weight, its schedule and its variant.
+"""What training minimizes: each objective has its weight, schedule and variant.
 
-An objective is called with the ``Moment`` of a step and gives its value, or None in a step that it does not
-apply to.  The formulas are in ``training.losses``.
+An objective is called with the ``Moment`` of a step and returns its value, or None if it does not apply to that
+step.  The formulas are in ``training.losses``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from utils.image_metrics import l1
 
 @dataclass(frozen=True)
 class Moment:
-    """What a step has made: the sample, its renders, and Recon-Net's images where the network takes part."""
+    """The results of a step: the sample, its renders, and Recon-Net's images if the network takes part."""
 
     state: State
     sample: Sample
@@ -49,20 +49,20 @@ class Objective(Protocol):
         """Factor of the term in the loss."""
 
     def __call__(self, moment: Moment) -> Tensor | None:
-        """The value [], or None where the term does not apply."""
+        """The value [], or None if the term does not apply."""
 
 
 def present(objectives: Iterable[Objective]) -> list[Objective]:
-    """The objectives with a weight; a weight of 0 leaves one out."""
+    """The objectives whose weight is not 0."""
     return [objective for objective in objectives if objective.weight]
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """Base of the objectives.
+    """Base class of the objectives.
 
     Raises:
-        ValueError: a weight that is not finite, or below 0.
+        ValueError: a weight that is negative or not finite.
     """
 
     weight: float
@@ -74,7 +74,7 @@ class Weighted:
 
 @dataclass(frozen=True)
 class ExposureLoss(Weighted):
-    """L_gs: the mean of an exposure's renders against E(T) (eq. 9)."""
+    """L_gs: the mean of an exposure's renders is compared with E(T) (eq. 9)."""
 
     name: ClassVar[str] = "gs"
     dssim: float = 0.2
@@ -86,7 +86,7 @@ class ExposureLoss(Weighted):
 
 @dataclass(frozen=True)
 class SubframeLoss(Weighted):
-    """L_sub: renders, averaged over the spikes' window, against the intensity that the spikes give there."""
+    """L_sub: renders, averaged over the spikes' window, are compared with the intensity of the spikes there."""
 
     name: ClassVar[str] = "sub"
 
@@ -98,7 +98,7 @@ class SubframeLoss(Weighted):
 
 @dataclass(frozen=True)
 class ScaleRatio(Weighted):
-    """The penalty on needles, every tenth iteration."""
+    """The penalty on elongated Gaussians, every tenth iteration."""
 
     name: ClassVar[str] = "ratio"
     every: int = 10
@@ -111,7 +111,7 @@ class ScaleRatio(Weighted):
 
 @dataclass(frozen=True)
 class MeanOpacity(Weighted):
-    """The mean opacity (Kheradmand et al. 2024, eq. 10), so that Gaussians nobody needs vanish."""
+    """The mean opacity (Kheradmand et al. 2024, eq. 10), which makes unneeded Gaussians vanish."""
 
     name: ClassVar[str] = "opacity"
 
@@ -131,7 +131,7 @@ class MeanScale(Weighted):
 
 @dataclass(frozen=True)
 class ReblurLoss(Weighted):
-    """L_rec: Recon-Net's images of an exposure, blurred again, against the spikes' means (supplement D)."""
+    """L_rec: Recon-Net's images of an exposure are averaged and compared with the mean of the spikes (supplement D)."""
 
     name: ClassVar[str] = "rec"
     subframes: int = 13
@@ -139,12 +139,12 @@ class ReblurLoss(Weighted):
 
     @property
     def widths(self) -> list[int]:
-        """Half-widths of the intervals, sub-frames."""
+        """Half-widths of the intervals, in sub-frames."""
         return half_widths(self.subframes, self.multi_interval)
 
     @property
     def intervals(self) -> tuple[tuple[int, int], ...]:
-        """First and last sub-frame of every interval whose mean is compared."""
+        """First and last sub-frame of each interval."""
         middle = (self.subframes - 1) // 2
         return tuple((middle - k, middle + k) for k in self.widths)
 
@@ -157,7 +157,7 @@ class ReblurLoss(Weighted):
 
 @dataclass(frozen=True)
 class JointLoss(Weighted):
-    """L_joint over a whole exposure: renders against Recon-Net's images, with flip and minimum."""
+    """L_joint over a whole exposure: renders are compared with Recon-Net's images, in order and optionally reversed."""
 
     name: ClassVar[str] = "joint"
     flip: bool = True
@@ -171,9 +171,9 @@ class JointLoss(Weighted):
 
 @dataclass(frozen=True)
 class InstantJointLoss(Weighted):
-    """L_joint at single instants, whose time is known: there is nothing to flip.
+    """L_joint at single instants.  Their time is known, so nothing is flipped.
 
-    Only pixels count that Recon-Net sees on its crop as in the full frame.
+    Counts only the pixels whose Recon-Net value on the crop equals that on the full frame.
     """
 
     name: ClassVar[str] = "joint"
@@ -186,15 +186,16 @@ class InstantJointLoss(Weighted):
         return l1(moment.frames.of(self.targets(moment)), moment.frames.images, inner / inner.mean())
 
     def targets(self, moment: Moment) -> Tensor:
-        """What Recon-Net is compared with [B, C, H, W]: the renders, which then learn from its images too."""
+        """The images [B, C, H, W] to compare with Recon-Net's: the renders, which then also learn from Recon-Net."""
         return moment.sample.middle(moment.renders.images)
 
 
 @dataclass(frozen=True)
 class FusedDistillation(InstantJointLoss):
-    """L_joint against fused images: renders that the spikes' residuals have corrected.
+    """L_joint against a distillation target: renders corrected by the residuals of the spikes (fused images).
 
-    No gradient passes them: they are better than Recon-Net's images, whose pull would cost the Gaussians 0.3 dB.
+    The target has no gradient: it is better than Recon-Net's images, and learning from them would cost the Gaussians
+    0.3 dB.
     """
 
     def targets(self, moment: Moment) -> Tensor:

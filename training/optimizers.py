@@ -1,4 +1,4 @@
-"""The optimizers of the field, the poses and Recon-Net, and how their rates decay."""
+"""The optimizers of the field, the poses and Recon-Net, and the decay of their learning rates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Rate:
     unit: float = 1.0
 
     def at(self, progress: float) -> float:
-        """The rate at ``progress`` 0..1 of the training."""
+        """The rate at ``progress`` (0 to 1) of the training."""
         if self.end is None or self.start == 0:
             return self.unit * self.start
         return self.unit * (self.start * (self.end / self.start) ** progress)
@@ -30,12 +30,12 @@ class Optimizers:
     """Adam for each part of the state.
 
     Args:
-        state: what is optimized; new optimizers have no moments.
-        steps: length of the training.
-        field: a rate for each of the field's parameters.
-        poses: rate of the knots; None leaves the poses as they are.
-        pose_every: steps over which gradients of the knots are summed before an update.
-        network: rate of Recon-Net; its decay begins after ``network_from`` iterations.
+        state: what is optimized; new optimizers start without moments.
+        steps: number of training steps.
+        field: learning rate of each field parameter.
+        poses: learning rate of the knots; None keeps the poses fixed.
+        pose_every: number of steps whose knot gradients are summed before an update.
+        network: learning rate of Recon-Net; its decay starts after ``network_from`` iterations.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Optimizers:
             "field": {**field}, "poses": {"": poses}, "network": {"": network}
         }  # fmt: skip
         self._given = field
-        # One fused kernel over all parameters: fifteen times faster than the loop on a CPU.
+        # Fused Adam: fifteen times faster on a CPU than looping over the parameters.
         parts = state.field.parameters().items()
         self.field = torch.optim.Adam(
             [{"params": [value], "lr": field[name].at(0), "name": name} for name, value in parts],
@@ -60,14 +60,14 @@ class Optimizers:
             self.network = _adam(state.network.parameters(), network)
 
     def renewed(self) -> Optimizers:
-        """Optimizers of the state as it is now, without moments."""
+        """New optimizers, without moments, for the current state."""
         poses, network = self.rates["poses"][""], self.rates["network"][""]
         return Optimizers(
             self.state, self.steps, self._given, poses, self.pose_every, network, self.network_from
         )
 
     def step(self, info: dict[str, Any], strategy: Strategy | None, with_network: bool) -> None:
-        """Update everything that has a gradient; ``strategy`` then changes the set of Gaussians."""
+        """Update everything that has a gradient; then let ``strategy`` change the set of Gaussians."""
         iteration = self.state.iteration
         self._update(self.field, "field", iteration / self.steps)
         if strategy is not None:
@@ -89,7 +89,7 @@ class Optimizers:
         optimizer.step()
 
     def reverse(self, view: int) -> None:
-        """Let one view's exposure run the other way; what the optimizer has gathered turns with its knots."""
+        """Reverse the trajectory of one view, including the moments and gradients of its knots."""
         trajectory = self.state.trajectory
         rows = trajectory.reverse(view)
         moments = {} if self.poses is None else self.poses.state.get(trajectory.increments, {})
@@ -98,14 +98,14 @@ class Optimizers:
                 values[rows] = values[rows].flip(0)
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments, and the gradients of the knots that are still being summed."""
+        """The moments, and the partial sum of the knots' gradients."""
         known = {name: getattr(self, name) for name in self.rates}
         state = {name: optimizer.state_dict() for name, optimizer in known.items() if optimizer is not None}
         gradient = self.state.trajectory.increments.grad
         return state | {"pose_gradient": torch.zeros(0) if gradient is None else gradient}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with stored moments."""
+        """Restore ``state_dict``."""
         for name in self.rates:
             if getattr(self, name) is not None:
                 getattr(self, name).load_state_dict(state[name])

@@ -5,8 +5,8 @@
     for _ in range(training.steps):
         training.step()
 
-Change a part of what a recipe returns for an ablation or a method of your own: leave an objective out, put another
-sampler in.
+For an ablation or a new method, change a part of what a recipe returns: leave out an objective, or replace the
+sampler.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ C = TypeVar("C", bound=Settings)
 
 
 def timing(c: TimingSettings, scene: SceneData) -> Training:
-    """Ours: single instants of all views against the intensity that the spikes' own times give there.
+    """Our method: compare single instants of all views with the intensity given by the spike times.
 
-    Recon-Net learns from fused images of the scene once that is good.
+    Once the scene is good enough, Recon-Net is distilled from fused images.
     """
     device = pick_device(c.run.device)
     c = sized(c, scene)
@@ -89,7 +89,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
 def paper(c: PaperSettings, scene: SceneData) -> Training:
     """USP-Gaussian (Chen et al. 2025, supplement D and E): L = L_gs + L_rec + L_joint on whole exposures.
 
-    Started at rest or, by default, with the motion of the neighboring views.
+    The initial motion is estimated from the neighboring views by default, or zero.
     """
     device = pick_device(c.run.device)
     window, losses = window_of(c), c.losses
@@ -120,7 +120,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
                 JointLoss(losses.lambda_joint, losses.flip),
             ]
         ),
-        # L_rec alone teaches the network: nothing says which Gaussians are needed.
+        # L_rec alone trains only the network, so no Gaussians need densification.
         strategy=densification(c, recording) if losses.lambda_gs or losses.lambda_joint else None,
         optimizers=optimizers(c, state),
         after=[DirectionVotes(len(recording))] if can_turn else [],
@@ -128,16 +128,16 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
 
 
 def released(c: ReleasedSettings, scene: SceneData) -> Training:
-    """USP-Gaussian as its authors' released program does it: the paper's method with other defaults.
+    """USP-Gaussian as in the authors' released program: the paper's method with other defaults.
 
-    Recon-Net's long input sums frames 34 apart, densification sees the last sub-frame alone, and motion starts
+    Recon-Net's long input sums frames that are 34 apart, densification uses only the last sub-frame, and motion starts
     at rest.
     """
     return paper(c, scene)
 
 
 def images(c: ImageSettings, scene: SceneData) -> Training:
-    """BAD-Gaussians (Zhao et al. 2024): the mean of an exposure's renders against the view's blurred image."""
+    """BAD-Gaussians (Zhao et al. 2024): compare the mean of an exposure's renders with the view's blurred image."""
     device = pick_device(c.run.device)
     c = sized(c, scene)
     window = window_of(c)
@@ -167,7 +167,7 @@ RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
 
 
 def build(settings: Settings, scene: SceneData) -> Training:
-    """The training of the recipe that ``settings`` belong to."""
+    """Build the training with the recipe that ``settings`` belong to."""
     return RECIPES[settings.recipe](settings, scene)
 
 
@@ -175,7 +175,7 @@ def build(settings: Settings, scene: SceneData) -> Training:
 
 
 def sized(c: C, scene: SceneData) -> C:
-    """The settings with numbers for what depends on the scene's size."""
+    """The settings with values that depend on the scene's size filled in."""
     return c.for_scene(len(scene.train), *scene.size)
 
 
@@ -189,13 +189,13 @@ def recon_net(c: Settings, variant: str, device: torch.device) -> SpikeToImage:
 
 
 def regularizers(c: Settings) -> list[ScaleRatio | MeanOpacity | MeanScale]:
-    """Penalties on the Gaussians alone."""
+    """Penalties that depend only on the Gaussians."""
     r = c.regularization
     return [ScaleRatio(r.lambda_scale_ratio), MeanOpacity(r.opacity_reg), MeanScale(r.scale_reg)]
 
 
 def optimizers(c: Settings, state: State, network_from: int = 0) -> Optimizers:
-    """Adam with the rates of the settings; those of the means are in units of the scene."""
+    """Adam with the rates of the settings; the rate of the means is in units of the scene."""
     r = c.rates
     rates = {
         "means": Rate(r.means_lr, r.means_lr_final, means_unit(c, state)),

@@ -1,4 +1,4 @@
-"""Recon-Net trained alone on one recording, from its spikes, without truth and poses."""
+"""Recon-Net trained alone on the spikes of one recording, without ground truth or poses."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from utils.crops import Crop
 from utils.image_metrics import gain_match, l1, psnr
 from utils.io import load_image
 
-# Windows learned from, spread over the recording.
+# Number of windows to learn from, spread over the recording.
 WINDOWS = 6
-# Spike frames of the timing targets.
+# Width of the timing targets, spike frames.
 NARROW = 9
-# Learning rate at the first and the last step.
+# Learning rate at the first and last step.
 RATES = (1e-3, 1e-5)
-# Looks at the kept-back intervals in a run, and the side of the square that is looked at.
+# Number of validations in a run, and side of the square that is validated.
 CHECKS = 20
 CHECKED = 128
-# Parts of the exposure that L_rec, whose intervals lie about the middle, never compares: they tell when it only
-# fits noise any more.
+# Intervals of sub-frames for validation.  L_rec, whose intervals are centered, never uses them; a rising error there
+# shows that the network only fits noise.
 KEPT_BACK = [(0, 4), (4, 8), (8, 12)]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording and how it is read: the sensor, and the kind of targets."""
+    """A recording with its sensor and the kind of targets."""
 
     stream: SpikeStream
     sensor: SensorModel
@@ -48,7 +48,7 @@ class Clip:
 
     @classmethod
     def of(cls, stream: SpikeStream, sensor: SensorModel | None, targets: Mode) -> Clip:
-        """The clip of a recording; without a calibration the sensor's gain is found from its middle.
+        """The clip of a recording; without a calibration, the sensor's gain is estimated from its middle.
 
         Raises:
             ValueError: too few frames, all zeros or all ones, or a calibration of another sensor.
@@ -62,7 +62,7 @@ class Clip:
         return cls(stream, sensor, targets)
 
     def exposure(self, first: int) -> Exposure:
-        """The window whose context begins at frame ``first``."""
+        """The exposure whose context begins at frame ``first``."""
         margin = min(SPARE, first, len(self.stream) - first - PAPER.context)
         spikes = self.stream.unpack(first - margin, first + PAPER.context + margin)
         camera = Camera("", self.stream.width, self.stream.height, torch.eye(3), torch.eye(4))
@@ -71,10 +71,10 @@ class Clip:
         return Exposure.from_spikes(camera, stream, PAPER, self.sensor, self.targets, NARROW, intervals)
 
     def at(self, frame: int) -> tuple[int, int]:
-        """The first context frame of a window that has a sub-frame at ``frame``, and which.
+        """The first context frame of a window that has a sub-frame at ``frame``, and the number of that sub-frame.
 
         Raises:
-            ValueError: too near the recording's ends.
+            ValueError: too close to an end of the recording.
         """
         last = len(self.stream) - PAPER.context
         earliest = max(math.ceil((frame - PAPER.half - last) / PAPER.stride), 0)
@@ -89,7 +89,7 @@ class Clip:
 
 
 class Guard:
-    """Keeps the weights that meet the kept-back intervals best: trained alone, the network decays after a peak."""
+    """Keeps the weights with the lowest validation error: trained alone, the network degrades after a peak."""
 
     def __init__(self, network: SpikeToImage, exposures: list[Exposure], u: Tensor):
         self.network, self.exposures, self.u = network, exposures, u
@@ -101,7 +101,7 @@ class Guard:
 
     @torch.no_grad()
     def look(self, iteration: int) -> None:
-        """Measure the network as it is after ``iteration`` steps, and keep it where it is the best so far."""
+        """Validate the network after ``iteration`` steps, and keep its weights if they are the best so far."""
         errors = []
         for exposure in self.exposures:
             frames = recon_frames(self.network, exposure, self.u, self.part)
@@ -117,15 +117,15 @@ class Guard:
 def learn(
     network: SpikeToImage, clip: Clip, iterations: int, crop: int, seed: int, device: torch.device, quiet: bool
 ) -> tuple[list[float], int]:
-    """Train ``network`` by L_rec alone: its frames, blurred again over sub-intervals, against the spikes' means.
+    """Train ``network`` by L_rec alone: its frames, averaged over sub-intervals, are compared with the spikes' means.
 
     Args:
-        crop: side of the random crops, pixels; 0: full frames.
-        seed: of windows and crops.
+        crop: side of the random crops, pixels (0: full frames).
+        seed: seed of the random windows and crops.
 
     Returns:
-        the losses of all steps, and the number of steps after which the network was at its best, which is the state
-        it is left in (``Guard``).
+        the losses of all steps, and the number of steps after which the network was best.  The network is left in
+        that state (``Guard``).
     """
     count = min(WINDOWS, max((len(clip.stream) - PAPER.context) // PAPER.stride, 0) + 1)
     firsts = np.linspace(0, len(clip.stream) - PAPER.context, count).round().astype(int)
@@ -161,10 +161,10 @@ def learn(
 
 @torch.no_grad()
 def sharp(network: SpikeToImage, clip: Clip, frame: int, device: torch.device) -> Tensor:
-    """Recon-Net's image [H, W] at a spike frame, of a color sensor [H, W, 3].
+    """Recon-Net's image at a spike frame: [H, W], or [H, W, 3] for a color sensor.
 
     Raises:
-        ValueError: a frame too near the recording's ends.
+        ValueError: a frame too close to an end of the recording.
     """
     first, m = clip.at(frame)
     exposure = clip.exposure(first)
@@ -175,10 +175,10 @@ def sharp(network: SpikeToImage, clip: Clip, frame: int, device: torch.device) -
 
 
 def truths(path: Path, clip: Clip) -> dict[int, Path]:
-    """Sharp images by spike frame: a folder of NNNNNN.png, or one image of the recording's middle.
+    """Sharp images by spike frame: from a folder of NNNNNN.png, or a single image of the middle of the recording.
 
     Raises:
-        ValueError: none of them lies where Recon-Net has instants, or one of another size.
+        ValueError: no image lies at a usable frame, or an image has another size.
     """
     if path.is_file():
         files = {len(clip.stream) // 2: path}
@@ -187,7 +187,7 @@ def truths(path: Path, clip: Clip) -> dict[int, Path]:
     low, high = PAPER.half, len(clip.stream) - PAPER.half
     inside = {frame: file for frame, file in files.items() if low <= frame < high}
     if not inside:
-        raise ValueError(f"{path}: no picture, nor pictures named by spike frames from {low} to {high - 1}")
+        raise ValueError(f"{path}: not an image, and no folder of images named by spike frames {low} to {high - 1}")
     for file in inside.values():
         height, width = load_image(file).shape[1:]
         if (height, width) != (clip.stream.height, clip.stream.width):
@@ -198,7 +198,7 @@ def truths(path: Path, clip: Clip) -> dict[int, Path]:
 def compare(
     network: SpikeToImage, clip: Clip, truth: dict[int, Path], device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """Mean PSNR, raw and after the best single gain, of Recon-Net, TFP, TFI and timing."""
+    """Mean PSNR of Recon-Net, TFP, TFI and timing, raw and after the best single gain."""
     rows: dict[str, list[tuple[float, float]]] = {}
     spurious = clip.sensor.spurious_rate
     for frame, file in truth.items():

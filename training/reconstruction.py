@@ -1,4 +1,4 @@
-"""Recon-Net in a training step: when it joins, and on which part of the images."""
+"""Recon-Net in a training step: when it joins, and which crop of the images it reconstructs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.crops import Crop
 class Frames:
     """Recon-Net's images [B, C, h, w] of the sampled instants, on a crop of each.
 
-    ``inner`` [B, 1, h, w] is 1 where a pixel has the value it has in the full frame, else 0; None: everywhere.
+    ``inner`` [B, 1, h, w] is 1 where a pixel's value equals that in the full frame, else 0; None means everywhere.
     """
 
     images: Tensor
@@ -31,7 +31,7 @@ class Frames:
 
 
 class Reconstruction(Protocol):
-    """What makes Recon-Net's images in a step."""
+    """Produces Recon-Net's images in a step."""
 
     def joins(self, iteration: int) -> bool:
         """Whether the network takes part in a step."""
@@ -42,7 +42,7 @@ class Reconstruction(Protocol):
 
 @dataclass(frozen=True)
 class ExposureFrames:
-    """A whole exposure on one random crop, with the surround that makes it equal the full frame's.
+    """A whole exposure on one random crop, computed with enough surround to equal the full frame.
 
     Args:
         network: Recon-Net.
@@ -64,15 +64,15 @@ class ExposureFrames:
 
 @dataclass(frozen=True)
 class InstantFrames:
-    """Single instants, each on a random crop of its own.
+    """Single instants, each on its own random crop.
 
     Args:
         network: Recon-Net.
         crop: side of the crops, pixels; 0 is the full frame.
-        begins, every: iterations before it joins, and between its steps.
+        begins, every: iterations before the network joins, and between its steps.
 
     Raises:
-        ValueError: a crop without a pixel that the network sees as in the full frame.
+        ValueError: a crop too small to contain a pixel whose value equals that in the full frame.
     """
 
     network: SpikeToImage

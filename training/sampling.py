@@ -14,10 +14,10 @@ from utils.randomness import generator
 
 @dataclass(frozen=True)
 class Sample:
-    """The cameras of one step: B instants, each rendered at the P times of a quadrature about it.
+    """The cameras of one step: B instants, each rendered at the P times of a quadrature around it.
 
-    ``views`` [B] and ``subframes`` [B] are the instants; ``whole`` says that they are all sub-frames of one view's
-    exposure, in order.
+    ``views`` [B] and ``subframes`` [B] identify the instants; ``whole`` means that they are all sub-frames of one
+    view's exposure, in order.
     """
 
     views: Tensor
@@ -42,25 +42,25 @@ class Sample:
         return int(self.views[0])
 
     def cameras(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Views [P * B] and times [P * B] to render, of the sub-frames' times ``u`` [M]."""
+        """Views [P * B] and times [P * B] to render, given the times ``u`` [M] of the sub-frames."""
         offsets = self.window.offsets
         times = offsets[:, None].to(u.device) + u[self.subframes]
         return self.views.repeat(len(offsets)), times.flatten()
 
     def averaged(self, images: Tensor) -> Tensor:
-        """What the spikes' windows saw [B, C, H, W], of renders [P * B, C, H, W]."""
+        """Average renders [P * B, C, H, W] over the spikes' windows: [B, C, H, W]."""
         weights = self.window.weights
         renders = images.unflatten(0, (len(weights), -1))
         return renders[0] if len(renders) == 1 else torch.einsum("p,pbchw->bchw", weights.to(images), renders)
 
     def middle(self, images: Tensor) -> Tensor:
-        """The renders at the instants themselves [B, C, H, W], of all [P * B, C, H, W]."""
+        """The renders at the instants themselves [B, C, H, W], out of all renders [P * B, C, H, W]."""
         points = len(self.window.weights)
         return images.unflatten(0, (points, -1))[points // 2]
 
 
 class Sampler(Protocol):
-    """Chooses the cameras of a step; a function of the iteration, so that a resumed run chooses the same."""
+    """Chooses the cameras of a step as a function of the iteration, so that a resumed run makes the same choices."""
 
     def __call__(self, iteration: int, random: torch.Generator) -> Sample:
         """The sample of iteration ``iteration`` (1-based)."""
@@ -68,7 +68,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class WholeExposures:
-    """One view's whole exposure a step, the views in a random order, each once an epoch (the paper)."""
+    """One view's whole exposure per step; the views are in random order, each once per epoch (the paper)."""
 
     views: int
     subframes: int
@@ -85,13 +85,13 @@ class WholeExposures:
 class Instants:
     """Single instants, drawn over all views and sub-frames.
 
-    Neighboring sub-frames show almost the same image; as many cameras spread over the views tell more.
+    Neighboring sub-frames show almost the same image; the same number of cameras is worth more when spread over views.
 
     Args:
-        views, subframes: how many there are.
-        cameras: renders of a step; a window of P points takes P of them for an instant.
+        views, subframes: numbers of views and of sub-frames per view.
+        cameras: renders per step; a window of P points uses P of them per instant.
         window: instants across the spikes' window whose renders are averaged.
-        window_from: iterations before which an instant is its middle alone.
+        window_from: iterations during which only the middle of the window is rendered.
     """
 
     views: int

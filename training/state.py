@@ -1,4 +1,4 @@
-"""The state of a run: the recording that is learned from, and what is learned."""
+"""The state of a run: the recording to learn from, and what is learned."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from utils.randomness import generator
 
 
 class Recording:
-    """The training views: their cameras, and the targets that their spikes (or images) give.
+    """The training views: their cameras, and targets from their spikes (or images).
 
     Attributes:
         scene: the scene as it was read.
+        window: the exposure window and its sub-frames.
+        device: the device of the targets.
         exposures: targets of every training view.
-        sensor: what the targets were read with; its gains may be learned (``use_gains``).
-        mosaic: the color filters of the pixels that renders are compared with, or None.
+        sensor: the sensor model used to read the targets; its gains may be learned (``use_gains``).
+        mosaic: color filters of the pixels that renders are compared with, or None.
         u: times [M] of the sub-frames in the exposure, on the device.
-        read: targets of views with a sensor, as training has them.
-        from_spikes: whether they come from spikes.
+        read: function that reads the targets of views with a given sensor.
+        from_spikes: whether the targets come from spikes.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Recording:
 
     @classmethod
     def of_spikes(cls, scene: SceneData, spec: TargetSpec, device: torch.device) -> Recording:
-        """Targets from the views' spike streams."""
+        """Read the targets from the views' spike streams."""
         return cls(
             scene, spec.window, device,
             lambda views, sensor: spike_exposures(views, scene, spec, device, sensor), from_spikes=True,
@@ -63,7 +65,7 @@ class Recording:
         cls, scene: SceneData, window: WindowSpec, device: torch.device,
         image_of: Callable[[View], Tensor] | None = None,
     ) -> Recording:  # fmt: skip
-        """Images as long exposures: the views' own files, or what ``image_of`` gives [C, H, W] for a view."""
+        """Use images as long exposures: the views' files, or the images [C, H, W] from ``image_of``."""
         return cls(
             scene, window, device, lambda views, _: image_exposures(views, scene, device, image_of), from_spikes=False
         )
@@ -78,7 +80,7 @@ class Recording:
         return height, width
 
     def use_gains(self, gain_map: Tensor | None) -> None:
-        """Read the targets with other gains of the pixels [H, W]."""
+        """Read the targets with new pixel gains [H, W]."""
         self.sensor = dataclasses.replace(self.sensor, gain_map=gain_map)
         for exposure in self.exposures:
             exposure.use_gains(gain_map)
@@ -88,35 +90,35 @@ class Recording:
         return torch.stack([self.exposures[view].camera.K for view in views.tolist()]).to(self.device)
 
     def targets(self, sample: Sample) -> Tensor:
-        """The spikes' own intensity at the sampled instants [B, C, H, W]."""
+        """Intensities [B, C, H, W] that the spikes give at the sampled instants."""
         pairs = zip(sample.views.tolist(), sample.subframes.tolist(), strict=True)
         return torch.stack([self.exposures[view].subframe(m) for view, m in pairs])
 
     def variance(self, sample: Sample) -> Tensor:
-        """The expected variance of ``targets`` [B]."""
+        """Expected variance [B] of ``targets``."""
         return torch.stack([self.exposures[view].noise for view in sample.views.tolist()])
 
     def colors(self, raw: Tensor) -> Tensor:
-        """Channels of the Gaussians for a target [1 or C, H, W]: three where the pixels have color filters."""
+        """Convert a target [1 or C, H, W] to the Gaussians' channels: three if the pixels have color filters."""
         return raw if self.mosaic is None else self.mosaic.colors(raw)
 
     def middle(self, view: int) -> Tensor:
-        """The target [C, H, W] of a view at u = 0.5: its narrow window, or its long exposure."""
+        """The target [C, H, W] of a view at u = 0.5: its narrow window, or the long exposure if there is none."""
         exposure = self.exposures[view]
         return exposure.long if exposure.subframes is None else exposure.subframes[self.window.middle]
 
 
 @dataclass
 class State:
-    """Everything that changes while training, its optimizers apart.
+    """Everything that changes during training, except the optimizers.
 
     Attributes:
-        recording: what is learned from.
-        field: what renders.
-        trajectory: the camera's path in every exposure.
-        network: Recon-Net, or None where it is not trained.
-        seed: of every random choice.
-        iteration: of the latest step, 0 before the first.
+        recording: the recording to learn from.
+        field: the scene that is rendered.
+        trajectory: the camera's path during every exposure.
+        network: Recon-Net, or None if it is not trained.
+        seed: seed of every random choice.
+        iteration: the latest step, 0 before the first.
     """
 
     recording: Recording
@@ -128,10 +130,10 @@ class State:
 
     @property
     def gaussian_field(self) -> GaussianField:
-        """The field, where it is one of Gaussians: for what works on them alone.
+        """The field as Gaussians, for parts of training that need them.
 
         Raises:
-            TypeError: another field.
+            TypeError: the field is not a ``GaussianField``.
         """
         if not isinstance(self.field, GaussianField):
             raise TypeError(f"this part of a training needs Gaussians, not a {type(self.field).__name__}")
@@ -143,11 +145,11 @@ class State:
         return self.gaussian_field.gaussians
 
     def random(self) -> torch.Generator:
-        """Random numbers of this iteration: a resumed run draws the same."""
+        """Random numbers for this iteration; a resumed run draws the same ones."""
         return generator("step", self.seed, self.iteration)
 
     def render(self, sample: Sample) -> RenderOutput:
-        """I_gs(t_m): the sampled instants along the trajectories, as the sensor's pixels see them."""
+        """I_gs(t_m): render the sampled instants along the trajectories, as the sensor's pixels see them."""
         recording = self.recording
         views, times = sample.cameras(recording.u)
         height, width = recording.size

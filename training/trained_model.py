@@ -1,8 +1,8 @@
-"""A trained model at one saved iteration, as the commands that read models see it.
+"""A trained model at one saved iteration, for the commands that read models.
 
-This is the one place that reads fields of the stored configuration: what draws, measures, shows or exports a model
-takes values from ``TrainedModel``.  Each part is read from disk when it is first asked for, so that a command that
-needs no Gaussians reads none.
+Only this module reads fields of the stored configuration: code that renders, measures, shows or exports a model takes
+values from ``TrainedModel``.  Each part is read from disk on first use, so a command that needs no Gaussians reads
+none.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TrainedModel:
     # ---- what is on disk -------------------------------------------------------------------------------------
 
     def load_gaussians(self, channels: int | None = None) -> GaussianModel:
-        """The Gaussians with ``channels`` color channels (None: one where all three are equal)."""
+        """The Gaussians with ``channels`` color channels (None: one if all three are equal)."""
         return load_gaussians(self.folder, self.iteration, channels).to(self.device)
 
     @cached_property
@@ -71,28 +71,28 @@ class TrainedModel:
 
     @cached_property
     def network(self) -> SpikeToImage | None:
-        """Recon-Net, or None where the model was trained without."""
+        """Recon-Net, or None if the model was trained without it."""
         network = load_network(self.folder, self.iteration, self.window_spec, self.settings.grouping)
         return None if network is None else network.to(self.device)
 
     @cached_property
     def learned_sensor(self) -> SensorModel | None:
-        """The sensor as training found it, or None where it was taken as the scene describes it."""
+        """The sensor with the gains that training estimated, or None if it estimated none."""
         return load_learned_sensor(self.folder, self.iteration)
 
     @cached_property
     def scene(self) -> SceneData:
-        """The scene that the model was trained on, with its own description of the sensor.
+        """The scene that the model was trained on, with the scene's own sensor model.
 
         Raises:
-            ValueError: it is no longer there, or cannot be read.
+            ValueError: the scene no longer exists, or cannot be read.
         """
         options = self.settings.scene
         return read_scene(options.source_path, options.transforms, eval=options.eval, llffhold=options.llffhold)
 
     @cached_property
     def learned_scene(self) -> SceneData:
-        """The scene with the sensor that training found."""
+        """The scene with the sensor that training estimated."""
         return self.scene if self.learned_sensor is None else replace(self.scene, sensor=self.learned_sensor)
 
     # ---- what the configuration says -------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class TrainedModel:
 
     @cached_property
     def target_spec(self) -> TargetSpec:
-        """How the spikes became targets, without the intervals that training alone needs."""
+        """How the spikes were converted to targets, without the intervals that only training needs."""
         return target_spec(self.settings, wide=True)
 
     @property
@@ -114,7 +114,7 @@ class TrainedModel:
 
     @cached_property
     def quadrature(self) -> Quadrature:
-        """The instants whose renders, averaged, met the spikes of a sub-frame."""
+        """The instants whose averaged renders were compared with the spikes of a sub-frame."""
         return self.target_spec.quadrature(self.settings.window_points)
 
     @property
@@ -124,7 +124,7 @@ class TrainedModel:
 
     @property
     def learns_from_spikes(self) -> bool:
-        """Whether training saw spikes; else the views' images as long exposures."""
+        """Whether training used spikes; otherwise it used the views' images as long exposures."""
         return self.settings.from_spikes
 
     @property
@@ -134,17 +134,17 @@ class TrainedModel:
 
     @property
     def subframe_width(self) -> int:
-        """Spike frames of the window about a sub-frame."""
+        """Width of the window around a sub-frame, spike frames."""
         return self.target_spec.width
 
     @property
     def curve(self) -> str:
-        """The kind of curve of a view's motion."""
+        """The kind of curve that describes a view's motion."""
         return self.settings.motion.trajectory
 
     @property
     def motion_init(self) -> bool:
-        """Whether a view's motion starts from its neighbors'."""
+        """Whether a view's initial motion was estimated from its neighbors."""
         return self.settings.motion.motion_init
 
     # ---- what both together give -----------------------------------------------------------------------------
@@ -157,5 +157,5 @@ class TrainedModel:
         return spike_exposures(views, scene, self.target_spec, self.device)
 
     def timing(self, views: Sequence[View]) -> Timing:
-        """When ``views`` of the scene were exposed."""
+        """When each of ``views`` was exposed."""
         return view_timing(views, self.scene, self.window_spec.exposure, self.settings.motion.view_spacing)

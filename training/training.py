@@ -1,4 +1,4 @@
-"""A method on a scene, and one step of it."""
+"""A method applied to a scene, and one training step."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from utils.image_metrics import psnr
 
 @dataclass
 class Training:
-    """What a recipe returns: the state and everything that a step does with it.
+    """What a recipe returns: the state, and everything that a step uses.
 
     Attributes:
-        settings: what the recipe was made from.
+        settings: the settings of the recipe.
         state: what is learned, and what it is learned from.
         sample: chooses the cameras of a step.
-        objectives: the terms of the loss, in the order in which they are added.
-        optimizers: of all parts of the state.
-        reconstruct: makes Recon-Net's images, or None.
-        strategy: changes the set of Gaussians, or None.
-        after: what else is done after a step.
+        objectives: the loss terms, in the order in which they are summed.
+        optimizers: the optimizers of all parts of the state.
+        reconstruct: produces Recon-Net's images, or None.
+        strategy: densification strategy, or None.
+        after: actions performed after a step.
 
     Raises:
         ValueError: no objectives.
@@ -59,14 +59,14 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """The length of the training."""
+        """The number of training steps."""
         return self.optimizers.steps
 
     def step(self) -> dict[str, float]:
-        """Render the sampled cameras, compare, propagate, update.  Returns the loss and its terms.
+        """Render the sampled cameras, compute the loss, run the backward pass, update.  Returns the loss and its terms.
 
         Raises:
-            ValueError: the loss is not finite; nothing is updated with it.
+            ValueError: the loss is not finite; nothing is updated.
         """
         state = self.state
         state.iteration += 1
@@ -101,7 +101,7 @@ class Training:
         return total
 
     def probe(self) -> tuple[float, Tensor]:
-        """The first training view's middle render [C, H, W], and its PSNR against its own target (not the truth)."""
+        """The first training view's middle render [C, H, W], and its PSNR against its own target (not ground truth)."""
         recording = self.state.recording
         with torch.no_grad():
             image = self.state.render(Sample.instant(0, recording.window.middle)).images.detach()

@@ -1,7 +1,7 @@
-"""Leaf maths and files: nothing here knows of spikes, cameras or Gaussians.
+"""Math and file utilities: nothing here depends on spikes, cameras or Gaussians.
 
-Imported before torch, as the commands do, it asks OpenMP's threads to sleep while they wait.  By default they
-spin, and on a machine with anything else to do that made a training step up to five times slower.
+If imported before torch, as in the commands, it makes waiting OpenMP threads sleep.  By default they spin, which
+made a training step up to five times slower on a busy machine.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Rectangles of images."""
+"""Rectangular crops of images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Crop:
         return image[..., self.top : self.bottom, self.left : self.right]
 
     def grown(self, by: int, height: int, width: int) -> Crop:
-        """The crop with a surround of ``by`` pixels, cut at the image's edges."""
+        """The crop enlarged by ``by`` pixels on every side, clipped at the image's borders."""
         return Crop(
             max(self.top - by, 0), min(self.bottom + by, height), max(self.left - by, 0), min(self.right + by, width)
         )
 
     def inner(self, by: int, height: int, width: int) -> Tensor:
-        """1 where a pixel of the crop lies ``by`` or more from its sides (the image's own edges apart), else 0."""
+        """1 where a pixel is at least ``by`` pixels from the crop's sides (image borders do not count), else 0."""
         mask = torch.zeros(self.bottom - self.top, self.right - self.left)
         top, left = (0 if start == 0 else by for start in (self.top, self.left))
         bottom = len(mask) - (0 if self.bottom == height else by)
@@ -49,7 +49,7 @@ class Crop:
 
     @classmethod
     def random(cls, side: int, height: int, width: int, random: torch.Generator) -> Crop:
-        """A square of ``side`` pixels (0: the full image), cut where the image is smaller."""
+        """A random square of ``side`` pixels (0: the full image), smaller if the image is."""
         h, w = (min(side or size, size) for size in (height, width))
         top = int(torch.randint(height - h + 1, (1,), generator=random))
         left = int(torch.randint(width - w + 1, (1,), generator=random))

@@ -1,4 +1,4 @@
-"""Where tensors live, and how many threads work on them."""
+"""The device of tensors, and the number of threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def pick_device(name: str) -> torch.device:
     """The device a run uses.
 
     Raises:
-        ValueError: CUDA was asked for and there is none.
+        ValueError: CUDA was requested but is not available.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no CUDA device that torch can use")
@@ -19,11 +19,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def use_threads(heavy: bool) -> None:
-    """All processors for convolutions, one thread for the small tensors of a step without them.
+    """Use all processors for convolutions, and one thread for the small tensors of steps without convolutions.
 
-    "All" are those that this process may run on, and no more than OMP_NUM_THREADS where the user has set it.
-    OpenMP's workers wait for each other actively after every operation.  On a busy machine, where one of
-    them is not running, that made a step up to six times slower; the rasterizer has threads of its own.
+    "All" means those that this process may use, and at most OMP_NUM_THREADS if the user has set it.  OpenMP
+    threads wait actively for each other after every operation.  On a busy machine, where one of them is not
+    running, this made a step up to six times slower; the rasterizer has its own threads.
     """
     wanted = _processors() if heavy else 1
     if torch.get_num_threads() != wanted:

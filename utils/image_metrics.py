@@ -1,4 +1,4 @@
-"""Image against image: L1, PSNR, SSIM, and the gain that matches one to the other."""
+"""Comparing images: L1, PSNR, SSIM, and the gain that best matches one image to another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def l1(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference, weighted per pixel where a weight is given (weights of mean 1)."""
+    """Mean absolute difference, optionally weighted per pixel (weights with mean 1)."""
     difference = (a - b).abs()
     return (difference if weight is None else difference * weight).mean()
 
@@ -28,7 +28,7 @@ def _gaussian(size: int, sigma: float, device: torch.device, dtype: torch.dtype)
 
 
 def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
-    """Gaussian means of [B, 1, H, W] with zero padding, as 3DGS's SSIM: rows, then columns."""
+    """Gaussian means of [B, 1, H, W] with zero padding, as in 3DGS's SSIM: rows, then columns."""
     window = _gaussian(size, sigma, x.device, x.dtype)
     x = F.conv2d(x, window.view(1, 1, 1, -1), padding=(0, size // 2))
     return F.conv2d(x, window.view(1, 1, -1, 1), padding=(size // 2, 0))
@@ -57,6 +57,6 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
 
 
 def gain_match(image: Tensor, truth: Tensor) -> tuple[Tensor, float]:
-    """The image scaled by the one factor that brings it nearest to the truth, and that factor."""
+    """The image scaled by the factor that minimizes its distance to the truth, and that factor."""
     gain = float((image * truth).sum() / image.square().sum().clamp_min(1e-12))
     return image * gain, gain

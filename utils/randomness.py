@@ -1,4 +1,4 @@
-"""Random numbers as functions of a seed, a purpose and an iteration: a resumed run draws the same."""
+"""Random numbers as a function of a seed, a purpose and an iteration: a resumed run draws the same ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PURPOSES = ("step", "epoch", "densification")
 def generator(
     purpose: Literal["step", "epoch", "densification"], seed: int, number: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Random numbers of the iteration (or epoch) ``number`` for one purpose; independent of all other purposes.
+    """A generator for the iteration (or epoch) ``number`` and one purpose, independent of all other purposes.
 
-    NumPy mixes the three into one number: torch's generators look at the lower 32 bits of a seed alone.
+    NumPy mixes the three into one number: torch's generators use only the lower 32 bits of a seed.
     """
     mixed = np.random.SeedSequence([_PURPOSES.index(purpose), seed, number]).generate_state(1)
     return torch.Generator(device).manual_seed(int(mixed[0]))

@@ -1,6 +1,6 @@
-"""What a run leaves behind about itself: its curves and its circumstances, as plain JSON.
+"""The records of a run: its curves and metadata, as plain JSON.
 
-    log.jsonl   one object a line: iteration, seconds, loss and its terms, psnr, gaussians
+    log.jsonl   one object per line: iteration, seconds, loss and its terms, psnr, gaussians
     run.json    command, versions, seconds, peak memory
 """
 
@@ -24,10 +24,10 @@ _PACKAGES = ("torch", "numpy", "diff-gaussian-rasterization-cpu")
 
 
 def read_curves(model: str | os.PathLike[str]) -> tuple[list[dict[str, float]], int]:
-    """The records of ``log.jsonl`` by rising iteration, and how many of its lines are no record.
+    """The records of ``log.jsonl`` by increasing iteration, and how many of its lines are not records.
 
-    Lines that a crash cut short are skipped, and values that are no finite numbers.  A resumed run writes some
-    iterations again: the last record of an iteration counts.  Without the file there are no records.
+    Lines truncated by a crash and values that are not finite numbers are skipped.  A resumed run may repeat
+    iterations: the last record of an iteration counts.  If the file is missing, there are no records.
     """
     path = Path(model) / CURVES
     records: dict[float, dict[str, float]] = {}
@@ -49,10 +49,10 @@ def peak_memory() -> int:
 
 
 class RunLog:
-    """Curves and circumstances of one training run in ``model``.
+    """Curves and metadata of one training run in ``model``.
 
     Args:
-        iteration: where the run starts; rows of an earlier try beyond it are dropped.
+        iteration: first iteration of the run; later rows from an earlier attempt are dropped.
     """
 
     def __init__(self, model: str | os.PathLike[str], iteration: int):
@@ -63,7 +63,7 @@ class RunLog:
             file.writelines(json.dumps(row) + "\n" for row in kept)
 
     def add(self, iteration: int, seconds: float, **values: float) -> dict[str, float]:
-        """Append one row (``seconds`` since this process began to train) and return it.
+        """Append one row (``seconds`` since this process started training) and return it.
 
         Raises:
             ValueError: the file cannot be written.
@@ -78,7 +78,7 @@ class RunLog:
         return row
 
     def finish(self, iteration: int, seconds: float) -> None:
-        """Write down how the run was made and what it took."""
+        """Record how the run was made, and its time and memory."""
         versions = {"python": platform.python_version()}
         for name in _PACKAGES:
             try:
@@ -97,10 +97,10 @@ class RunLog:
 
 
 class Board:
-    """The curves, a picture and the opacities for TensorBoard, in ``<model>/tensorboard``.
+    """The curves, an image and the opacities for TensorBoard, in ``<model>/tensorboard``.
 
     Args:
-        iteration: where the run starts; what an earlier try logged beyond it is purged.
+        iteration: first iteration of the run; later entries from an earlier attempt are purged.
 
     Raises:
         ValueError: the package tensorboard is not installed.

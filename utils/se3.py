@@ -4,8 +4,8 @@ A twist is ``[rho, phi]``: three translation components (world units), then thre
 (radians).  Poses are 4x4 matrices.  Formulas: Sola, Deray, Atchuthan, "A micro Lie theory for state
 estimation in robotics" (2018), eqs. 132-149 for SO(3) and 171-175 for SE(3).
 
-Every coefficient is a function of the squared angle with a Taylor branch, because gradients at zero motion
-are what a trajectory starts from: ``sqrt`` has none there.
+Every coefficient is a function of the squared angle with a Taylor branch, because trajectories start at zero
+motion, where ``sqrt`` has no gradient.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Below this squared angle the series is used; its first dropped term is under 1e-9 there, while the closed
+# Below this squared angle, the series is used.  Its first dropped term is under 1e-9 there, while the closed
 # form of the third coefficient would lose five digits in float32.
 _SERIES_BELOW = 0.25
 

@@ -1,4 +1,4 @@
-"""Trajectory against trajectory, after the alignment that a reconstruction leaves open.
+"""Comparing trajectories after the alignment that a reconstruction leaves undetermined.
 
 Poses are world-to-camera [V, M, 4, 4]: V views with M sub-frames each (float64 numpy).
 """
@@ -13,15 +13,15 @@ from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.floating]
 
-# Motion below this is the rounding of poses kept as float32 (relative to their coordinates, or in radians).
+# Motion below this is rounding error of poses stored as float32 (relative to their coordinates, or in radians).
 _ROUNDING = 1e-6
 
 
 def umeyama(source: Array, target: Array, with_scale: bool = True) -> tuple[float, Array, Array]:
-    """Scale, rotation [3, 3], translation [3] that bring ``source`` [P, 3] nearest to ``target`` (Umeyama 1991).
+    """Scale, rotation [3, 3] and translation [3] that best align ``source`` [P, 3] with ``target`` (Umeyama 1991).
 
-    Points on a line or at one place leave part of the rotation open; the solution nearest to no rotation in
-    that part is returned.
+    If the points lie on a line or coincide, part of the rotation is undetermined; the solution closest to the
+    identity is returned.
     """
     if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 3 or not len(source):
         raise ValueError(f"alignment needs two equal lists of points [P, 3], not {source.shape} and {target.shape}")
@@ -34,7 +34,7 @@ def umeyama(source: Array, target: Array, with_scale: bool = True) -> tuple[floa
     if np.linalg.det(u @ vt) < 0:
         sign[2] = -1
     rotation = u @ np.diag(sign) @ vt
-    if d[0] <= 0 or d[1] < 1e-9 * d[0]:  # no plane: only the one direction is determined
+    if d[0] <= 0 or d[1] < 1e-9 * d[0]:  # no plane: only one direction is determined
         rotation = _turn(u, vt, d)
     spread = (s**2).sum() / len(s)
     scale = float((d * sign).sum() / spread) if with_scale and spread > 0 and d[0] > 0 else 1.0
@@ -42,10 +42,10 @@ def umeyama(source: Array, target: Array, with_scale: bool = True) -> tuple[floa
 
 
 def _turn(u: Array, vt: Array, d: Array) -> Array:
-    """The smallest rotation that turns the line of the source points onto the line of the target's."""
+    """The smallest rotation that aligns the line of the source points with the line of the target points."""
     if d[0] <= 0:
         return np.eye(3)
-    a, b = vt[0], u[:, 0]  # the decomposition gives both the same sense along the line
+    a, b = vt[0], u[:, 0]  # the decomposition gives both the same orientation along the line
     axis, cosine = np.cross(a, b), float(a @ b)
     if cosine < -1 + 1e-12:  # half a turn about any perpendicular axis
         other = np.linalg.svd(a[None])[2][1]
@@ -63,10 +63,12 @@ def centers(w2c: Array) -> Array:
 class TrajectoryErrors:
     """Errors after Sim(3) alignment of all sub-frames; lengths in the truth's world units.
 
-    ``ate`` root mean square distance of the camera centers; ``rpe_translation`` and ``rpe_rotation``
-    (degrees) of the motion from one sub-frame to the next; ``motion`` mean error of the displacement over
-    the exposure relative to the true one; ``flipped`` views whose recovered motion runs backwards in time.
-    One sub-frame a view has no motion: those three are None; ``motion`` is so too where the truth stands still.
+    ``ate`` is the root mean square distance of the camera centers; ``rpe_translation`` and ``rpe_rotation``
+    (degrees) are errors of the motion from one sub-frame to the next; ``motion`` is the mean error of the
+    displacement over the exposure relative to the true one; ``flipped`` lists the views whose recovered motion runs
+    backwards in time.
+    With one sub-frame per view there is no motion, and those three are None; ``motion`` is also None if the true camera
+    does not move.
     """
 
     ate: float
@@ -80,11 +82,11 @@ class TrajectoryErrors:
 def trajectory_errors(estimate: Array, truth: Array) -> TrajectoryErrors:
     """Compare recovered with true poses, both [V, M, 4, 4].
 
-    A blurred mean does not tell the direction of time.  Each view is taken in the direction that fits its
+    A blurred mean does not determine the direction of time.  Each view is compared in the direction that fits its
     true motion better, and the views that had to be reversed are listed.
 
     Raises:
-        ValueError: shapes that differ or are no such poses, no poses at all, or NaN.
+        ValueError: shapes that differ or are not pose shapes, no poses at all, or NaN.
     """
     if estimate.shape != truth.shape or estimate.ndim != 4 or estimate.shape[2:] != (4, 4) or not estimate.size:
         raise ValueError(f"expected poses [V, M, 4, 4] of one shape, not {estimate.shape} and {truth.shape}")
@@ -113,13 +115,13 @@ def trajectory_errors(estimate: Array, truth: Array) -> TrajectoryErrors:
 
 
 def align(estimate: Array, truth: Array) -> tuple[Array, list[int], float]:
-    """Bring recovered poses into the true ones' world and direction of time, both [V, M, 4, 4].
+    """Transform recovered poses to the world and direction of time of the true ones, both [V, M, 4, 4].
 
     Returns:
         poses [V, M, 4, 4] after the best Sim(3) of all centers, the views that were reversed, and the scale.
     """
     truth = truth.astype(np.float64)
-    # What the centers leave open (views on a line, or a single one) the cameras' orientations decide.
+    # What the centers leave undetermined (views on a line, or a single view) is taken from the cameras' orientations.
     estimate = _turned(estimate.astype(np.float64), _orientation(estimate, truth))
     flipped = _reversed(estimate, truth)
     estimate[flipped] = estimate[flipped, ::-1]
@@ -138,25 +140,25 @@ def _middle(values: Array) -> Array:
 
 
 def _orientation(estimate: Array, truth: Array) -> Array:
-    """Rotation [3, 3] of the estimate's world that brings its cameras' mid-exposure axes nearest to the true ones."""
+    """Rotation [3, 3] of the estimated world that best aligns its cameras' mid-exposure axes with the true ones."""
     ours, theirs = _middle(estimate)[:, :3, :3], _middle(truth)[:, :3, :3]
     u, _, vt = np.linalg.svd(np.einsum("vji,vjk->ik", theirs, ours))
     return np.asarray(u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt)
 
 
 def _turned(w2c: Array, rotation: Array) -> Array:
-    """The poses after their world was turned by ``rotation`` about its origin."""
+    """The poses after their world is rotated by ``rotation`` about its origin."""
     turned = w2c.copy()
     turned[..., :3, :3] = w2c[..., :3, :3] @ rotation.T
     return turned
 
 
 def _reversed(estimate: Array, truth: Array) -> list[int]:
-    """Views whose motion, of center and of axes together, resembles the true one more when read backwards."""
+    """Views whose motion, of center and axes together, matches the true motion better when reversed."""
     likeness = np.zeros(len(estimate))
     for measure, unit in ((centers, np.abs(centers(truth)).max()), (_turning, 1.0)):
         ours, theirs = measure(estimate), measure(truth)
-        # The part of a motion that changes sign with time; where a view is and looks drops out.
+        # The part of a motion that changes sign under time reversal; a view's position and orientation cancel.
         ours, theirs = ours - ours[:, ::-1], theirs - theirs[:, ::-1]
         size = np.linalg.norm(ours) * np.linalg.norm(theirs)
         if size > 0 and np.abs(theirs).max() > _ROUNDING * unit:

@@ -1,4 +1,4 @@
-"""A viewer in the browser, for a trained model (``python -m gaussian_renderer.viewer``) or while training."""
+"""A browser viewer for a trained model (``python -m gaussian_renderer.viewer``) or a running training."""
 
 from gaussian_renderer.viewer.canvas import Canvas
 from gaussian_renderer.viewer.server import State, Viewer

@@ -1,4 +1,4 @@
-"""The viewer in the browser: ``python -m gaussian_renderer.viewer --help``."""
+"""The browser viewer: ``python -m gaussian_renderer.viewer --help``."""
 
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 

@@ -1,4 +1,4 @@
-"""What the viewer shows, without anything of the browser: renders, saved pictures, and two of them together."""
+"""The images that the viewer shows, independent of the browser: renders, saved images, and two of them combined."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pictures.sheets import labeled, letterboxed, resized, side_by_side, wipe
 
 GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY = RENDERS.label, "depth", "opacity", "uncertainty"
 DRAWN = (GAUSSIANS, DEPTH, OPACITY, UNCERTAINTY)
-# Images that are not drawn here, and error maps by what is compared with the truth.
+# Images that are not rendered here, and error maps by the kind that is compared with the truth.
 IMAGES = {kind.label: kind for kind in SHOWN}
 ERRORS = {f"error of {kind.label}": kind for kind in (RENDERS, RECON_NET)}
 NOTHING, BESIDE, WIPE = "nothing", "side by side", "wipe"
@@ -36,7 +36,7 @@ NOTHING, BESIDE, WIPE = "nothing", "side by side", "wipe"
 
 @dataclass
 class Choice:
-    """What to show: a picture, and perhaps another one with it."""
+    """What to show: an image, and optionally another one with it."""
 
     mode: str = GAUSSIANS
     other: str = GAUSSIANS
@@ -45,12 +45,12 @@ class Choice:
 
 
 class Canvas:
-    """Draws what a camera or a view shows.
+    """Draws the image of a camera or a view.
 
     Args:
         drawing: the Gaussians.
-        views: the cameras with their trajectories; those in training are what is known of the scene.
-        pictures: of the views, beside the renders.
+        views: the cameras with their trajectories; the training views determine what is known of the scene.
+        pictures: images of the views, in addition to the renders.
     """
 
     def __init__(self, drawing: Drawing, views: Sequence[SavedView], pictures: Pictures | None = None):
@@ -61,7 +61,7 @@ class Canvas:
         self._uncertain: tuple[Drawing, Drawing] | None = None
 
     def modes(self, view: SavedView | None) -> list[str]:
-        """What can be shown of a view (or of a free camera: None)."""
+        """The modes available for a view (or for a free camera: None)."""
         found = self.pictures.kinds(view) if self.pictures is not None and view is not None else []
         errors = [name for name, kind in ERRORS.items() if TRUTH in found and kind in (RENDERS, *found)]
         return [*DRAWN[: None if self._observers() else -1], *(kind.label for kind in found), *errors]
@@ -70,7 +70,7 @@ class Canvas:
         return [view for view in self.views if view.split == "train"]
 
     def _uncertainty(self) -> Drawing:
-        """Draws the standard deviation of what ``drawing`` shows; computed once, and again after a change."""
+        """Draws the standard deviation of what ``drawing`` shows; cached until the Gaussians change."""
         drawing = self.drawing
         if self._uncertain is None or self._uncertain[0] is not drawing:
             self._uncertain = drawing, uncertain(drawing, self._observers())
@@ -85,20 +85,20 @@ class Canvas:
             return opacity_colors(out.alphas[0])
         if mode == DEPTH:
             assert out.depths is not None
-            # While the camera moves the range stays, or the colors would flicker.
+            # The range is fixed while the camera moves, so that the colors do not flicker.
             if settled or self._limits is None:
                 self._limits = depth_range(out.depths, out.alphas)
             return depth_colors(out.depths[0], out.alphas[0], *self._limits)
         return rgb(out.images[0])
 
     def free(self, w2c: Tensor, fov: float, width: int, height: int, mode: str, settled: bool = True) -> Image:
-        """Picture [height, width, 3] of a camera ``w2c`` [4, 4] with a vertical field of view in radians."""
+        """Image [height, width, 3] of a camera ``w2c`` [4, 4] with a vertical field of view in radians."""
         focal = height / 2 / math.tan(fov / 2)
         intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
         return self._drawn(w2c, intrinsics, width, height, mode if mode in DRAWN else GAUSSIANS, settled)
 
     def _of_view(self, view: SavedView, u: float, mode: str) -> tuple[Image, str]:
-        """One picture of a view at the time ``u`` and what it is."""
+        """One image of a view at the time ``u``, and its caption."""
 
         def drawn(at: float, how: str) -> Image:
             pose = view.at(torch.tensor([at]))[0]
@@ -108,7 +108,7 @@ class Canvas:
             truth, compared = self._found(view, u, TRUTH), ERRORS[mode]
             if truth is None:
                 return drawn(u, GAUSSIANS), f"no truth; {GAUSSIANS}, u = {u:.2f}"
-            # The same instant as the truth's, or the motion would count as an error.
+            # Render the same instant as the truth, so that the motion does not count as an error.
             image, at = truth
             found = self._found(view, at, compared) if compared in SHOWN else None
             shown, at_shown = found if found is not None else (drawn(at, GAUSSIANS), at)
@@ -122,14 +122,14 @@ class Canvas:
         return drawn(u, mode), f"{mode}, u = {u:.2f}"
 
     def _found(self, view: SavedView, u: float, kind: Kind) -> tuple[Image, float] | None:
-        """A picture of ``view`` in its own size, and its own time."""
+        """An image of ``view`` in its own resolution, and its time."""
         found = self.pictures.nearest(kind, view, u) if self.pictures is not None else None
         return None if found is None else (resized(found[0], view.width, view.height), found[1])
 
     def of_view(self, view: SavedView, u: float, choice: Choice, aspect: float, least: int = 0) -> Image:
-        """A view's exposure at the time ``u``, framed to the proportions ``aspect``.
+        """Image of a view's exposure at the time ``u``, framed to the aspect ratio ``aspect``.
 
-        Pictures have the camera's own resolution, enlarged to at least ``least`` pixels high.
+        Images have the camera's own resolution, enlarged to at least ``least`` pixels in height.
         """
         modes = [choice.mode] if choice.together == NOTHING else [choice.mode, choice.other]
         parts = []

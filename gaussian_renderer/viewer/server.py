@@ -1,6 +1,6 @@
-"""The viewer's side of the browser: one session a browser, drawn by the rasterizer in its own thread.
+"""The viewer's browser interface: one session per browser, rendered in its own thread.
 
-Needs viser, which is imported only when a ``Viewer`` is made: training and rendering work without it.
+Requires viser, which is imported only when a ``Viewer`` is created: training and rendering work without it.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ State = Literal["running", "paused", "stopped"]
 
 FREE = "free camera"
 _STEPS = ("previous", "next")
-# Seconds without motion after which a picture is drawn in full, and seconds that one in motion may take.
+# Seconds without motion before an image is drawn at full resolution, and time budget for an image during motion.
 _STILL, _BUDGET = 0.15, 0.04
-# Seconds that a browser is given to report its camera where it was put; until then its reports are older ones.
+# Seconds that a browser has to report its camera's new position; until then, its reports are outdated.
 _ARRIVAL = 5.0
-# Seconds between looks at a scene in training, and between its curves.
+# Seconds between updates of a scene in training, and between updates of its curves.
 _LOOK_EVERY, _CURVES_EVERY = 1.0, 2.0
 _MOST_POINTS = 1000
 _PLAY_SECONDS = 3.0
 _CORRECTED, _INITIAL = (255, 150, 40), (80, 160, 255)
-# Names in ``losses`` that are no losses.
+# Names in ``losses`` that are not losses.
 _NOT_LOSSES = ("psnr", "gaussians")
 
 
 class Viewer:
-    """Serves a scene to browsers until ``close``.
+    """Serves a scene to browsers until ``close`` is called.
 
     Args:
-        canvas: what is drawn, and the views with their corrected trajectories.
-        initial: mid-exposure poses [V, 4, 4] before correction, where they are known.
-        host: address to listen on; this machine alone unless told otherwise.
-        port: port; the next free one if it is taken.
-        path_file: where "save path" writes the key poses (a file that ``render.py --video`` reads).
-        trajectory: the trajectories in training, of the views in order; ``update`` follows them.
-        training: show progress, pause and stop.
+        canvas: draws the images; has the views with their corrected trajectories.
+        initial: mid-exposure poses [V, 4, 4] before correction, if known.
+        host: address to listen on; only this machine by default.
+        port: port; the next free one is used if it is taken.
+        path_file: file in which "save path" stores the key poses (``render.py --video`` can read it).
+        trajectory: the trajectories in training, in the order of the views; ``update`` follows them.
+        training: whether to show progress, pause and stop.
 
     Raises:
         ValueError: viser is not installed, or the address cannot be used.
@@ -87,7 +87,7 @@ class Viewer:
         self._sessions: dict[int, _Session] = {}
         self._lock = threading.Lock()
         self._state: State = "running"
-        # Steps that were last told, shown and charted, and when the next may be.
+        # Steps that were last reported, shown and charted, and the earliest times of the next updates.
         self._iteration = self._looked = self._charted = -1
         self._look_at = self._chart_at = 0.0
         self._curves: list[tuple[int, dict[str, float]]] = []
@@ -95,20 +95,20 @@ class Viewer:
         surround = Surround.of(self.views)
         self.spread = float(np.linalg.norm(surround.centers - surround.centers.mean(0), axis=-1).mean()) or 1.0
         try:
-            # It prints a banner whatever it is told; what is said is the command's business.
+            # viser always prints a banner; the command decides what to print.
             with contextlib.redirect_stdout(io.StringIO()):
                 self.server = viser.ViserServer(host=host, port=port, label="USP-Gaussian", verbose=False)
         except OSError as error:
             raise ValueError(f"the viewer cannot listen on {host}:{port} ({error.strerror or error})") from None
         self.host, self.port = host, self.server.get_port()
-        # Beside the picture, not over it: two pictures are compared there.
+        # Beside the image, not over it: two images are compared there.
         self.server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         self.server.gui.main_panel.dock_right()
         self.server.scene.set_up_direction(tuple(surround.up))
         start = self.views[len(self.views) // 2]
         pose = se3.inverse(start.middle).double().numpy()
         center, forward = pose[:3, 3], pose[:3, 2]
-        # A step behind the middle view, so that the cameras are seen too.
+        # One step behind the middle view, so that the cameras are visible.
         camera = self.server.initial_camera
         camera.position = center - 0.7 * self.spread * forward
         camera.look_at = center + max(float((surround.focus - center) @ forward), 1e-3) * forward
@@ -122,17 +122,17 @@ class Viewer:
 
     @property
     def views(self) -> list[SavedView]:
-        """The cameras; their poses change in training."""
+        """The cameras; their poses change during training."""
         return self.canvas.views
 
     @property
     def url(self) -> str:
-        """Where the viewer is."""
+        """The viewer's address."""
         return f"http://{'localhost' if self.host in ('127.0.0.1', '0.0.0.0') else self.host}:{self.port}"
 
     @property
     def state(self) -> State:
-        """What the user wants of the training."""
+        """The state that the user requests for the training."""
         return self._state
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class Viewer:
         session = _Session(self, client)
         with self._lock:
             self._sessions[client.client_id] = session
-        # What this browser sees may be old: nothing is copied while nobody looks.
+        # This browser's data may be outdated: nothing is copied while no browser is connected.
         self._looked = self._charted = -1
 
     def _disconnected(self, client: viser.ClientHandle) -> None:
@@ -163,7 +163,7 @@ class Viewer:
         gui = self.server.gui
         with gui.add_folder("Training", order=-1):
             self._progress = gui.add_markdown("waiting for the first step")
-            self._pause = gui.add_button("Pause", hint="Resume goes on where it stopped")
+            self._pause = gui.add_button("Pause", hint="Resume continues from the same step")
             stop = gui.add_button("Stop and save", color="red")
             self._chart: Any = gui.add_uplot(
                 (np.zeros(1), np.zeros(1)), (uplot.Series(), uplot.Series(label="loss")), aspect=1.6, visible=False
@@ -188,17 +188,17 @@ class Viewer:
         network: SpikeToImage | None = None,
         sensor: SensorModel | None = None,
     ) -> State:
-        """Show where the training is; to be called after every step, from the thread that trains.
+        """Show the progress of training; to be called after every step, from the training thread.
 
-        A copy of the Gaussians and the network is taken at most once a second and only while somebody looks,
-        so that the browser is served meanwhile and training is not changed by being watched.
+        The Gaussians and the network are copied at most once per second, and only while a browser is connected.
+        The browser can then be served in the meantime, and being watched does not change the training.
 
         Args:
             losses: the terms of the step; ``psnr`` and ``gaussians`` among them are shown as numbers.
-            network, sensor: Recon-Net and the sensor as they are now.
+            network, sensor: the current Recon-Net and sensor.
 
         Returns:
-            ``running``; ``paused``: the caller waits and asks again, with the same step; ``stopped``: the caller
+            ``running``; ``paused``: the caller waits and calls again with the same step; ``stopped``: the caller
             saves and ends.
         """
         if iteration != self._iteration:
@@ -210,7 +210,7 @@ class Viewer:
         if not self._sessions:
             return self._state
         now, paused = time.monotonic(), self._state == "paused"
-        # In a pause the last step is shown at once, and then nothing more: asking again costs nothing.
+        # In a pause, the last step is shown at once, and then nothing more: repeated calls cost nothing.
         if self._looked != iteration and (now >= self._look_at or paused):
             self._looked, self._look_at = iteration, now + _LOOK_EVERY
             if isinstance(self.canvas.pictures, RecordedPictures):
@@ -224,7 +224,7 @@ class Viewer:
         return self._state
 
     def _take(self, gaussians: GaussianModel) -> None:
-        """Show a copy: the Gaussians themselves change while they are drawn."""
+        """Show a copy, because the Gaussians change while they are drawn."""
         raw = {name: gaussians.raw[name].detach().clone() for name in PARAMETERS}
         still = GaussianModel(raw, gaussians.sh_degree, gaussians.low_pass)
         self.canvas.drawing = dataclasses.replace(self.canvas.drawing, gaussians=still)
@@ -255,7 +255,7 @@ class Viewer:
         self._chart.visible = True
 
     def _follow(self, trajectory: Trajectory) -> None:
-        """Take the poses that training has reached."""
+        """Copy the current poses of the training."""
         with torch.no_grad():
             for i, view in enumerate(self.views):
                 poses = trajectory.view(i, view.times.to(trajectory.increments.device)).cpu()
@@ -265,7 +265,7 @@ class Viewer:
 
 
 def _held(values: Sequence[float | None]) -> np.ndarray:
-    """Values of a curve; where a step has none the last one stays (the chart draws nothing beside a NaN)."""
+    """Values of a curve; gaps repeat the previous value (the chart draws nothing next to a NaN)."""
     last = next((value for value in values if value is not None), 0.0)
     held = [last := last if value is None else value for value in values]
     return np.array(held, np.float64)
@@ -280,10 +280,10 @@ def _pose_of(position: np.ndarray, wxyz: np.ndarray) -> Tensor:
 
 
 def _frustum_lines(to_world: np.ndarray, view: SavedView, size: float) -> np.ndarray:
-    """Edges [8, 2, 3] of a camera's pyramid, as large as viser's own of the scale ``size``."""
+    """Edges [8, 2, 3] of a camera's frustum, as large as viser's own at the scale ``size``."""
     x, y = (side / 2 / float(focal) for side, focal in ((view.width, view.K[0, 0]), (view.height, view.K[1, 1])))
     corners = np.array([[-x, -y, 1], [x, -y, 1], [x, y, 1], [-x, y, 1]])
-    # viser keeps the pyramid's volume, whatever its opening.
+    # viser keeps the volume of the frustum constant for every field of view.
     corners *= size / np.cbrt(x * y / 3)
     corners = corners @ to_world[:3, :3].T + to_world[:3, 3]
     rays = [np.stack([to_world[:3, 3], corner]) for corner in corners]
@@ -299,7 +299,7 @@ class _Session:
         self._dirty, self._closed, self._sharp = True, False, False
         self._moved = 0.0
         self._view: int | None = None
-        # Where the camera was put last, whether the browser has said that it is there, and by when it should.
+        # Where the camera was last placed, whether the browser has confirmed it, and the deadline for that.
         self._target = np.zeros(3), np.zeros(4)
         self._arrived, self._arrives_by = False, 0.0
         self._seconds_a_pixel = 1e-7
@@ -311,13 +311,13 @@ class _Session:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         with self._condition:
             self._closed = True
             self._condition.notify()
 
     def refresh(self, moving: bool = False) -> None:
-        """Draw again; at a lower resolution if the camera moves."""
+        """Draw again, at a lower resolution if the camera is moving."""
         with self._condition:
             self._dirty, self._sharp = True, False
             if moving:
@@ -335,11 +335,11 @@ class _Session:
             self._u = gui.add_slider("exposure u", 0.0, 1.0, 0.01, 0.5, hint="0: the shutter opens, 1: it closes")
             self._play = gui.add_checkbox("play the exposure", False)
             modes = self.viewer.canvas.modes(None)
-            self._mode = gui.add_dropdown("picture", modes)
+            self._mode = gui.add_dropdown("image", modes)
             self._together = gui.add_dropdown("compare", [NOTHING, BESIDE, WIPE], hint="needs a view")
             self._other = gui.add_dropdown("with", modes)
             self._border = gui.add_slider("wipe", 0.0, 1.0, 0.01, 0.5)
-            self._lines = gui.add_slider("most lines", 120, 1080, 20, 540, hint="height of a still picture, in pixels")
+            self._lines = gui.add_slider("max height", 120, 1080, 20, 540, hint="height of a still image, in pixels")
             self._status = gui.add_markdown("")
         with gui.add_folder("Cameras"):
             self._corrected = gui.add_checkbox("trajectories", True, hint="from u = 0 (yellow) to u = 1 (red)")
@@ -396,7 +396,7 @@ class _Session:
         self.refresh()
 
     def _view_stepped(self, by: int) -> None:
-        """Look through the view before or after; from the free camera, through the last or the first."""
+        """Look through the previous or next view; from the free camera, through the last or first."""
         at = self._view if self._view is not None else (-1 if by > 0 else 0)
         self._clicked((at + by) % len(self.viewer.views), None)
 
@@ -409,7 +409,7 @@ class _Session:
             self.refresh()
 
     def _jump(self, view: SavedView) -> None:
-        """Put the browser's camera where the view's is at u, so that flying starts from there."""
+        """Place the browser's camera at the view's pose at u, so that free flight starts from there."""
         to_world = se3.inverse(view.at(torch.tensor([float(self._u.value)]))[0]).double().numpy()
         wxyz = np.roll(Rotation.from_matrix(to_world[:3, :3]).as_quat(), 1)
         self._target = to_world[:3, 3], wxyz
@@ -424,7 +424,7 @@ class _Session:
         return _pose_of(self.client.camera.position, self.client.camera.wxyz)
 
     def _camera_moved(self) -> None:
-        """Follow the browser's camera; a user who moves it away from the view it was put to leaves the view."""
+        """Follow the browser's camera; if the user moves it away from the current view, leave the view."""
         if self._view is not None:
             there = not self._away()
             self._arrived = self._arrived or there or time.monotonic() > self._arrives_by
@@ -435,7 +435,7 @@ class _Session:
         self.refresh(moving=self._view is None)
 
     def _away(self) -> bool:
-        """Whether the browser's camera is elsewhere than where it was put, by more than rounding."""
+        """Whether the browser's camera has moved from where it was placed, by more than rounding."""
         (position, wxyz), camera = self._target, self.client.camera
         turn = 2 * math.acos(min(abs(float(camera.wxyz @ wxyz)), 1.0))
         return float(np.linalg.norm(camera.position - position)) > 1e-4 * self.viewer.spread or turn > 1e-3
@@ -443,7 +443,7 @@ class _Session:
     # ---- cameras in the scene --------------------------------------------------------------------------------
 
     def draw_cameras(self) -> None:
-        """Draw the trajectories and pyramids."""
+        """Draw the trajectories and frustums."""
         scene, views, size = self.client.scene, self.viewer.views, self._size.value * self.viewer.spread
         with self.client.atomic():
             self._groups = {
@@ -484,7 +484,7 @@ class _Session:
                 )
 
     def _shown_cameras(self) -> dict[str, bool]:
-        """Hidden while looking through one of them: they would lie over the picture."""
+        """Visibility of the cameras; hidden while looking through one, since they would cover the image."""
         chosen = {"corrected": self._corrected.value, "initial": self._initial.value}
         return {name: value and self._view is None for name, value in chosen.items()}
 
@@ -499,7 +499,7 @@ class _Session:
         while True:
             with self._condition:
                 while not (self._dirty or self._closed):
-                    # After motion a full picture is due; otherwise nothing until something happens.
+                    # After motion, a full-resolution image is due; otherwise wait for the next event.
                     wait = None if self._sharp else max(self._moved + _STILL - time.monotonic(), 0.0)
                     if wait is not None and not self._condition.wait(wait):
                         break
@@ -512,10 +512,10 @@ class _Session:
             moving = started - self._moved < _STILL
             try:
                 image = self._picture(moving)
-                # The browser may be gone by now, which is no error.
+                # The browser may have disconnected, which is not an error.
                 self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=70 if moving else 92)
                 self.client.flush()
-            except Exception as error:  # the thread has to live on, and somebody has to hear of it
+            except Exception as error:  # the thread must survive, and the user must see the error
                 self._status.content = f"**could not draw:** {error}"
                 self._sharp = True
                 continue
@@ -529,7 +529,7 @@ class _Session:
             last = started
 
     def _picture(self, moving: bool) -> np.ndarray:
-        """The picture to show now, uint8 [H, W, 3]."""
+        """The image to show now, uint8 [H, W, 3]."""
         camera, canvas = self.client.camera, self.viewer.canvas
         aspect, full = camera.aspect, int(self._lines.value)
         choice = Choice(self._mode.value, self._other.value, self._together.value, float(self._border.value))

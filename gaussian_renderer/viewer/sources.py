@@ -1,4 +1,4 @@
-"""Images of a view beside its renders: from the recording itself at any instant, or those that render.py left."""
+"""Images of a view to show beside its renders: computed from the recording at any instant, or saved by render.py."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from spike.targets import Mode
 from utils.crops import Crop
 from utils.io import load_image
 
-# In the order of the viewer's list: the truth first. The viewer draws the Gaussians itself.
+# In menu order, the truth first. The viewer renders the Gaussians itself.
 SHOWN = tuple(kind for kind in reversed(KINDS) if kind is not GAUSSIANS)
 
 
 class Pictures(Protocol):
-    """Where images of a view come from."""
+    """A source of images of a view."""
 
     def kinds(self, view: SavedView) -> list[Kind]:
-        """What there is of a view, in the order of ``SHOWN``."""
+        """The kinds available for a view, in the order of ``SHOWN``."""
 
     def nearest(self, kind: Kind, view: SavedView, u: float) -> tuple[Image, float] | None:
-        """The image nearest in time to ``u`` and its own time, or None where there is none."""
+        """The image nearest in time to ``u`` and its time, or None if there is none."""
 
 
 @lru_cache(maxsize=64)
 def _load(path: Path, changed: float) -> Image:
-    """A saved image; ``changed`` is its time of change, so that a newer one is read again."""
+    """Load a saved image; ``changed`` is its modification time, so that a newer version is read again."""
     return rgb(load_image(path, channels=None))
 
 
 def _nearest(files: dict[float, Path], u: float) -> tuple[Image, float] | None:
-    """The image among ``files`` by time that is nearest to ``u``."""
+    """The image nearest to ``u``, out of ``files`` by time."""
     if not files:
         return None
     at = min(files, key=lambda time: abs(time - u))
@@ -58,12 +58,12 @@ def _nearest(files: dict[float, Path], u: float) -> tuple[Image, float] | None:
 
 @lru_cache(maxsize=4)
 def _listed(model: Path, split: str, iteration: int, changed: float) -> list[SavedImage]:
-    """A manifest; ``changed`` is its time of change, so that a newer one is read again."""
+    """Read a manifest; ``changed`` is its modification time, so that a newer version is read again."""
     return read_manifest(model, split, iteration)
 
 
 class SavedPictures:
-    """The images of one iteration that render.py left in a model's folder: all there is without the recording.
+    """The images of one iteration that render.py saved in a model's folder; the only source without the recording.
 
     Raises:
         ValueError: a manifest is damaged (when images are asked for).
@@ -86,30 +86,30 @@ class SavedPictures:
         return {u: path for u, path in found.items() if path.exists()}
 
     def kinds(self, view: SavedView) -> list[Kind]:
-        """What there is of a view."""
+        """The kinds available for a view."""
         return [kind for kind in SHOWN if self.moments(kind, view)]
 
     def nearest(self, kind: Kind, view: SavedView, u: float) -> tuple[Image, float] | None:
-        """The image nearest in time to ``u`` and its own time, or None where there is none."""
+        """The image nearest in time to ``u`` and its time, or None if there is none."""
         return _nearest(self.moments(kind, view), u)
 
 
 class RecordedPictures:
-    """What the recording shows at any time of an exposure, made when it is looked at.
+    """Images from the recording at any time of an exposure, computed on demand.
 
-    Counted spikes (TFP) and spike timing are centered on the nearest spike frame, Recon-Net's images on the
-    nearest of the instants it was trained for, the truth is the nearest that the scene has.
+    Counted spikes (TFP) and spike timing are centered on the nearest spike frame.  Recon-Net's images are of the
+    nearest instant that it was trained for.  Ground truth is the nearest that the scene has.
 
     Args:
-        scene: what was trained on.
+        scene: the scene that the model was trained on.
         spec: the window of the model.
         exposures: reads views' exposures with the sensor of a scene, as training does (``load_exposures`` on the CPU).
-        spikes: whether the model learns from spikes; else from the views' images.
-        subframe_width: spike frames of a timing image.
+        spikes: whether the model learns from spikes; otherwise from the views' images.
+        subframe_width: width of the window of a timing image, spike frames.
         network: Recon-Net.
-        sensor: the sensor as training found it, where it did: Recon-Net's input and the long exposure are read
-            with it.  Images from the spikes alone keep the scene's own.
-        saved: what render.py left: the fused images, which take the Gaussians, are its.
+        sensor: the sensor estimated by training, if any: used for Recon-Net's input and the long exposure.
+            Images from the spikes alone use the scene's own sensor.
+        saved: images from render.py; the source of the fused images, which require the Gaussians.
     """
 
     def __init__(
@@ -126,23 +126,23 @@ class RecordedPictures:
     ):
         self._scene, self._spec, self._exposures = scene, spec, exposures
         self._spikes, self._subframe_width = spikes, subframe_width
-        self._fine = dataclasses.replace(spec, subframes=spec.exposure)  # a sub-frame each spike frame
+        self._fine = dataclasses.replace(spec, subframes=spec.exposure)  # one sub-frame per spike frame
         self._views = {view.camera.name: view for view in [*scene.train, *scene.test]}
         self._views |= {NOVEL + view.camera.name: view for view in scene.novel}
         self._network, self._sensor, self._saved = network, sensor or scene.sensor, saved
-        # Of one or two views: the one looked at, and the one before; an exposure's frames fill many megabytes.
+        # Exposures of at most two views, the current and the previous one; an exposure's frames take many megabytes.
         self._exposure = lru_cache(maxsize=2)(self._load_exposure)
         self._frames = lru_cache(maxsize=2)(self._make_frames)
 
     def learn(self, network: SpikeToImage | None, sensor: SensorModel | None) -> None:
-        """Take what training has reached; it changes the network in place, so a copy is kept."""
+        """Use the current state of training; it changes the network in place, so a copy is stored."""
         self._network = copy.deepcopy(network)
         if sensor is not None and sensor is not self._sensor:
             self._sensor = sensor
             self._exposure.cache_clear()
 
     def kinds(self, view: SavedView) -> list[Kind]:
-        """What there is of a view."""
+        """The kinds available for a view."""
         known = self._views.get(view.name)
         if known is None:
             return []
@@ -154,7 +154,7 @@ class RecordedPictures:
         return [kind for kind in SHOWN if there[kind]]
 
     def nearest(self, kind: Kind, view: SavedView, u: float) -> tuple[Image, float] | None:
-        """The image nearest in time to ``u`` and its own time, or None where there is none."""
+        """The image nearest in time to ``u`` and its time, or None if there is none."""
         if kind not in self.kinds(view):
             return None
         known = self._views[view.name]
@@ -187,7 +187,7 @@ class RecordedPictures:
         return self._exposures([self._views[name]], learned)[0]
 
     def _make_frames(self, name: str, mode: Mode) -> Tensor:
-        """Intensities [T, H, W] about every frame of the exposure, float16: enough to look at."""
+        """Intensities [T, H, W] around every frame of the exposure, in float16, which is enough for display."""
         stream = self._scene.open_stream(self._views[name])
         margin = usable_margin(stream, self._fine) if mode == "timing" else 0
         targets = Targets(stream.central(self._fine, margin), self._fine, self._scene.sensor, mode, margin)
