@@ -1,12 +1,12 @@
-"""Scenes x methods x initial poses x seeds, each run in a process of its own, to one table and one page.
+"""Evaluates scenes x methods x initial poses x seeds, each run in its own process, into one table and one page.
 
     python full_eval.py -s data/demo -o output/eval
     python full_eval.py -s scenes/* --methods tfp tfi ours paper --poses accurate noisy --seeds 0 1 2
 
-A run that has a ``results.json`` is not done again, so an interrupted evaluation goes on where it stopped; a
-run that fails is a row that says so.  Written into ``-o``: ``table.md``, ``table.csv``, ``table.tex`` (means
-over seeds, with their spread) and ``report.html``.  Everything in the table was measured by this program on
-these scenes; rows of different methods at the same scene, poses and seeds compare, nothing else does.
+A run that already has a ``results.json`` is skipped, so an interrupted evaluation continues where it stopped.  A
+failed run is marked as failed in the table.  Output in ``-o``: ``table.md``, ``table.csv``, ``table.tex`` (means
+over seeds, with their spread) and ``report.html``.  Every number in the table was measured by this program on these
+scenes.  Only rows with the same scene, poses and seeds can be compared.
 """
 
 from __future__ import annotations
@@ -30,20 +30,24 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [*GROUPS, *BASELINES, *METHODS]
     made.add_argument("-s", "--scenes", nargs="+", type=Path, required=True, help="scene folders")
-    made.add_argument("-o", "--out", type=Path, default=Path("output/eval"), help="folder of the results")
+    made.add_argument(
+        "-o", "--out", type=Path, default=Path("output/eval"), help="output folder (default: output/eval)"
+    )
     made.add_argument(
         "--methods", nargs="+", choices=known, default=["main"], metavar="METHOD",
-        help=f"rows, or groups of rows ({', '.join(GROUPS)}): {', '.join(known[len(GROUPS):])} (default: main)",
+        help=f"methods, or groups of methods ({', '.join(GROUPS)}): {', '.join(known[len(GROUPS):])} (default: main)",
     )  # fmt: skip
-    made.add_argument("--poses", nargs="+", choices=[*POSES], default=["accurate"], help="initial poses")
-    made.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to average over")
+    made.add_argument(
+        "--poses", nargs="+", choices=[*POSES], default=["accurate"], help="initial poses (default: accurate)"
+    )
+    made.add_argument("--seeds", nargs="+", type=int, default=[0], help="random seeds to average over (default: 0)")
     return made
 
 
 def main() -> int:
     args = parser().parse_args()
     methods = list(dict.fromkeys(m for name in args.methods for m in GROUPS.get(name, [name])))
-    # The commands run in this program's own folder.
+    # The commands run in this program's folder.
     out = args.out.resolve()
     jobs, notes = jobs_of([scene.resolve() for scene in args.scenes], methods, args.poses, args.seeds)
     for note in notes:

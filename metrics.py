@@ -1,10 +1,11 @@
-"""Measure what render.py left: images, and trajectories where the truth is known.
+"""Measure the images that render.py wrote, and trajectories if the truth is known.
 
     python metrics.py -m output/tanabata
 
-Protocols, never mixed.  *Deblurring*: training views at instants inside their own exposure.  *Held out*: views
-that training never saw, their pose fitted with the scene frozen, to their own spikes (``--eval``) or else to the
-sharp image they are compared with (``novel.json``).  Of a scene with both, the images are *novel views*.
+There are two protocols, which are never mixed.  *Deblurring*: training views at instants within their own exposure.
+*Held out*: views not used in training.  Their poses are fitted with the scene frozen, either to their own spikes
+(``--eval``) or to the sharp image they are compared with (``novel.json``).  If a scene has both, the latter are
+called *novel views*.
 """
 
 from __future__ import annotations

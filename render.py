@@ -1,4 +1,4 @@
-"""Render a trained model: training views at their sub-frames, held-out views from fitted poses.
+"""Render a trained model: training views at their sub-frames, held-out views at fitted poses.
 
     python render.py -m output/tanabata
     python render.py -m output/tanabata --video trajectory
@@ -24,10 +24,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Render a trained model.")
     add_model_arguments(parser)
     parser.add_argument("--iteration", type=int, help="saved iteration to render (default: the newest)")
-    parser.add_argument("--skip_train", action="store_true", help="no training views")
-    parser.add_argument("--skip_test", action="store_true", help="no held-out views")
+    parser.add_argument("--skip_train", action="store_true", help="do not render training views")
+    parser.add_argument("--skip_test", action="store_true", help="do not render held-out views")
     parser.add_argument(
-        "--fit_steps", type=int, default=150, help="steps that fit each held-out view's pose, 0: none (default: 150)"
+        "--fit_steps", type=int, default=150, help="steps to fit the pose of each held-out view; 0: none (default: 150)"
     )
     add_video_arguments(parser)
     args = parser.parse_args(underscored(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Learn a 3D Gaussian scene, camera trajectories and Recon-Net from spike streams, without ground truth.
+"""Train a 3D Gaussian scene, camera trajectories and Recon-Net on spike streams, without ground truth.
 
     python train.py -s data/tanabata
 """
@@ -33,7 +33,7 @@ from utils.checkpoint import latest_checkpoint
 
 
 def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
-    """The loop: steps, until all are done or ``stop`` is set."""
+    """The training loop: runs steps until all are done or ``stop`` is set."""
     while training.iteration < training.steps and not stop.is_set():
         terms = training.step()
         for hook in hooks:
@@ -56,9 +56,9 @@ def run(training: Training) -> int:
     journal.finish(training)
     if training.iteration < training.steps:
         if settings.run.viewer:
-            checkpoint.save_model(training)  # its button says so
+            checkpoint.save_model(training)  # as the viewer's button says
         print(
-            f"Stopped after iteration {training.iteration}; {path} has everything. Continue with:\n"
+            f"Stopped after iteration {training.iteration}; the state is saved in {path}. Continue with:\n"
             f"  python train.py -s {settings.scene.source_path} -m {settings.scene.model_path} --resume"
         )
         return 130
@@ -68,12 +68,12 @@ def run(training: Training) -> int:
 
 
 def start(settings: Settings, scene: SceneData) -> Training:
-    """A new training; an earlier run in its folder is moved aside."""
+    """Start a new training; an earlier run in its folder is moved aside."""
     training = build(settings, scene)
     model = settings.scene.model_path
     aside = set_aside(model)
     if aside is not None:
-        print(f"{model} held an earlier run; it is now {aside}")
+        print(f"{model} contained an earlier run, which is now in {aside}")
     training.settings.save(model)
     gaussians = training.state.gaussians
     save_input_points(model, gaussians.means, gaussians.base_colors)
@@ -81,10 +81,10 @@ def start(settings: Settings, scene: SceneData) -> Training:
 
 
 def resume(settings: Settings, scene: SceneData) -> Training:
-    """The training of the newest checkpoint.
+    """Resume training from the newest checkpoint.
 
     Raises:
-        ValueError: there is none, or it does not fit the scene.
+        ValueError: there is no checkpoint, or it does not fit the scene.
     """
     path = latest_checkpoint(settings.scene.model_path)
     if path is None:
@@ -95,20 +95,20 @@ def resume(settings: Settings, scene: SceneData) -> Training:
 
 
 def show_help(argv: Sequence[str]) -> int:
-    """The flags, with the values that this command line would use."""
+    """Print the flags with the values that this command line would use."""
     recipe, settings = chosen_recipe(argv, has_spikes=True), None
     try:
         scene = scene_of(argv)
         recipe = chosen_recipe(argv, scene.has_spikes)
         settings = parse_training(argv, scene.has_spikes).for_scene(len(scene.train), *scene.size)
     except ValueError:
-        pass  # no scene, or none that can be read: the recipe's defaults
+        pass  # no scene, or not readable: show the recipe's defaults
     training_parser(recipe, settings, all_flags=asks_for_help(argv) == "--help-all").print_help()
     return 0
 
 
 def scene_of(argv: Sequence[str]) -> SceneData:
-    """The scene that a command line names."""
+    """The scene given on the command line."""
     options = scene_options(argv)
     return read_scene(options.source_path, options.transforms, eval=options.eval, llffhold=options.llffhold)
 

@@ -1,10 +1,10 @@
-"""The search for the training recipe: one run in one process, measured against a scene's truth as it goes.
+"""Search for the training recipe: trains one run in one process and measures it against a scene's truth.
 
     python benchmarks/recipe.py -s data/demo --at 500 1000 --note "more points" -- --init_points 40000
 
-Everything after ``--`` is a flag of train.py.  Each measured iteration adds one line to ``recipe.jsonl``:
-PSNR of the Gaussians at u = 0.5 and over all sub-frames with a truth, of Recon-Net at u = 0.5, ATE and motion
-error, and the processor and wall-clock seconds spent in training alone (measuring excluded).
+Everything after ``--`` is a flag of train.py.  Each measured iteration adds one line to ``recipe.jsonl``: PSNR of the
+Gaussians at u = 0.5 and over all sub-frames with ground truth, PSNR of Recon-Net at u = 0.5, ATE and motion error, and
+the CPU and wall-clock seconds of training (without measuring).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from utils.trajectory_metrics import trajectory_errors
 
 
 def measure(training: Training) -> dict[str, float]:
-    """Against the truth: PSNR of both outputs, trajectory errors."""
+    """Measure PSNR of both outputs (dB) and trajectory errors against the truth."""
     state, recording = training.state, training.state.recording
     window, scores, paths = recording.window, {"gaussians": [], "all": [], "recon": []}, []
     for i, (view, exposure) in enumerate(zip(recording.scene.train, recording.exposures, strict=True)):
@@ -72,9 +72,9 @@ def measure(training: Training) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-s", "--scene", required=True, help="scene with sharp images and trajectory.json")
-    parser.add_argument("--at", type=int, nargs="+", default=[1000], help="iterations to measure after")
-    parser.add_argument("--note", default="", help="what this run tries")
-    parser.add_argument("--log", default=str(Path(__file__).with_name("recipe.jsonl")), help="file to add to")
+    parser.add_argument("--at", type=int, nargs="+", default=[1000], help="iterations to measure (default: 1000)")
+    parser.add_argument("--note", default="", help="note on what this run tries")
+    parser.add_argument("--log", default=str(Path(__file__).with_name("recipe.jsonl")), help="file to append to")
     parser.add_argument("flags", nargs="*", help="flags of train.py, after --")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as model:

@@ -1,9 +1,9 @@
-"""How far off the targets are: counting against spike timing, in a simulation whose truth is known.
+"""Measures the error of intensity targets, by counting and by spike timing, in a simulation with known truth.
 
     python benchmarks/targets.py --out benchmarks/targets.md
 
-Pixels of uniformly drawn intensities, constant or drifting to another one over the context; a window's mean
-intensity against the true mean of the same frames.
+Pixels have uniformly drawn intensities, which are constant or drift to another one over the context.  The mean
+intensity of a window is compared with the true mean of the same frames.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def light(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def errors(width: int, kind: str, mode: Mode, spurious: bool, known: bool, side: int, seed: int) -> tuple[float, float]:
-    """Bias and RMSE of one cell; ``known``: the sensor's spurious rate is given to the targets."""
+    """Bias and RMSE for one table cell; if ``known``, the targets get the sensor's spurious rate."""
     truth = light(kind, side, np.random.default_rng(seed))
     simulator = Simulator(spurious_gap=GAP if spurious else None, seed=seed)
     rate = 1 / GAP[0] if known else 0.0
@@ -68,14 +68,16 @@ def table(side: int, seed: int, widths: list[int], quiet: bool) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Errors of counting and timing targets.")
-    parser.add_argument("--side", type=int, default=120, help="pixels a side (default: 120)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--widths", type=int, nargs="+", default=[9, 25, 41, 97], help="frames of the windows")
+    parser.add_argument("--side", type=int, default=120, help="pixels per side (default: 120)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=[9, 25, 41, 97], help="window lengths in frames (default: 9 25 41 97)"
+    )
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args()
     if args.side < 2 or not all(1 <= width <= SPEC.context for width in args.widths):
-        raise ValueError(f"--side must be at least 2 and --widths within 1 to {SPEC.context} frames")
+        raise ValueError(f"--side must be at least 2, and --widths between 1 and {SPEC.context} frames")
     text = table(args.side, args.seed, args.widths, args.quiet)
     print(text)
     if args.out is not None:

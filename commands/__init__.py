@@ -1,1 +1,1 @@
-"""The bodies of the commands, and the flags that they share."""
+"""The bodies of the commands, and their shared flags."""

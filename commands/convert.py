@@ -16,34 +16,36 @@ from conversion.windows import BLUR, FEWEST, Window, choose_windows, clip_window
 from spike import Packing, SensorModel, SpikeStream, load_sensor
 from spike.stream import SUFFIXES
 
-# Flags that say how to read one kind of source, and mean nothing for the other.
+# Flags that apply to one kind of source only.
 OF_RECORDINGS = ("views", "start", "stop", "spacing", "max_blur", "truth")
 OF_CLIPS = ("consecutive", "clip_gap")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description="Make a scene from a spike recording, or from clips, without known poses.")
-    p.add_argument("-s", "--source_path", type=Path, required=True, help="folder of the scene to make")
+    p = argparse.ArgumentParser(description="Make a scene from a spike recording or clips without known poses.")
+    p.add_argument("-s", "--source_path", type=Path, required=True, help="scene folder to write")
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--recording", type=Path, help="one long recording (.dat, .npy, .npz, or SpikeCV folder)")
     source.add_argument("--clips", type=Path, help="folder of short recordings, one view each")
     p.add_argument(
-        "--consecutive", action="store_true", default=None, help="the clips are pieces of one recording, in order"
+        "--consecutive", action="store_true", default=None, help="treat the clips as successive pieces of one recording"
     )
     p.add_argument("--clip_gap", type=int, help="spike frames between two consecutive clips (default: 0)")
-    p.add_argument("--views", type=int, help="views to take (default: by how far the image moves)")
-    p.add_argument("--start", type=int, help="first frame of the recording to use (default: 0)")
+    p.add_argument("--views", type=int, help="number of views (default: one per image motion of 5 %% of the width)")
+    p.add_argument("--start", type=int, help="first frame of the recording (default: 0)")
     p.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
-    p.add_argument("--spacing", choices=["motion", "even"], help="how views are spread (default: motion)")
-    p.add_argument("--max_blur", type=float, help="most pixels of motion in an exposure (default: width / 10)")
-    p.add_argument("--sensor", type=Path, help="calibration (sensor.json of python -m spike calibrate)")
+    p.add_argument(
+        "--spacing", choices=["motion", "even"], help="spread views evenly over motion, or over time (default: motion)"
+    )
+    p.add_argument("--max_blur", type=float, help="maximum motion within an exposure in pixels (default: width / 10)")
+    p.add_argument("--sensor", type=Path, help="sensor calibration (sensor.json from python -m spike calibrate)")
     for name, text in (("fl_x", "focal length"), ("fl_y", "vertical focal length"), ("cx", "center"), ("cy", "center")):
-        p.add_argument(f"--{name}", type=float, help=f"{text} in pixels, where it is known")
-    p.add_argument("--truth", type=Path, help="of a simulated recording (<recording>_truth): to measure against")
-    p.add_argument("--from_colmap", type=Path, help="use the poses of this COLMAP model (images named as in previews/)")
-    p.add_argument("--previews_only", action="store_true", help="write previews/ for a reconstruction of your own")
-    p.add_argument("--preview_scale", type=int, help="enlargement of previews/ (default: to about 640 columns)")
-    p.add_argument("--force", action="store_true", help="overwrite what an earlier run left in the folder")
+        p.add_argument(f"--{name}", type=float, help=f"{text} in pixels, if known")
+    p.add_argument("--truth", type=Path, help="ground truth of a simulated recording (<recording>_truth)")
+    p.add_argument("--from_colmap", type=Path, help="COLMAP model whose poses are used (images named as in previews/)")
+    p.add_argument("--previews_only", action="store_true", help="only write previews/, for your own reconstruction")
+    p.add_argument("--preview_scale", type=int, help="enlargement factor of previews/ (default: to about 640 columns)")
+    p.add_argument("--force", action="store_true", help="overwrite the files of an earlier run in the folder")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     add_recording_arguments(p)
     add_color_arguments(p)
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    """An error for flags that contradict each other, or values that mean nothing."""
+    """Raise a ``ValueError`` for invalid values and for flags that contradict each other."""
     for name, least in (("views", FEWEST), ("preview_scale", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
@@ -61,27 +63,27 @@ def check(args: argparse.Namespace) -> None:
         kind, other = ("--clips", "--recording") if args.clips is None else ("one --recording", "--clips")
         raise ValueError(f"--{given[0]} belongs to {kind}, not to {other}")
     if args.clip_gap is not None and not args.consecutive:
-        raise ValueError("--clip_gap lies between --consecutive clips")
+        raise ValueError("--clip_gap needs --consecutive")
     if args.max_blur is not None and not args.max_blur > 0:
         raise ValueError(f"--max_blur must be positive, not {args.max_blur:g}")
 
 
 def open_clips(folder: Path, known: Packing) -> tuple[list[SpikeStream], list[str]]:
-    """The clips of a folder and their names, in the order of the names."""
+    """Open the clips of a folder; returns them and their names, sorted by name."""
     files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise ValueError(f"{folder}: no clips ({', '.join(SUFFIXES)}) in this folder")
     clips = []
     for file in files:
         stream, guess = opened(file, known, insist=True)
-        if guess is not None:  # the first clip speaks for all
+        if guess is not None:  # all clips share the layout of the first
             known = replace(guess.packing, bayer=known.bayer)
         clips.append(stream)
     return clips, [file.stem for file in files]
 
 
 def find_windows(args: argparse.Namespace) -> tuple[list[Window], list[Window], list[Window]]:
-    """Windows, the candidates they were chosen from, and helpers between them (clips have neither)."""
+    """Windows, the candidates they were chosen from, and helpers between them (none for clips)."""
     known = known_packing(args)
     if args.clips is not None:
         clips, names = open_clips(args.clips, known)
@@ -89,23 +91,23 @@ def find_windows(args: argparse.Namespace) -> tuple[list[Window], list[Window], 
     stream, _ = opened(args.recording, known, insist=True)
     start, stop = args.start or 0, len(stream) if args.stop is None else args.stop
     if not 0 <= start < stop <= len(stream):
-        raise ValueError(f"{stream.name}: has {len(stream)} frames, not those from {start} to {stop}")
+        raise ValueError(f"{stream.name}: --start {start} and --stop {stop} do not fit its {len(stream)} frames")
     limit = args.max_blur or BLUR * stream.width
     return choose_windows(stream, start, stop, args.views, args.spacing or "motion", limit, args.quiet)
 
 
 def given_sensor(path: Path, stream: SpikeStream) -> SensorModel:
-    """The calibration in a file, of a sensor with the stream's pixels."""
+    """Load a calibration and check that its size matches the stream."""
     sensor = load_sensor(path)
     sensor.check_size(stream.height, stream.width, stream.name)
     return sensor
 
 
 def given_intrinsics(args: argparse.Namespace, width: int, height: int) -> NDArray[np.float64] | None:
-    """[fx, fy, cx, cy] in pixels where --fl_x was given."""
+    """[fx, fy, cx, cy] in pixels if --fl_x was given, else None."""
     if args.fl_x is None:
         if any(v is not None for v in (args.fl_y, args.cx, args.cy)):
-            raise ValueError("--fl_y, --cx and --cy complete a given focal length: give --fl_x too")
+            raise ValueError("--fl_y, --cx and --cy need a focal length: give --fl_x too")
         return None
     fy = args.fl_x if args.fl_y is None else args.fl_y
     if not (args.fl_x > 0 and fy > 0):

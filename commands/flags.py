@@ -1,4 +1,4 @@
-"""Every flag of train.py as Markdown."""
+"""Lists every flag of train.py as Markdown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _shown(value: Any) -> str:
 
 
 def _parts() -> dict[str, dict[str, tuple[dataclasses.Field[Any], Any]]]:
-    """By title of the part, the options of all recipes with the types of their values."""
+    """Options of all recipes with the types of their values, by title of their part."""
     found: dict[str, dict[str, tuple[dataclasses.Field[Any], Any]]] = {}
     kinds: list[type[Options]] = [part for kind in RECIPES.values() for part in kind.parts().values()]
     for part in kinds:
@@ -51,7 +51,7 @@ def _parts() -> dict[str, dict[str, tuple[dataclasses.Field[Any], Any]]]:
 
 
 def flags_page() -> str:
-    """The page, from the options' own help."""
+    """The page, made from the help of the options."""
     defaults = {name: kind.of().values() for name, kind in RECIPES.items()}
     shares = ", ".join(f"`{name}` {share:.2f}" for name, share in SCHEDULE.items())
     lines = [

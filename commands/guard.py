@@ -1,4 +1,4 @@
-"""What every command does with an error a user can mend: one sentence, a non-zero exit, no traceback."""
+"""Reports errors that a user can fix: one sentence, a non-zero exit status, no traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def guarded(main: Callable[[], int | None]) -> int:
     """Run ``main``; report a ``ValueError`` or a failed file operation as one sentence on stderr.
 
     Returns:
-        The exit status: ``main``'s own (0 for None), 1 after an error, 130 after Ctrl-C.
+        The exit status: that of ``main`` (0 for None), 1 after an error, 130 after Ctrl-C.
     """
     try:
         return main() or 0

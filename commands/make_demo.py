@@ -9,10 +9,10 @@ from simulation.demo import Recipe, make
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make the demo's scene.")
+    parser = argparse.ArgumentParser(description="Make the demo scene.")
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write (default: data/demo)")
     parser.add_argument("--views", type=int, default=16, help="views of the recording (default: 16)")
-    parser.add_argument("--size", default="200x124", help="pixels, width x height (default: 200x124)")
+    parser.add_argument("--size", default="200x124", help="width x height in pixels (default: 200x124)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the path and the sensor (default: 0)")
     args = parser.parse_args()
     try:
@@ -20,10 +20,10 @@ def main() -> int:
     except ValueError:
         raise ValueError(f"--size {args.size}: expected width x height, for example 200x124") from None
     if args.views < 2 or width < 16 or height < 16 or width * height % 8:
-        raise ValueError("--views must be at least 2 and --size at least 16x16 with a multiple of 8 pixels")
+        raise ValueError("--views must be at least 2, and --size at least 16x16 and a multiple of 8 pixels")
     recipe = Recipe(args.views, width, height, args.seed)
     if recipe.state(args.out) == "done":
-        print(f"{args.out} is already there")
+        print(f"{args.out} already exists")
         return 0
     make(args.out, recipe)
     print(f"The scene is in {args.out}")

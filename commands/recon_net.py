@@ -1,4 +1,4 @@
-"""Recon-Net alone on one recording: learns from its spikes, without truth and poses, and makes a sharp video.
+"""Trains Recon-Net alone on the spikes of one recording, without truth or poses, and makes a sharp video.
 
     python -m recon_net clip.dat --out output/clip
     python -m recon_net other.dat --weights output/clip/recon_net.pth --iterations 0 --out output/other
@@ -31,20 +31,20 @@ from utils.io import save_image, write_json
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m recon_net", description="Recon-Net alone on one recording.")
+    p = argparse.ArgumentParser(prog="python -m recon_net", description="Train Recon-Net alone on one recording.")
     p.add_argument("recording", type=Path, help=".dat, .npy or .npz file, or SpikeCV folder")
-    p.add_argument("--out", type=Path, required=True, help="folder of the results")
+    p.add_argument("--out", type=Path, required=True, help="output folder")
     p.add_argument("--recon_net", choices=["slim", "paper"], help="network (default: slim, or that of --weights)")
-    p.add_argument("--targets", choices=get_args(Mode), default="timing", help="default: timing")
-    p.add_argument("--iterations", type=int, default=500, help="steps; 0 applies --weights as they are (default: 500)")
-    p.add_argument("--crop", type=int, default=96, help="side of the random crops, 0: full frames (default: 96)")
-    p.add_argument("--weights", type=Path, help=f"start from these ({WEIGHTS} of an earlier run or of a trained model)")
-    p.add_argument("--frames", help="instants of the video: a spike frame, or first:last:step (default: ::8)")
+    p.add_argument("--targets", choices=get_args(Mode), default="timing", help="intensity targets (default: timing)")
+    p.add_argument("--iterations", type=int, default=500, help="training steps; 0: only apply --weights (default: 500)")
+    p.add_argument("--crop", type=int, default=96, help="side of random crops in pixels; 0: full frames (default: 96)")
+    p.add_argument("--weights", type=Path, help=f"initial weights ({WEIGHTS} of an earlier run or of a trained model)")
+    p.add_argument("--frames", help="spike frames to reconstruct: one frame, or first:last:step (default: ::8)")
     p.add_argument("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
-    p.add_argument("--truth", type=Path, help="sharp picture of the middle, or a folder named by spike frames")
-    p.add_argument("--sensor", type=Path, help="calibration (sensor.json)")
-    p.add_argument("--seed", type=int, default=0, help="default: 0")
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto")
+    p.add_argument("--truth", type=Path, help="sharp image of the middle frame, or folder of images named by frame")
+    p.add_argument("--sensor", type=Path, help="sensor calibration (sensor.json)")
+    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="device (default: auto)")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     add_recording_arguments(p)
     add_color_arguments(p)
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def starting_network(weights: Path | None, variant: str | None) -> SpikeToImage:
-    """The network of a file, or a new one of the kind ``variant`` (default: that of the file, or slim)."""
+    """Load the network from a file, or make a new one of the kind ``variant`` (default: slim)."""
     if weights is None:
         return make_network(variant or "slim", PAPER.short, PAPER.long_channels)
     network = load_network(weights, PAPER.short, PAPER.long_channels)
@@ -62,7 +62,7 @@ def starting_network(weights: Path | None, variant: str | None) -> SpikeToImage:
 
 
 def write_pictures(out: Path, frames: list[int], images: Iterator[NDArray[np.float32]], fps: float) -> None:
-    """Numbered images by spike frame, and of several a video."""
+    """Write images numbered by spike frame, and a video if there are several."""
     kept = []
     for frame, image in zip(frames, images, strict=True):
         save_image(out / "frames" / f"{frame:06d}.png", image)
@@ -78,13 +78,13 @@ def main() -> int:
     if not (math.isfinite(args.fps) and args.fps > 0):
         raise ValueError(f"--fps must be positive, not {args.fps:g}")
     if not args.iterations and args.weights is None:
-        raise ValueError("--iterations 0 applies a trained network: give its --weights")
+        raise ValueError("--iterations 0 only applies a trained network: give its --weights")
     stream, _ = opened(args.recording, known_packing(args), insist=True)
     clip = Clip.of(stream, None if args.sensor is None else load_sensor(args.sensor), args.targets)
     inside = range(PAPER.half, len(clip.stream) - PAPER.half)
     frames = [f for f in frames_of(args.frames or f"::{PAPER.stride}", clip.stream) if f in inside]
     if not frames:
-        raise ValueError(f"--frames {args.frames}: instants lie between {inside[0]} and {inside[-1]}")
+        raise ValueError(f"--frames {args.frames}: frames must lie between {inside[0]} and {inside[-1]}")
     truth = {} if args.truth is None else truths(args.truth, clip)
     device = pick_device(args.device)
     torch.manual_seed(args.seed)
@@ -94,7 +94,7 @@ def main() -> int:
     record: dict[str, Any] = {"sensor": clip.sensor.to_dict(), "variant": network.variant, "loss": losses[-50:]}
     record["best_iteration"] = best
     if args.iterations:
-        print(f"The network is that of step {best} of {args.iterations}, which met intervals not learned from best")
+        print(f"The network is that of step {best} of {args.iterations}, the best on intervals held out of training")
     if truth:
         record["PSNR"] = compare(network, clip, truth, device)
         for name, row in record["PSNR"].items():
@@ -102,7 +102,7 @@ def main() -> int:
     write_json(args.out / "results.json", record)
     shown = (
         sharp(network, clip, f, device).clamp(0, 1).numpy()
-        for f in tqdm(frames, desc="Drawing", disable=args.quiet)
+        for f in tqdm(frames, desc="Rendering", disable=args.quiet)
     )
     write_pictures(args.out, frames, shown, args.fps)
     print(f"Written: {args.out} ({len(frames)} frames, {WEIGHTS}, results.json)")

@@ -1,4 +1,4 @@
-"""The flags that say how a recording is read, the same in every command, and the recording as they say."""
+"""Flags that describe how a recording is stored, shared by all commands, and functions that open it accordingly."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from spike.stream import BitOrder
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how a ``.dat`` is packed."""
-    group = parser.add_argument_group("how a .dat is packed (what is not given is guessed, or in its config.yaml)")
+    """Add the flags that describe how a ``.dat`` is packed."""
+    group = parser.add_argument_group("packing of a .dat (default: from its config.yaml, else guessed)")
     group.add_argument("--height", type=int, help="rows of pixels")
     group.add_argument("--width", type=int, help="used columns of pixels")
-    group.add_argument("--stored_width", type=int, help="columns a row stores, where it is padded")
-    group.add_argument("--bit_order", choices=get_args(BitOrder), help="which bit of a byte is its first pixel")
+    group.add_argument("--stored_width", type=int, help="stored columns per row, if padded")
+    group.add_argument(
+        "--bit_order", choices=get_args(BitOrder), help="first pixel of a byte: lowest bit (little) or highest (big)"
+    )
     group.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="rows are stored bottom to top (the default)"
     )
@@ -28,36 +30,36 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
 def add_color_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flag of a color sensor."""
     parser.add_argument(
-        "--bayer", choices=get_args(BayerPattern), help="a color sensor: colors of its top left 2x2 pixels"
+        "--bayer", choices=get_args(BayerPattern), help="colors of the top-left 2x2 pixels of a color sensor"
     )
 
 
 def known_packing(args: argparse.Namespace) -> Packing:
-    """What the flags say (``bayer`` only where a command has that flag)."""
+    """The packing given by the flags (``bayer`` only if the command has that flag)."""
     return Packing(
         args.height, args.width, args.stored_width, args.bit_order, args.flip, getattr(args, "bayer", None)
     )
 
 
 def opened(path: Path, known: Packing, insist: bool = False) -> tuple[SpikeStream, Guess | None]:
-    """The recording at ``path``, and the guess where one was needed, which is reported.
+    """Open the recording at ``path``; if its layout had to be guessed, print the guess and return it too.
 
     Raises:
-        ValueError: not readable, or (with ``insist``, for what takes minutes) its size is far from sure.
+        ValueError: not readable, or (with ``insist``, for commands that take minutes) its size is far from sure.
     """
     stream, guess = open_recording(path, known)
     if guess is not None:
         print(
-            f"{stream.name}: taken as {guess.flags()} (size: {sureness(guess.size_sure)}, "
+            f"{stream.name}: read with {guess.flags()} (size: {sureness(guess.size_sure)}, "
             f"bit order: {sureness(guess.order_sure)})"
         )
         if insist and sureness(guess.size_sure) == "a guess":
-            raise ValueError(f"{path}: that size is no more than a guess; give --height and --width")
+            raise ValueError(f"{path}: the size is only a guess; give --height and --width")
     return stream, guess
 
 
 def frames_of(text: str | None, stream: SpikeStream) -> list[int]:
-    """The frames that ``--frames`` names: one number, or first:last:step (as Python slices)."""
+    """The frames given by ``--frames``: one number, or first:last:step (a Python slice); default: the middle one."""
     if text is None:
         return [len(stream) // 2]
     parts = text.split(":")
@@ -72,5 +74,5 @@ def frames_of(text: str | None, stream: SpikeStream) -> list[int]:
         return [numbers[0]]
     chosen = list(range(len(stream)))[slice(*numbers)]
     if not chosen:
-        raise ValueError(f"--frames {text}: none of the recording's {len(stream)} frames")
+        raise ValueError(f"--frames {text}: selects none of the recording's {len(stream)} frames")
     return chosen

@@ -1,4 +1,4 @@
-"""Files of a trained model for other programs, and files of other programs as Gaussians.
+"""Exports a trained model for other programs, and converts files of Gaussians.
 
     python -m scene export -m output/tanabata      trajectories for evo, Gaussians as .splat and .spz, Recon-Net in ONNX
     python -m scene convert cloud.spz cloud.ply    between .ply, .splat and .spz
@@ -22,9 +22,12 @@ from training.trained_model import TrainedModel
 
 
 def export_trajectories(model: TrainedModel) -> list[Path]:
-    """Write the corrected trajectories, one file per recording, and the true ones beside them where known.
+    """Write the corrected trajectories, one file per recording, and next to them the true ones if known.
 
-    Times are spike frames of the recording.
+    Timestamps are spike frames of the recording.
+
+    Raises:
+        ValueError: cameras.json does not belong to the iteration or the scene.
     """
     scene, spec = model.scene, model.window_spec
     entries = [entry for entry in read_cameras(model.folder) if entry["split"] == "train"]
@@ -59,20 +62,20 @@ def export_trajectories(model: TrainedModel) -> list[Path]:
 
 
 def _one_pose_a_time(times: np.ndarray, poses: Tensor) -> tuple[np.ndarray, Tensor]:
-    """Poses in the order of time; where exposures overlap, one of those at the same instant."""
+    """Poses sorted by time; where exposures overlap, only one pose per timestamp."""
     unique, index = np.unique(np.round(times, 6), return_index=True)
     return unique, poses[torch.as_tensor(index)]
 
 
 def convert(source: Path, target: Path) -> int:
-    """Copy Gaussians from one format to another; returns how many."""
+    """Convert Gaussians from one format to another; returns their number."""
     gaussians = read_gaussians(source)
     write_gaussians(target, gaussians)
     return len(gaussians.means)
 
 
 def export_gaussians(model: TrainedModel) -> list[Path]:
-    """Write the Gaussians in the other formats, beside their PLY."""
+    """Write the Gaussians in the other formats, next to their PLY."""
     ply = iteration_folder(model.folder, model.iteration) / "point_cloud.ply"
     others = [ply.with_suffix(suffix) for suffix in FORMATS if suffix != ".ply"]
     for path in others:
@@ -81,7 +84,7 @@ def export_gaussians(model: TrainedModel) -> list[Path]:
 
 
 def export_network(model: TrainedModel) -> list[Path]:
-    """Write Recon-Net as ONNX beside its weights, where there is one."""
+    """Write Recon-Net as ONNX next to its weights, if the model has one."""
     if model.network is None:
         return []
     path = iteration_folder(model.folder, model.iteration) / "recon_net.onnx"
@@ -91,7 +94,7 @@ def export_network(model: TrainedModel) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m scene", description="Files of a trained model for other programs, and back."
+        prog="python -m scene", description="Export a trained model for other programs, and convert files of Gaussians."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     export = commands.add_parser(
@@ -100,8 +103,8 @@ def main() -> int:
     export.add_argument("-m", "--model_path", required=True, help="folder of the trained model")
     export.add_argument("--iteration", type=int, help="saved iteration (default: the newest)")
     between = commands.add_parser("convert", help="Gaussians between .ply, .splat and .spz")
-    between.add_argument("source", type=Path)
-    between.add_argument("target", type=Path)
+    between.add_argument("source", type=Path, help="file to read")
+    between.add_argument("target", type=Path, help="file to write")
     args = parser.parse_args()
     if args.command == "convert":
         count = convert(args.source, args.target)

@@ -1,4 +1,4 @@
-"""The toolbox for spike recordings: look at them, show them, calibrate a sensor, simulate one, convert files.
+"""The toolbox for spike recordings: inspect, preview and convert recordings, calibrate a sensor, simulate.
 
     python -m spike inspect recording.dat
     python -m spike preview recording.dat --out preview.png
@@ -69,15 +69,15 @@ def run_preview(args: argparse.Namespace) -> None:
     middle = image(frames[len(frames) // 2])
     if middle.max() == middle.min():
         at = frames[len(frames) // 2]
-        raise ValueError(f"{stream.name}: nothing to see at frame {at}: the stream is all zeros or all ones there")
-    # One range for all, so that a video does not flicker.
+        raise ValueError(f"{stream.name}: nothing to show at frame {at}: the stream is all zeros or all ones there")
+    # One range for all frames, so that a video does not flicker.
     shown_range = limits(middle) if args.stretch else (0.0, 1.0)
     gamma = 0.7 if args.stretch else 1.0
     out: Path = args.out
     if out.suffix.lower() in IMAGE_SUFFIXES and len(frames) > 1:
-        raise ValueError(f"{out}: one picture for {len(frames)} frames; give a folder or a name ending in .mp4")
+        raise ValueError(f"{out}: one image cannot show {len(frames)} frames; give a folder or a name ending in .mp4")
     if out.suffix.lower() not in ("", ".mp4", *IMAGE_SUFFIXES):
-        raise ValueError(f"{out}: a preview is a .png, an .mp4 or a folder")
+        raise ValueError(f"{out}: a preview must be a .png, an .mp4 or a folder")
     shown = (stretched(image(f), shown_range, gamma) for f in tqdm(frames, disable=args.quiet or len(frames) < 2))
     if out.suffix.lower() == ".mp4":
         write_mp4(out, (three_channels(f) for f in shown), args.fps)
@@ -86,17 +86,17 @@ def run_preview(args: argparse.Namespace) -> None:
     else:
         for frame, picture_ in zip(frames, shown, strict=True):
             save_image(out / f"{frame:06d}.png", picture_)
-    print(f"Written: {out} ({len(frames)} picture{'s' if len(frames) > 1 else ''} by {args.method})")
+    print(f"Written: {out} ({len(frames)} image{'s' if len(frames) > 1 else ''}, method {args.method})")
 
 
 def run_calibrate(args: argparse.Namespace) -> None:
     dark, flat = (None if p is None else opened(p, known_packing(args))[0] for p in (args.dark, args.flat))
     sensor = calibrate(dark, flat, args.level)
     save_sensor(args.out, sensor)
-    print(", ".join(f"{name} {value:.5f}" for name, value in sensor.to_dict().items()) + " (spikes a frame)")
+    print(", ".join(f"{name} {value:.5f}" for name, value in sensor.to_dict().items()) + " (spikes per frame)")
     if flat is not None and sensor.gain_map is not None:
         spread, dead = float(sensor.gain_map.std()), dead_pixels(sensor, flat, args.level)
-        print(f"gain varies by {spread:.1%} between pixels, {dead} are all but dead")
+        print(f"gain varies by {spread:.1%} between pixels; dead pixels: {dead}")
     print(f"Written: {args.out} and its maps")
 
 
@@ -106,7 +106,7 @@ def run_simulate(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
     alone = [name for name in ("path", "width", "height", "fl_x") if getattr(args, name) is not None]
     if alone and not is_mesh(args.source):
-        raise ValueError(f"--{alone[0]} is for meshes ({', '.join(MESHES)}); {args.source} is none")
+        raise ValueError(f"--{alone[0]} is for meshes ({', '.join(MESHES)}); {args.source} is not a mesh")
     check_output(args.out)
     gap = None if args.spurious_gap is None else (args.spurious_gap[0], args.spurious_gap[1])
     simulator = Simulator(
@@ -129,12 +129,12 @@ def run_simulate(args: argparse.Namespace) -> None:
 def run_convert(args: argparse.Namespace) -> None:
     stream, _ = opened(args.recording, known_packing(args))
     if args.out.resolve() == args.recording.resolve():
-        raise ValueError(f"{args.out}: is the recording itself")
+        raise ValueError(f"{args.out}: input and output are the same file")
     if args.out.exists() and not args.force:
-        raise ValueError(f"{args.out}: is there already; give --force to overwrite it")
+        raise ValueError(f"{args.out}: already exists; give --force to overwrite it")
     packing = [n for n in ("to_bit_order", "to_flip", "to_stored_width") if getattr(args, n) is not None]
     if packing and args.out.suffix != ".dat":
-        raise ValueError(f"{args.out}: --{packing[0]} says how a .dat is packed; give a name ending in .dat")
+        raise ValueError(f"{args.out}: --{packing[0]} applies to a .dat only; give a name ending in .dat")
     to = Packing(bit_order=args.to_bit_order, flip=args.to_flip, stored_width=args.to_stored_width)
     write_recording(args.out, stream, to.layout)
     print(f"Written: {args.out} ({len(stream)} frames of {stream.width}x{stream.height})")
@@ -148,70 +148,81 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if recording:
             sub.add_argument("recording", type=Path, help=".dat, .npy or .npz file, or SpikeCV folder")
-        sub.add_argument("--quiet", action="store_true", help="no progress bar")
+        sub.add_argument("--quiet", action="store_true", help="no progress bars")
         return sub
 
-    sub = command("inspect", "size and packing of an unknown recording, firing rates, stuck pixels, a contact sheet")
-    sub.add_argument("--out", type=Path, help="folder of the results (default: <recording>_inspect)")
+    sub = command("inspect", "report size and packing, firing rates and stuck pixels, with a contact sheet")
+    sub.add_argument("--out", type=Path, help="output folder (default: <recording>_inspect)")
     add_recording_arguments(sub)
     add_color_arguments(sub)
     sub.set_defaults(run=run_inspect)
 
-    sub = command("preview", "pictures or a video of a recording")
-    sub.add_argument("--out", type=Path, required=True, help="a .png, an .mp4, or a folder for numbered pictures")
-    sub.add_argument("--method", choices=["timing", "tfp", "tfi"], default="timing", help="default: timing")
-    sub.add_argument("--frames", help="a frame, or first:last:step (default: the middle one)")
-    sub.add_argument("--window", type=int, default=9, help="spike frames of timing and tfp (odd, default: 9)")
-    sub.add_argument("--sensor", type=Path, help="calibration to apply (sensor.json)")
+    sub = command("preview", "make images or a video of a recording")
+    sub.add_argument("--out", type=Path, required=True, help="output: a .png, an .mp4, or a folder of numbered images")
     sub.add_argument(
-        "--stretch", action=argparse.BooleanOptionalAction, default=True, help="use the full range from black to white"
+        "--method", choices=["timing", "tfp", "tfi"], default="timing", help="reconstruction method (default: timing)"
+    )
+    sub.add_argument("--frames", help="one spike frame, or first:last:step (default: the middle frame)")
+    sub.add_argument("--window", type=int, default=9, help="window of timing and tfp in spike frames, odd (default: 9)")
+    sub.add_argument("--sensor", type=Path, help="sensor calibration to apply (sensor.json)")
+    sub.add_argument(
+        "--stretch", action=argparse.BooleanOptionalAction, default=True, help="stretch contrast to the full range"
     )
     sub.add_argument("--fps", type=float, default=24.0, help="frames per second of a video (default: 24)")
     add_recording_arguments(sub)
     add_color_arguments(sub)
     sub.set_defaults(run=run_preview)
 
-    sub = command("calibrate", "gain, dark rate and spurious rate of every pixel", recording=False)
-    sub.add_argument("--dark", type=Path, help="a recording with the lens covered")
-    sub.add_argument("--flat", type=Path, help="a recording of an evenly lit, still field")
-    sub.add_argument("--level", type=float, default=1.0, help="the field's intensity, 1 = white (default: 1)")
-    sub.add_argument("--out", type=Path, required=True, help="where the calibration goes (sensor.json)")
+    sub = command("calibrate", "calibrate a sensor: gain and dark rate of every pixel, spurious rate", recording=False)
+    sub.add_argument("--dark", type=Path, help="recording with the lens covered")
+    sub.add_argument("--flat", type=Path, help="recording of an evenly lit, static field")
+    sub.add_argument("--level", type=float, default=1.0, help="intensity of the flat field, 1 = white (default: 1)")
+    sub.add_argument("--out", type=Path, required=True, help="calibration file to write (sensor.json)")
     add_recording_arguments(sub)
     sub.set_defaults(run=run_calibrate)
 
-    sub = command("simulate", "spikes of pictures, a video or a textured mesh, with the truth", recording=False)
-    sub.add_argument("source", type=Path, help=f"folder of pictures, video, or mesh ({', '.join(MESHES)})")
+    sub = command("simulate", "simulate spikes of images, a video or a mesh, with ground truth", recording=False)
+    sub.add_argument("source", type=Path, help=f"folder of images, video, or mesh ({', '.join(MESHES)})")
     sub.add_argument("--out", type=Path, required=True, help="recording to write (.dat, .npy, .npz or a folder)")
-    sub.add_argument("--between", type=int, default=1, help="spike frames from one picture (or pose) to the next")
-    mesh = sub.add_argument_group("a mesh is seen along a path")
+    sub.add_argument("--between", type=int, default=1, help="spike frames per source image or pose (default: 1)")
+    mesh = sub.add_argument_group("camera path of a mesh")
     mesh.add_argument("--path", type=Path, help="poses: TUM text or transforms.json (default: a walk past the mesh)")
-    mesh.add_argument("--up", choices=["x", "-x", "y", "-y", "z", "-z"], default="y", help="of that walk (default: y)")
-    mesh.add_argument("--width", type=int, help="columns of pixels (default: the path's, or 400)")
-    mesh.add_argument("--height", type=int, help="rows of pixels (default: the path's, or 250)")
-    mesh.add_argument("--fl_x", type=float, help="focal length in pixels (default: the path's, or the width)")
-    mesh.add_argument("--truth_every", type=int, default=8, help="frames between two sharp pictures (default: 8)")
+    mesh.add_argument(
+        "--up", choices=["x", "-x", "y", "-y", "z", "-z"], default="y", help="up axis for the walk (default: y)"
+    )
+    mesh.add_argument("--width", type=int, help="columns of pixels (default: from the path, or 400)")
+    mesh.add_argument("--height", type=int, help="rows of pixels (default: from the path, or 250)")
+    mesh.add_argument("--fl_x", type=float, help="focal length in pixels (default: from the path, or the width)")
+    mesh.add_argument(
+        "--truth_every", type=int, default=8, help="spike frames from one sharp image to the next (default: 8)"
+    )
     model = Simulator()
-    sub.add_argument("--gain", type=float, default=model.gain, help="spikes per frame for white")
-    sub.add_argument("--gain_sigma", type=float, default=0.0, help="relative variation of the gain between pixels")
-    sub.add_argument("--dark_rate", type=float, default=0.0, help="spikes per frame without light")
+    sub.add_argument("--gain", type=float, default=model.gain, help="spikes per frame for white (default: %(default)s)")
     sub.add_argument(
-        "--spurious_gap", type=float, nargs=2, metavar=("MEAN", "SIGMA"), help="frames between spurious spikes"
+        "--gain_sigma", type=float, default=0.0, help="relative standard deviation of the pixels' gain (default: 0)"
     )
-    sub.add_argument("--shot_photons", type=float, help="photons of a full charge (Poisson noise)")
-    sub.add_argument("--reset", choices=["soft", "hard"], default="soft", help="default: soft")
+    sub.add_argument("--dark_rate", type=float, default=0.0, help="charge per frame without light (default: 0)")
     sub.add_argument(
-        "--random_phase", action=argparse.BooleanOptionalAction, default=True, help="pixels start partly charged"
+        "--spurious_gap", type=float, nargs=2, metavar=("MEAN", "SIGMA"),
+        help="mean and standard deviation of the frames between spurious spikes (default: no spurious spikes)",
+    )  # fmt: skip
+    sub.add_argument("--shot_photons", type=float, help="photons per full charge (default: no Poisson noise)")
+    sub.add_argument("--reset", choices=["soft", "hard"], default="soft", help="reset of a pixel (default: soft)")
+    sub.add_argument(
+        "--random_phase", action=argparse.BooleanOptionalAction, default=True, help="start pixels with random charge"
     )
-    sub.add_argument("--seed", type=int, default=0, help="default: 0")
+    sub.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     add_color_arguments(sub)
     sub.set_defaults(run=run_simulate)
 
-    sub = command("convert", "another form of a recording, by the output's name")
-    sub.add_argument("out", type=Path, help=".dat, .npy, .npz, or a folder with config.yaml (SpikeCV)")
-    sub.add_argument("--force", action="store_true", help="overwrite")
-    sub.add_argument("--to_bit_order", choices=["little", "big"], help="of the .dat written (default: little)")
-    sub.add_argument("--to_flip", action=argparse.BooleanOptionalAction, help="rows of the .dat bottom to top")
-    sub.add_argument("--to_stored_width", type=int, help="columns a row of the .dat stores")
+    sub = command("convert", "convert a recording to the format that the output's name implies")
+    sub.add_argument("out", type=Path, help="file to write: .dat, .npy, .npz, or a folder with config.yaml (SpikeCV)")
+    sub.add_argument("--force", action="store_true", help="overwrite an existing file")
+    sub.add_argument("--to_bit_order", choices=["little", "big"], help="bit order of the output .dat (default: little)")
+    sub.add_argument(
+        "--to_flip", action=argparse.BooleanOptionalAction, help="store rows of the .dat bottom to top (the default)"
+    )
+    sub.add_argument("--to_stored_width", type=int, help="stored columns per row of the .dat (default: no padding)")
     add_recording_arguments(sub)
     sub.set_defaults(run=run_convert)
     return top

@@ -1,4 +1,4 @@
-"""The flags of a video of a trained model."""
+"""Flags for rendering a video of a trained model."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_video(args: argparse.Namespace) -> Video:
-    """The video that was asked for (``video`` is empty: none).
+    """The requested video (none if ``video`` is empty).
 
     Raises:
-        ValueError: values that contradict each other.
+        ValueError: flags contradict each other.
     """
     given = vars(args)
     video = Video(**{f.name: given[f.name] for f in dataclasses.fields(Video) if f.name in given})
     if not video.video:
         extra = [f.name for f in dataclasses.fields(Video) if f.name in given and f.name != "video"]
         if extra:
-            raise ValueError(f"--{extra[0]} says how a video looks, but none was asked for: give --video")
+            raise ValueError(f"--{extra[0]} applies to a video only: give --video")
         return video
     if not video.video_out:
         name = Path(video.video).stem + ("" if video.video_of == "gaussians" else f"_{video.video_of}")
@@ -35,7 +35,7 @@ def parse_video(args: argparse.Namespace) -> Video:
     if video.video_bits not in (8, 16):
         raise ValueError(f"--video_bits must be 8 or 16, not {video.video_bits}")
     if video.video_bits == 16 and video.video_out.endswith(".mp4"):
-        raise ValueError("--video_bits 16 needs PNGs: give a folder as --video_out, not a name ending in .mp4")
+        raise ValueError("--video_bits 16 writes PNGs: give a folder as --video_out, not a name ending in .mp4")
     if video.video_view and video.video != "exposure":
         raise ValueError("--video_view chooses an exposure: give --video exposure")
     if video.video_of == "side" and video.video not in ("exposure", "trajectory"):

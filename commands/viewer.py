@@ -1,4 +1,4 @@
-"""Look at a trained model, or at anybody's 3DGS PLY, in the browser.
+"""Shows a trained model, or any 3DGS PLY, in the browser.
 
     python -m gaussian_renderer.viewer -m output/tanabata
     python -m gaussian_renderer.viewer --ply scene.ply
@@ -38,26 +38,26 @@ def surrounding_view(gaussians: GaussianModel) -> SavedView:
 
 
 def initial_poses(scene: SceneData, views: list[SavedView]) -> Tensor | None:
-    """Poses [V, 4, 4] that training started from, or None where the scene has other views."""
+    """Poses [V, 4, 4] that training started from, or None if the scene has other views."""
     known = {view.camera.name: view.camera.w2c for view in scene.train}
     train = [view for view in views if view.split == "train"]
     return torch.stack([known[view.name] for view in train]) if all(view.name in known for view in train) else None
 
 
 def open_model(model: TrainedModel, drawing: Drawing, quiet: bool) -> tuple[Canvas, Tensor | None]:
-    """What there is to see of a trained model, and the poses [V, 4, 4] it started from (None without its scene)."""
-    # Views in training come first: initial poses are theirs.
+    """The images of a trained model, and the poses [V, 4, 4] it started from (None without its scene)."""
+    # Training views come first, because the initial poses are those of training views.
     views = sorted(read_views(model.folder), key=lambda view: view.split != "train")
     saved = SavedPictures(model.folder, model.iteration)
     try:
         scene = model.scene
     except ValueError as error:
         if not quiet:
-            print(f"without the recording and the initial poses ({error}): showing the images that render.py left")
+            print(f"showing the images written by render.py, without the recording and the initial poses ({error})")
         return Canvas(drawing, views, saved), None
     initial = initial_poses(scene, views)
     if initial is None and not quiet:
-        print(f"without the initial poses: {model.source_path} has other views")
+        print(f"not showing the initial poses: {model.source_path} has other views")
     pictures = RecordedPictures(
         scene,
         model.window_spec,
@@ -73,13 +73,13 @@ def open_model(model: TrainedModel, drawing: Drawing, quiet: bool) -> tuple[Canv
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m gaussian_renderer.viewer", description="Look at a trained model in the browser."
+        prog="python -m gaussian_renderer.viewer", description="Show a trained model in the browser."
     )
     add_model_arguments(parser)
     parser.add_argument("--iteration", type=int, help="saved iteration to show (default: the newest)")
-    parser.add_argument("--ply", type=Path, help="a .ply, .splat or .spz of Gaussians instead of a model folder")
+    parser.add_argument("--ply", type=Path, help=".ply, .splat or .spz file of Gaussians, instead of a model folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080, or the next free)")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080 or the next free one)")
     args = parser.parse_args(underscored(sys.argv[1:]))
     if bool(args.model_path) == bool(args.ply):
         raise ValueError("give either a model folder with -m, for example -m output/tanabata, or a file with --ply")
@@ -95,7 +95,7 @@ def main() -> int:
         canvas, initial = Canvas(drawing, [surrounding_view(gaussians)]), None
         path_file = args.ply.with_suffix(".path.json")
     else:
-        # Recon-Net runs beside the browser: on the processor, one image at a time.
+        # Recon-Net runs on the CPU, one image at a time.
         model = TrainedModel.load(args.model_path, args.iteration)
         gaussians = model.load_gaussians()
         drawing = Drawing(gaussians.to(device), rasterizer)
@@ -103,7 +103,7 @@ def main() -> int:
         path_file = model.folder / "camera_path.json"
     viewer = Viewer(canvas, initial=initial, host=args.host, port=args.port, path_file=path_file)
     try:
-        print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, end with Ctrl-C", flush=True)
+        print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, press Ctrl-C to stop", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print()

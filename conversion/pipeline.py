@@ -1,4 +1,4 @@
-"""From views cut out of recordings to the finished folder of a scene, put in place only when it is whole."""
+"""Converts views cut out of recordings to a scene folder, which is put in place only when it is complete."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ OUTPUTS = (
 
 
 def in_the_way(root: Path, outputs: Sequence[str], force: bool) -> list[Path]:
-    """Which of ``outputs`` are in the scene folder already.
+    """Paths of ``outputs`` that already exist in the scene folder.
 
     Raises:
-        ValueError: there are some and they may not be overwritten, or the scene folder is a file.
+        ValueError: some exist and ``force`` is not given, or the scene folder is a file.
     """
     if root.exists() and not root.is_dir():
         raise ValueError(f"{root}: is a file, expected a folder for the scene")
     there = [root / name for name in outputs if (root / name).exists()]
     if there and not force:
-        raise ValueError(f"{there[0]}: is there already; give --force to overwrite what an earlier run left")
+        raise ValueError(f"{there[0]}: already exists; give --force to overwrite the files of an earlier run")
     return there
 
 
 @contextmanager
 def staged(root: Path, old: Sequence[Path]) -> Iterator[Path]:
-    """A folder beside ``root`` to write into; at the end its files take the place of ``old``, after an error none."""
+    """Provide a folder next to ``root`` to write into; on success its files replace ``old``, else it is removed."""
     staging = root.parent / f".{root.name}.{secrets.token_hex(6)}"
     try:
         yield staging
@@ -61,7 +61,7 @@ def staged(root: Path, old: Sequence[Path]) -> Iterator[Path]:
 
 
 def sensor_of(windows: Sequence[Window]) -> SensorModel:
-    """A gain and a spurious rate from the recording itself, for a sensor without a calibration.
+    """Estimate gain and spurious rate from the recording itself, for a sensor without calibration.
 
     Raises:
         ValueError: the recording is all zeros or all ones.
@@ -73,10 +73,10 @@ def sensor_of(windows: Sequence[Window]) -> SensorModel:
 def preview(
     folder: Path, windows: Sequence[Window], sensor: SensorModel, scale: int | None = None
 ) -> None:
-    """Write ``previews/`` into ``folder``: the views' middles as structure from motion sees them first.
+    """Write ``previews/`` into ``folder``: the images that the first structure-from-motion attempt uses.
 
     Args:
-        scale: enlargement (default: to about 640 columns).
+        scale: enlargement factor (default: to about 640 columns).
     """
     names = [w.name for w in windows]
     scale = scale or ATTEMPTS[0].scale(windows[0].stream.width)
@@ -99,19 +99,19 @@ def convert(
     spread_over: str = "motion",
     quiet: bool = False,
 ) -> Conversion:
-    """Find the poses of ``windows`` and write the scene into ``root``, in place of ``old`` (see ``in_the_way``).
+    """Find the poses of ``windows`` and write the scene into ``root``, replacing ``old`` (see ``in_the_way``).
 
     Args:
         windows, candidates, helpers: see ``choose_windows``; clips have neither candidates nor helpers.
-        calibrated: the sensor was measured, so that its maps are kept.
+        calibrated: the sensor was calibrated, so that its maps are written.
         intrinsics: [fx, fy, cx, cy] in pixels; None: the focal length is estimated.
-        colmap: COLMAP's model with the poses to use; None: they are found.
-        truth: what ``python -m spike simulate`` kept of the recording.
-        preview_scale: enlargement of ``previews/``.
+        colmap: COLMAP model whose poses are used; None: poses are estimated.
+        truth: folder of ground truth that ``python -m spike simulate`` wrote for the recording.
+        preview_scale: enlargement factor of ``previews/``.
         spread_over: what the views are spread evenly over, for the report.
 
     Raises:
-        ValueError: the poses cannot be found, or a file does not fit; nothing of ``root`` is changed then.
+        ValueError: the poses cannot be found, or a file does not fit; ``root`` is then left unchanged.
     """
     stream = windows[0].stream
     with staged(root, old) as staging:

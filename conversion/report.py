@@ -1,4 +1,4 @@
-"""What a conversion found, as report.md with its images."""
+"""Writes the results of a conversion as report.md with its images."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from utils.trajectory_metrics import centers
 
 @dataclass(frozen=True)
 class Conversion:
-    """What the report tells of.
+    """The results of a conversion.
 
     Args:
-        name: of the scene.
-        windows: its views; ``candidates`` are the places of the recording they were chosen from.
-        solution, poses: what structure from motion found, and what every view got.
-        disagreement: of two attempts, relative to the cameras' spread (infinite: there was one).
+        name: name of the scene.
+        windows: its views; ``candidates`` are the windows of the recording they were chosen from.
+        solution, poses: result of structure from motion, and the final pose of each view.
+        disagreement: between two attempts, relative to the cameras' spread (infinite if there was only one).
         notes: one sentence per attempt.
-        focal_origin: where the focal length comes from.
+        focal_origin: source of the focal length.
         spread_over: what the views are spread evenly over.
     """
 
@@ -46,7 +46,7 @@ class Conversion:
 
 
 def confidence_of(disagreement: float) -> str:
-    """The confidence in poses, in words; ``disagreement`` of two attempts relative to the cameras' spread."""
+    """Confidence in the poses, in words, from the ``disagreement`` of two attempts relative to the cameras' spread."""
     if math.isinf(disagreement):
         return "a guess: no second attempt to compare with"
     word = "sure" if disagreement < SURE else "likely" if disagreement < LIKELY else "doubtful"
@@ -54,7 +54,7 @@ def confidence_of(disagreement: float) -> str:
 
 
 def write_report(root: Path, found: Conversion) -> None:
-    """Write report.md and its images: which windows and why, which views registered, how far to trust the poses."""
+    """Write report.md and its images: chosen windows and reasons, registered views, confidence in the poses."""
     windows, solution, poses = found.windows, found.solution, found.poses
     green, red, gray = (0.1, 0.6, 0.2), (0.85, 0.1, 0.1), (0.6, 0.6, 0.6)
     shown = {}
@@ -77,9 +77,9 @@ def write_report(root: Path, found: Conversion) -> None:
         f"({found.focal_origin}).  "
         "Training corrects the poses further.\n",
         "![views](report/views.png)\n",
-        "Green: registered.  Red: not; the pose is interpolated along the recording, or the view left out.\n",
+        "Green: registered.  Red: not registered; the pose is interpolated, or the view is left out.\n",
         "![from above](report/from_above.png)\n",
-        "Cameras (green) and points from above.\n",
+        "Cameras (green) and points, seen from above.\n",
     ]
     if found.candidates:
         at = np.array([w.middle for w in found.candidates])
@@ -89,14 +89,14 @@ def write_report(root: Path, found: Conversion) -> None:
         refused = [w for w in found.candidates if w.refused]
         text += [
             "![motion](report/motion.png)\n",
-            f"Pixels of image motion within an exposure at {len(found.candidates)} places along the recording; "
+            f"Image motion within an exposure, in pixels, at {len(found.candidates)} places along the recording; "
             f"views (green) are spread evenly over the {found.spread_over}.\n",
             "".join(f"- frame {w.middle:.0f} not used: {w.refused}\n" for w in refused[:20]),
             f"- and {len(refused) - 20} more\n" if len(refused) > 20 else "",
         ]
     text += ["Tried:\n", "".join(f"- {note}\n" for note in found.notes)]
-    text.append(f"Taken: {solution.origin}.\n")
-    text.append("| view | recording | middle frame | blur px | spikes a frame | points | pose |")
+    text.append(f"Used: {solution.origin}.\n")
+    text.append("| view | recording | middle frame | blur px | spikes per frame | points | pose |")
     text.append("| --- | --- | --- | --- | --- | --- | --- |")
     for w in windows:
         kind = "registered" if w.name in solution.w2c else "interpolated" if w.name in poses else "left out"

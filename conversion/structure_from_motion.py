@@ -1,4 +1,4 @@
-"""Unknown poses and points of views by structure from motion (pycolmap) on previews."""
+"""Estimates the poses and points of views by structure from motion (pycolmap) on previews."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from utils.trajectory_metrics import centers, umeyama
 
 Array = NDArray[np.float64]
 
-# Share of the views that must register, and how the world is scaled afterwards.
+# Share of the views that must register, and scale of the world afterward.
 SHARE = 0.5
-DEPTH = 2.0  # median depth of the points in world units, the size that the learning rates of poses expect
+DEPTH = 2.0  # median depth of the points in world units; the learning rates of poses are tuned for this
 FEATURES = 1500
-LEAST_ANGLE = 1.0  # degrees; below this the points' depths are guesses
-# Disagreement of two attempts (relative to the cameras' spread) below which the poses are sure, or likely.
+LEAST_ANGLE = 1.0  # degrees; below this the depths of points are unreliable
+# Poses are sure, or likely, if the disagreement of two attempts (relative to the cameras' spread) is below these.
 SURE, LIKELY = 0.02, 0.05
-# More images than this are matched with their neighbors in time only.
+# With more images than this, each is matched only with its neighbors in time.
 EXHAUSTIVE = 30
-# Width in pixels of the images that structure from motion works best with.
+# Image width in pixels at which structure from motion works best.
 WIDE = 640
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Settings of one structure from motion."""
+    """Settings of one attempt at structure from motion."""
 
     method: Method
     window: int
@@ -49,7 +49,7 @@ class Attempt:
     patient: bool = False
 
     def scale(self, width: int) -> int:
-        """Enlargement of the previews of a sensor with ``width`` columns."""
+        """Enlargement factor of the previews of a sensor with ``width`` columns."""
         return max(round(WIDE / width), 1) + self.larger
 
     def __str__(self) -> str:
@@ -57,8 +57,8 @@ class Attempt:
         return ", ".join([f"{self.method}({self.window}) previews", *notes])
 
 
-# In the order they are tried: what was most exact on rendered recordings of hand-held cameras comes first.
-# Previews are enlarged because features of small sensors are too few and too coarse at native size.
+# Tried in this order: the most accurate on rendered recordings of hand-held cameras comes first.  Previews are
+# enlarged because at native size small sensors give too few and too coarse features.
 ATTEMPTS = (
     Attempt("timing", 9),
     Attempt("timing", 25),
@@ -70,14 +70,14 @@ ATTEMPTS = (
 
 @dataclass(frozen=True)
 class Solution:
-    """Poses of some views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, points."""
+    """Poses of views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, and points."""
 
     w2c: dict[str, Array]
     intrinsics: Array
     xyz: Array
     gray: Array
     error: float  # mean reprojection error, native pixels
-    angle: float  # median over the points of the widest angle they are seen under, degrees
+    angle: float  # median over points of the largest triangulation angle, degrees
     observations: dict[str, int]
     origin: str
     model: Any = None
@@ -86,7 +86,7 @@ class Solution:
 def save_previews(
     windows: Sequence[Window], names: Sequence[str], attempt: Attempt, scale: int, folder: Path, sensor: SensorModel
 ) -> None:
-    """Write the windows' middles as NAME.png, ``scale`` times as large, with local contrast evened out."""
+    """Write the windows' middle images as NAME.png, enlarged by ``scale``, with local contrast equalized."""
     equalize = cv2.createCLAHE(2.0, (8, 8))
     for window, name in zip(windows, names, strict=True):
         image = picture(
@@ -101,7 +101,7 @@ def save_previews(
 def structure_from_motion(
     images: Path, work: Path, patient: bool, exhaustive: bool, intrinsics: Array | None, seed: int
 ) -> tuple[Any, str]:
-    """The reconstruction with the most images (or None), and what is known of the reason where it failed.
+    """Return the reconstruction with the most images (None if it failed), and the likely reason for the failure.
 
     ``intrinsics`` are those of the enlarged images.
     """
@@ -121,7 +121,7 @@ def structure_from_motion(
     verification.ransac.random_seed = mapping.random_seed = seed
     mapping.min_model_size = FEWEST
     mapping.max_num_models = 5
-    # Fewer adjustments of everything on the way: the last one decides, and takes as long as the others together.
+    # Less frequent global bundle adjustment: the final one decides, and takes as long as the others together.
     mapping.ba_global_frames_ratio = mapping.ba_global_points_ratio = 1.4
     if patient:
         extraction.sift.peak_threshold *= 0.6
@@ -151,7 +151,7 @@ def structure_from_motion(
 
 
 def solution_of(model: Any, scale: float, origin: str) -> Solution:
-    """What a reconstruction at ``scale`` times the sensor's size says of the views (helpers lie in a folder)."""
+    """Convert a reconstruction at ``scale`` times the sensor's size to a solution (helpers lie in a folder)."""
     posed = [i for i in model.images.values() if i.has_pose]
     registered = {Path(i.name).stem: i for i in posed if "/" not in i.name}
     w2c = {name: pose_of(registered[name]) for name in sorted(registered)}
@@ -179,7 +179,7 @@ def solution_of(model: Any, scale: float, origin: str) -> Solution:
 
 
 def disagreement(a: Solution, b: Solution) -> float:
-    """RMS distance of the cameras that both have after alignment, relative to their spread."""
+    """RMS distance between the cameras of both solutions after alignment, relative to their spread."""
     shared = [name for name in a.w2c if name in b.w2c]
     if len(shared) < FEWEST:
         return math.inf
@@ -193,21 +193,21 @@ def disagreement(a: Solution, b: Solution) -> float:
 def find_poses(
     windows: Sequence[Window], helpers: Sequence[Window], intrinsics: Array | None, sensor: SensorModel, quiet: bool
 ) -> tuple[Solution, float, list[str]]:
-    """Try settings until two agree: the better solution, their disagreement, and what was tried.
+    """Try settings until two agree; return the better solution, their disagreement, and notes on the attempts.
 
     Raises:
-        ValueError: no setting registers enough views, or the points are seen under too small angles.
+        ValueError: no setting registers enough views, or triangulation angles are too small.
     """
     solutions: list[Solution] = []
     notes, reasons = [], []
     best, least = None, math.inf
     enough = max(FEWEST, math.ceil(SHARE * len(windows)))
-    # Clips have no images between them.
+    # Clips have no helper images between them.
     attempts = [a for a in ATTEMPTS if helpers or a.helped]
     for attempt in tqdm(attempts, desc="Finding poses", unit="attempt", disable=quiet):
         scale = attempt.scale(windows[0].stream.width)
         shown, label = list(windows), str(attempt)
-        if attempt.helped and helpers:  # in order of time, which is what sequential matching goes by
+        if attempt.helped and helpers:  # in order of time, as sequential matching needs
             label += f", {len(helpers)} helpers"
             shown = sorted([*windows, *helpers], key=lambda w: (w.recording, w.middle))
         names = [f"{i:05d}" for i in range(len(shown))]
@@ -235,31 +235,35 @@ def find_poses(
         best = max(solutions, key=lambda s: (len(s.w2c), -s.error))
         others = [s for s in solutions if s is not best and len(s.w2c) >= enough]
         least = min((disagreement(best, s) for s in others), default=math.inf)
-        # The first two are the best; later ones only serve where those fail or contradict each other.
+        # The first two are the best; later ones are needed only if those fail or disagree.
         if len(best.w2c) == len(windows) and least < (SURE if len(solutions) < 3 else LIKELY):
             break
     if best is None or len(best.w2c) < enough:
         count = 0 if best is None else len(best.w2c)
         why = reasons[-1] if reasons else "the views have too little in common"
         raise ValueError(
-            f"only {count} of {len(windows)} views could be registered, {enough} are needed: {why}; record more "
-            "slowly, with more texture and overlap, or give --fl_x, more --views, or --from_colmap"
+            f"only {count} of {len(windows)} views could be registered, {enough} are needed: {why}; move more "
+            "slowly, record more texture and overlap, or give --fl_x, more --views, or --from_colmap"
         )
     if best.angle < LEAST_ANGLE:
         raise ValueError(
-            f"the points are seen under {best.angle:.1f} degrees only: no parallax to tell depth from; "
+            f"the points are seen under {best.angle:.1f} degrees only: no parallax to determine depth; "
             "move the camera sideways while recording"
         )
     return best, least, notes
 
 
 def read_colmap(folder: Path, names: Sequence[str], width: int, height: int) -> Solution:
-    """Poses that someone reconstructed; images are named as the views, of the sensor's size or a multiple."""
+    """Read poses from a COLMAP model; its images are named like the views and have the sensor's size or a multiple.
+
+    Raises:
+        ValueError: not readable, too few images named like views, not a single PINHOLE camera, or wrong image size.
+    """
     model = open_model(folder)
     known = {Path(i.name).stem for i in model.images.values() if i.has_pose}
     if len(known & set(names)) < FEWEST:
         raise ValueError(
-            f"{folder}: {len(known & set(names))} of its images are named as views; expected names like "
+            f"{folder}: {len(known & set(names))} of its images are named like views; expected names like "
             f"{names[0]}.png (see previews/)"
         )
     camera = next(iter(model.cameras.values()))
@@ -274,9 +278,10 @@ def read_colmap(folder: Path, names: Sequence[str], width: int, height: int) -> 
 
 
 def normalized(solution: Solution) -> tuple[Solution, Array]:
-    """The world turned upright (z against the cameras' down), scaled to ``DEPTH``, with the points about the origin.
+    """Rotate the world upright (z opposite to the cameras' down), scale it to ``DEPTH`` and center the points.
 
-    Returns the solution and the similarity [4, 4] that was applied.
+    Returns:
+        the solution and the similarity [4, 4] that was applied.
     """
     poses = np.array(list(solution.w2c.values()))
     down = poses[:, 1, :3].mean(0)
@@ -303,16 +308,16 @@ def normalized(solution: Solution) -> tuple[Solution, Array]:
 
 
 def all_poses(windows: Sequence[Window], solution: Solution) -> dict[str, Array]:
-    """Poses of all views; those that did not register lie on the path through the others of their recording."""
+    """Poses of all views; those that did not register are interpolated from the others of their recording."""
     poses = dict(solution.w2c)
     for recording in {w.recording for w in windows}:
         members = [w for w in windows if w.recording == recording]
         anchors = [w for w in members if w.name in solution.w2c]
         missing = [w for w in members if w.name not in solution.w2c]
         if not anchors or not missing:
-            continue  # a clip alone: nothing to interpolate from, so it is left out
+            continue  # a single clip: nothing to interpolate from, so it is left out
         times = np.array([w.middle for w in anchors])
-        # Beyond the ends the nearest pose: a curve that goes on would fly away.
+        # Beyond the ends use the nearest pose: extrapolation would diverge.
         at = np.array([w.middle for w in missing]).clip(times[0], times[-1])
         found = interpolate_poses(times, np.array([solution.w2c[w.name] for w in anchors]), at)
         poses |= dict(zip((w.name for w in missing), found, strict=True))

@@ -1,4 +1,4 @@
-"""Which parts of a long recording make views: where there is light, texture and enough image motion, not too much."""
+"""Chooses parts of a long recording as views: those with light, texture and the right amount of image motion."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from spike.preview import gray, picture
 from spike.stream import SpikeStream
 from spike.window import PAPER, STORED
 
-# Candidates looked at in a recording, and views by default.
+# Maximum number of candidates in a recording, and range of the default number of views.
 CANDIDATES = 240
 VIEWS = (8, 60)
-# Image motion from one view to the next, and most motion within an exposure, in image widths.
+# Image motion from one view to the next, and maximum motion within an exposure, in image widths.
 STEP = 0.05
 BLUR = 0.1
-# A recording whose image moves less than this many pixels from end to end stands still.
+# A recording whose image moves less than this many pixels from end to end counts as static.
 STANDSTILL = 2.0
 TOO_DARK, TOO_BRIGHT = 0.004, 0.9  # spikes per frame and pixel
-# Fewest views of a reconstruction.
+# Minimum number of views for a reconstruction.
 FEWEST = 3
-# Image motion from one helper to the next (widths), and most helpers.
+# Image motion from one helper to the next (widths), and maximum number of helpers.
 HELPER_STEP = 0.03
 HELPERS = 100
 
 
 @dataclass(frozen=True)
 class Window:
-    """One view: frames [first, first + frames) of a stream, ``middle`` in its recording; what was measured of it."""
+    """One view: frames [first, first + frames) of a stream, its ``middle`` in the recording, and measurements."""
 
     name: str
     stream: SpikeStream = field(repr=False)
@@ -50,26 +50,26 @@ class Window:
 
     @property
     def middle_frame(self) -> int:
-        """The stream's frame at the middle of the exposure."""
+        """Frame of the stream at the middle of the exposure."""
         return self.first + (self.frames - PAPER.context) // 2 + PAPER.context // 2
 
 
 def quick_look(stream: SpikeStream, frame: int) -> NDArray[np.uint8]:
-    """A small counted preview for measuring motion."""
+    """Small preview by counting, for measuring motion."""
     shown = (stretched(gray(picture(stream, frame, "tfp", 25))) * 255).astype(np.uint8)
     scale = min(1.0, 400 / shown.shape[1])
     return np.asarray(cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def image_motion(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Displacement of features from ``a`` to ``b``, in image widths; nan where none is found.
+    """Displacement of features from ``a`` to ``b``, in image widths; NaN if too few are tracked.
 
-    The 80th percentile: a camera that keeps looking at one thing hardly moves the middle of the image.
+    Uses the 80th percentile: if the camera keeps looking at one object, the middle of the image hardly moves.
     """
     corners: Any = cv2.goodFeaturesToTrack(a, 200, 0.01, 6)
     if corners is None or not len(corners):
         return math.nan
-    flow: Any = cv2.calcOpticalFlowPyrLK  # its hints do not know that the guess may be left out
+    flow: Any = cv2.calcOpticalFlowPyrLK  # its type hints do not allow None for the initial guess
     moved, there, _ = flow(a, b, corners, None, winSize=(21, 21), maxLevel=4)
     back, again, _ = flow(b, a, moved, None, winSize=(21, 21), maxLevel=4)
     held = (there[:, 0] == 1) & (again[:, 0] == 1) & (np.linalg.norm(back - corners, axis=-1).ravel() < 1)
@@ -79,7 +79,7 @@ def image_motion(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def measured(window: Window, max_blur: float) -> Window:
-    """The window with its light and image motion, and a reason where it is of no use."""
+    """The window with its measured light and image motion, and a reason if it is unusable."""
     middle, half = window.middle_frame, PAPER.exposure // 2
     spikes = window.stream.unpack(middle - 16, middle + 17)
     level = float(spikes.mean())
@@ -98,16 +98,16 @@ def measured(window: Window, max_blur: float) -> Window:
 def choose_windows(
     stream: SpikeStream, start: int, stop: int, views: int | None, spacing: str, max_blur: float, quiet: bool
 ) -> tuple[list[Window], list[Window], list[Window]]:
-    """Windows along a recording, all candidates they were chosen from, and helpers.
+    """Choose windows along a recording; returns the windows, all candidates, and helpers.
 
-    Helpers are images between the views, close enough to each other that features are followed from one to
-    the next; they serve structure from motion alone.
+    Helpers are images between the views, close enough to each other that features can be tracked from one to the
+    next.  They are used by structure from motion only.
 
-    The candidates are spread evenly.  By ``motion``, there is one view per ``STEP`` widths of image motion, spread
-    evenly over that motion; ``even`` spreads them over time.
+    Candidates are spread evenly over time.  By default there is one view per ``STEP`` widths of image motion.
+    With ``spacing`` "motion", views are spread evenly over image motion; with "even", over time.
 
     Raises:
-        ValueError: a recording shorter than a view, one that stands still, or too few usable windows.
+        ValueError: the recording is too short or static, or there are too few usable windows.
     """
     frames = stop - start
     if frames < STORED:
@@ -123,13 +123,13 @@ def choose_windows(
     blur = np.array([w.blur for w in found])
     refuse_stuck(np.array([w.level for w in found]), stream.name)
     if np.isnan(blur).all():
-        raise ValueError(f"{stream.name}: no features to follow anywhere; is it in focus, and lit? try python -m spike")
-    # Path of the image: speed is known at the candidates, and taken as constant in between.
+        raise ValueError(f"{stream.name}: no features to follow; check focus and light with python -m spike preview")
+    # Path of the image: integrates the speed, which is measured at the candidates.
     speed = np.interp(np.arange(count), np.flatnonzero(~np.isnan(blur)), blur[~np.isnan(blur)]) / PAPER.exposure
     path = np.concatenate([[0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(firsts))])
     if path[-1] < STANDSTILL:
         raise ValueError(
-            f"{stream.name}: the picture moves by {path[-1]:.1f} pixels in all, so there is no parallax; "
+            f"{stream.name}: the image moves by only {path[-1]:.1f} pixels in total, so there is no parallax; "
             "move the camera sideways while recording"
         )
     wanted = views or int(np.clip(round(path[-1] / (STEP * stream.width)) + 1, *VIEWS))
@@ -153,19 +153,19 @@ def choose_windows(
 
 
 def helper(window: Window, later: int) -> Window:
-    """An image ``later`` frames after a window's middle, without a name: it is no view."""
+    """A helper image ``later`` frames after a window's middle; it has no name because it is not a view."""
     return replace(window, name="", first=window.first + later, middle=window.middle + later)
 
 
 def clip_windows(clips: Sequence[SpikeStream], names: Sequence[str], consecutive: bool, gap: int) -> list[Window]:
-    """One view per clip, all of it.
+    """Make one view from each whole clip.
 
     Args:
         clips, names: the clips in order, and a name for each.
-        consecutive: they are pieces of one recording, ``gap`` frames apart.
+        consecutive: the clips are pieces of one recording, ``gap`` frames apart.
 
     Raises:
-        ValueError: a clip shorter than a view, clips of several sizes, one name twice, or too few clips.
+        ValueError: a clip is shorter than a view, sizes differ, a name occurs twice, or there are too few clips.
     """
     windows: list[Window] = []
     at = 0
@@ -178,7 +178,7 @@ def clip_windows(clips: Sequence[SpikeStream], names: Sequence[str], consecutive
         windows.append(measured(Window(name, clip, 0, len(clip), recording, at + len(clip) / 2 - 0.5), math.inf))
         at += len(clip) + gap
     if len(set(names)) < len(windows):
-        raise ValueError(f"{clips[0].name}: two clips have one name; views are told apart by it")
+        raise ValueError(f"{clips[0].name}: two clips have the same name; views need unique names")
     if len(windows) < FEWEST:
         raise ValueError(f"{len(windows)} clips; a reconstruction needs {FEWEST} or more")
     return windows

@@ -1,4 +1,4 @@
-"""Scenes written to disk in the layout that ``scene.dataset`` reads."""
+"""Writes scenes to disk in the layout that ``scene.dataset`` reads."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def write_scene(
     root: Path, windows: Sequence[Window], solution: Solution, poses: dict[str, Array], sensor: SensorModel,
     calibrated: bool,
 ) -> None:  # fmt: skip
-    """spike_data, transforms.json, sparse_pc.ply and the sensor.
+    """Write spike_data, transforms.json, sparse_pc.ply and the sensor.
 
     Args:
-        windows: the views; those without one of the ``poses`` are left out.
-        solution: intrinsics, points, and which views registered.
-        sensor: written as sensor.json with its maps where it was ``calibrated``.
+        windows: the views; those without a pose in ``poses`` are left out.
+        solution: intrinsics, points and registered views.
+        sensor: written as sensor.json with its maps if ``calibrated``, else into transforms.json.
     """
     stream = windows[0].stream
     entries = []
@@ -70,23 +70,23 @@ def write_scene(
 
 
 def padded_width(stream: SpikeStream) -> int | None:
-    """Columns to store where a frame is no whole number of bytes."""
+    """Columns to store per row if a frame does not fill whole bytes, else None."""
     return None if stream.height * stream.width % 8 == 0 else -(-stream.width // 8) * 8
 
 
 def write_truth(root: Path, windows: Sequence[Window], folder: Path) -> None:
-    """What ``python -m spike simulate`` kept of a recording, as the truth of the views cut from it.
+    """Write the ground truth of the views from what ``python -m spike simulate`` kept of their recording.
 
-    Poses of all sub-frames (``trajectory.json``) where ``folder`` has poses, and sharp images (``sequence``,
-    ``sharp_data``) where it has one of the very spike frame.
+    Writes poses of all sub-frames (``trajectory.json``) if ``folder`` has poses, and sharp images (``sequence``,
+    ``sharp_data``) for sub-frames whose spike frame has an image.
 
     Raises:
-        ValueError: the folder holds neither, or poses of another recording.
+        ValueError: the folder holds neither, or the poses belong to another recording.
     """
     pictures = {int(f.stem): f for f in folder.glob("*.png") if f.stem.isdigit()}
     has_poses = (folder / TRAJECTORY).is_file()
     if not pictures and not has_poses:
-        raise ValueError(f"{folder}: holds no truth of a simulation ({TRAJECTORY}, or pictures named by spike frame)")
+        raise ValueError(f"{folder}: holds no truth of a simulation ({TRAJECTORY}, or images named by spike frame)")
     instants = {w.name: [round(w.middle) - PAPER.context // 2 + center for center in PAPER.centers] for w in windows}
     for name, frames in instants.items():
         for m, frame in enumerate(frames):
@@ -101,6 +101,6 @@ def write_truth(root: Path, windows: Sequence[Window], folder: Path) -> None:
     known = dict(zip(times.tolist(), poses.tolist(), strict=True))
     missing = sorted({frame for frames in instants.values() for frame in frames} - set(known))
     if missing:
-        raise ValueError(f"{folder / TRAJECTORY}: has no pose of spike frame {missing[0]}; is it another recording's?")
+        raise ValueError(f"{folder / TRAJECTORY}: has no pose of spike frame {missing[0]}; is this another recording?")
     table = {name: [known[frame] for frame in frames] for name, frames in instants.items()}
     write_json(root / "trajectory.json", {"w2c": table})

@@ -1,8 +1,8 @@
-"""Make the demo's scene: a small still life seen by a hand-held spike camera, with exact ground truth.
+"""Make the demo scene: a small still life seen by a hand-held spike camera, with exact ground truth.
 
     python data/make_demo.py --out data/demo
 
-The folder has the layout of real data; simulation/demo.py says how it is made.
+The folder has the layout of real data; see simulation/demo.py for how it is made.
 """
 
 import sys

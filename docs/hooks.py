@@ -1,7 +1,7 @@
-"""For mkdocs: pages of the repository that lie outside docs/ and are linked from there become pages of the site.
+"""For mkdocs: adds pages outside docs/ that are linked from docs/ to the site.
 
-Links are written as they work in the repository.  Here those between docs/ and the other pages are turned to
-where the pages lie on the site; mkdocs itself then finds the dead ones.
+Links are written as they work in the repository.  These hooks rewrite links between docs/ and the other pages to
+their location on the site; mkdocs then reports dead links.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ ELSEWHERE = "repository/"  # folder of the site for pages from outside docs/
 
 
 def _repository_path(site: str) -> str:
-    """Where a page of the site lies in the repository."""
+    """Path in the repository of a page of the site."""
     return site.removeprefix(ELSEWHERE) if site.startswith(ELSEWHERE) else f"docs/{site}"
 
 
 def _target(page: str, link: str) -> str:
-    """The file in the repository that ``link`` on the page ``page`` means; of a folder its README."""
+    """The file in the repository that ``link`` on the page ``page`` points to; for a folder, its README."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
     return f"{path}/README.md" if (ROOT / path / "README.md").exists() else path
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that can be reached by links, one after the other."""
+    """Add all pages that can be reached by links."""
     waiting = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
     seen = set(waiting)
     while waiting:
@@ -49,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn the links of a page; what is no part of the site (a license, say) becomes plain text."""
+    """Rewrite the links of a page; links to files that are not part of the site (the license) become plain text."""
     here = page.file.src_uri
 
     def turned(match: re.Match[str]) -> str:

@@ -1,1 +1,1 @@
-"""Images for people: colors, sheets, captions, videos.  Nothing here knows of spikes or scenes."""
+"""Images for display: colors, sheets, captions, videos.  Nothing here depends on spikes or scenes."""

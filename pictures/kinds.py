@@ -1,4 +1,4 @@
-"""Kinds of images of a view: their names in files, their folders, their labels for people, and their order."""
+"""Kinds of images of a view: their names in files, folders, display labels and order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Kind:
     Args:
         name: key in ``manifest.json``, ``results.json`` and ``per_view.json``; never changes.
         folder: folder below ``<model>/<split>/ours_<iteration>``.
-        label: what people read.
+        label: text to display.
     """
 
     name: str
@@ -27,12 +27,12 @@ RECON_NET = Kind("recon_net", "recon", "Recon-Net")
 GAUSSIANS = Kind("gaussians", "renders", "Gaussians")
 FUSED = Kind("fused", "fused", "Fused")
 TRUTH = Kind("truth", "gt", "truth")
-# An image from the spikes of one view alone, where full_eval.py makes nothing else.
+# An image from the spikes of one view alone, for methods of full_eval.py that make nothing else.
 IMAGE = Kind("image", "image", "image")
 
-# What render.py writes, from what the sensor gives to the truth: the order of selectors and columns.
+# What render.py writes, ordered from raw sensor output to truth: the order of selectors and columns.
 KINDS = (LONG, TFP, TIMING, RECON_NET, GAUSSIANS, FUSED, TRUTH)
-# Made by training, and from the spikes alone: the order of rows in tables.
+# Results of training, and baselines from the spikes alone: the order of rows in tables.
 METHODS = (GAUSSIANS, FUSED, RECON_NET)
 BASELINES = (TIMING, TFP, LONG)
 MEASURED = (*METHODS, *BASELINES)

@@ -18,10 +18,10 @@ def plot(
     size: tuple[int, int],
     square: bool = False,
 ) -> Image:
-    """Points and lines [n] in one frame of ``size`` (width, height): (x, y, RGB, joined)."""
+    """Plot points and lines [n], given as (x, y, RGB, joined), in one image of ``size`` (width, height)."""
     width, height = size
     page = np.full((height, width, 3), 255, np.uint8)
-    # All of the lines is shown, of loose points all but the far ones.
+    # Lines are shown completely, loose points without the far outliers.
     ends = np.array([
         [np.nanpercentile(line[axis], p) for axis in (0, 1)]
         for line in lines if len(line[0]) for p in ((0, 100) if line[3] else (4, 96))

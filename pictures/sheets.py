@@ -1,6 +1,6 @@
-"""Images laid out for people: captions, images beside or over each other, contact sheets, the comparison sheet.
+"""Lays out images for display: captions, side-by-side and wiped images, contact sheets, the comparison sheet.
 
-Images are float32 arrays [H, W, 3] in [0, 1] unless said otherwise.
+Images are float32 arrays [H, W, 3] in [0, 1] unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Bytes = NDArray[np.uint8]
 
 
 def _write(page: Bytes, text: str, at: tuple[int, int], size: float, level: int = 0, outlined: bool = False) -> None:
-    """Write a line of text into ``page`` [H, W, 3], its lower left corner ``at`` (x, y).
+    """Write a line of text into ``page`` [H, W, 3], with its lower-left corner ``at`` (x, y).
 
     Args:
-        size: of the letters, in OpenCV's units (about 22 pixels).
-        level: their gray, 0 to 255.
-        outlined: with a black rim, readable on anything.
+        size: font size in OpenCV's units (about 22 pixels).
+        level: gray level of the text, 0 to 255.
+        outlined: add a black outline, readable on any background.
     """
-    # The rim by shifting: the letters' places depend on their thickness.
+    # The outline is shifted text: thicker text would have different letter positions.
     rim = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)] if outlined else []
     for (i, j), gray in [(shift, 0) for shift in rim] + [((0, 0), level)]:
         where, color = (at[0] + i, at[1] + j), (gray, gray, gray)
@@ -40,7 +40,7 @@ def _floats(page: Bytes) -> Image:
 
 
 def labeled(image: Image, text: str, size: float | None = None) -> Image:
-    """The image with a caption in its lower left corner; the letters grow with the image unless ``size`` is given."""
+    """The image with a caption in its lower-left corner; the font scales with the image unless ``size`` is given."""
     drawn = _bytes(image)
     size = max(0.35, image.shape[0] / 700) if size is None else size
     _write(drawn, text, (7, image.shape[0] - 8), size, 255, outlined=True)
@@ -64,7 +64,7 @@ def resized(image: Image, width: int, height: int) -> Image:
 
 
 def side_by_side(images: Sequence[Image]) -> Image:
-    """Images of equal height in a row, a thin line between them."""
+    """Images of equal height in a row, separated by thin lines."""
     line = np.ones((images[0].shape[0], 2, 3), np.float32)
     parts: list[Image] = [images[0]]
     for image in images[1:]:
@@ -73,7 +73,7 @@ def side_by_side(images: Sequence[Image]) -> Image:
 
 
 def wipe(left: Image, right: Image, at: float) -> Image:
-    """``left`` up to the share ``at`` (0..1) of the width, ``right`` beyond it, a line on the border."""
+    """``left`` up to the fraction ``at`` (0..1) of the width, ``right`` beyond it, with a line on the border."""
     border = round(at * left.shape[1])
     mixed = np.concatenate([left[:, :border], right[:, border:]], axis=1)
     if 0 < border < left.shape[1]:
@@ -82,7 +82,7 @@ def wipe(left: Image, right: Image, at: float) -> Image:
 
 
 def letterboxed(image: Image, aspect: float, fill: float = 0.05) -> Image:
-    """The image in the middle of a frame of the proportions ``aspect`` = width / height."""
+    """The image centered in a frame with the aspect ratio ``aspect`` = width / height."""
     height, width = image.shape[:2]
     new_width, new_height = max(width, round(height * aspect)), max(height, round(width / aspect))
     framed = np.full((new_height, new_width, 3), fill, np.float32)
@@ -98,7 +98,7 @@ def contact_sheet(images: Mapping[str, NDArray[np.floating]], columns: int = 4, 
         ValueError: no image.
     """
     if not images:
-        raise ValueError("a contact sheet needs at least one picture")
+        raise ValueError("a contact sheet needs at least one image")
     panels = []
     for title, image in images.items():
         shown = np.ascontiguousarray(three_channels(image), np.float32)
@@ -119,11 +119,11 @@ def compose(
     notes: Sequence[dict[str, str]] | None = None,
     width: int = 300,
 ) -> Image:
-    """Views in rows, methods and their errors in columns.
+    """Compose a sheet with views in rows, and methods and their errors in columns.
 
     Args:
-        rows: for every view, images [H, W] or [H, W, 3] in [0, 1] by column title (None leaves a gap).
-        truth: the title that holds the true image; error maps need it.
+        rows: for each view, images [H, W] or [H, W, 3] in [0, 1] by column title (None leaves a gap).
+        truth: title of the true image, which error maps need.
         with_error: titles that get an error map after the images.
         notes: text written into a panel, by row and title.
 

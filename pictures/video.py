@@ -1,4 +1,4 @@
-"""Frames on disk: as an .mp4, or as numbered PNG files."""
+"""Writes frames to disk as an .mp4 or as numbered PNG files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _RANGE_NAME = "depth.json"
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
-    """The frame with its last row or column repeated where a side is odd: halved color needs even sides."""
+    """The frame with its last row or column repeated if a side is odd: chroma subsampling needs even sides."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def write_mp4(path: str | os.PathLike[str], frames: Iterable[Image], fps: float) -> None:
-    """Encode ``frames`` as H.264, playable everywhere; written whole or not at all.
+    """Encode ``frames`` as H.264, playable everywhere; the file is written completely or not at all.
 
     Raises:
         ValueError: the encoder is not installed, or the file cannot be written.
@@ -32,7 +32,7 @@ def write_mp4(path: str | os.PathLike[str], frames: Iterable[Image], fps: float)
     try:
         import av
     except ImportError:
-        raise ValueError("an .mp4 needs the package av (pip install av); a folder of PNGs does not") from None
+        raise ValueError("an .mp4 needs the package av (pip install av), a folder of PNGs does not") from None
 
     with atomic_write(path, "wb") as file, av.open(file, mode="w", format="mp4") as container:
         stream = None
@@ -54,18 +54,18 @@ def _ours(name: str) -> bool:
 
 
 def write_pngs(folder: str | os.PathLike[str], frames: Iterable[Image], bits: int, white: float | None = None) -> None:
-    """Write ``frames`` as 00000.png, 00001.png, ...; the folder appears when all are there.
+    """Write ``frames`` as 00000.png, 00001.png, ...; the folder appears only when it is complete.
 
     Args:
         bits: 8 or 16 per channel.
-        white: the depth that 1 stands for, kept in ``depth.json``.
+        white: the depth that the value 1 stands for, stored in ``depth.json``.
 
     Raises:
-        ValueError: the folder holds anything but such images, or cannot be written.
+        ValueError: the folder holds other files, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or not all(_ours(entry.name) for entry in folder.iterdir())):
-        raise ValueError(f"{folder}: holds other files; give a folder for the pictures alone")
+        raise ValueError(f"{folder}: holds other files; give a folder for these images only")
     temporary = folder.parent / f".{folder.name[:64]}.{secrets.token_hex(8)}"
     try:
         for i, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""Recordings made on the computer: the sensor's pixels, meshes, camera paths, the demo's scene."""
+"""Simulated recordings: sensor pixels, meshes, camera paths and the demo scene."""
 
 from simulation.sensor import Simulator, simulate
 

@@ -1,6 +1,6 @@
-"""The demo's scene: a still life seen by a hand-held spike camera, with exact truth, in the layout of real data.
+"""Makes the demo scene: a still life seen by a hand-held spike camera, with exact truth, in the layout of real data.
 
-Every spike frame is simulated from a sharp image of its own.
+Every spike frame is simulated from its own sharp image.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from spike.window import PAPER, SPARE, STORED
 from utils.io import atomic_write, save_image, write_json
 
 GAP = 8  # frames between two views of the recording
-# Another number for every change that makes another scene of the same settings.
+# Increase with every change that makes a different scene from the same settings.
 VERSION = 2
 RECIPE = "recipe.json"
 FILES = {"spike_data": "*.dat", "sharp_data": "*.png", "sequence": "*.png", "novel": "*.png"}
-# transforms_noisy.json: root mean square errors of an initial pose, as method comparisons use them.
+# transforms_noisy.json: RMS errors of an initial pose, as used in method comparisons.
 NOISE_DEGREES = 1.0
-NOISE_LENGTH = 0.03  # 30 mm in a room in meters; the camera is 1.75 away from the still life
+NOISE_LENGTH = 0.03  # 30 mm in a room measured in meters; the camera is 1.75 m away from the still life
 
 
 def poses_at(frames: np.ndarray, total: int, seed: int) -> np.ndarray:
-    """World-to-camera poses [F, 4, 4] (OpenCV axes) of a hand-held walk, at frames 0..total of it."""
+    """World-to-camera poses [F, 4, 4] (OpenCV axes) of a hand-held walk, at ``frames`` [F] in 0..total."""
     t = frames / total
     rng = np.random.default_rng(seed)
     angle = -np.pi / 2 + 1.05 * np.sin(2 * np.pi * t * 0.9)
     radius = 1.75 + 0.12 * np.sin(2 * np.pi * 1.7 * t + 1)
     eye = np.stack([radius * np.cos(angle), radius * np.sin(angle), 0.95 + 0.22 * np.sin(2 * np.pi * 1.3 * t)], -1)
     target = np.stack([0.12 * np.sin(2 * np.pi * 2.1 * t), 0.15 + 0.1 * np.cos(2 * np.pi * 1.9 * t), 0.42 + 0 * t], -1)
-    for _ in range(6):  # the hand's tremor: a few slow sines a direction
+    for _ in range(6):  # hand tremor: a few slow sine waves per direction
         period = rng.uniform(90, 260)
         phase = rng.uniform(0, 2 * np.pi, 6)
         wave = np.sin(2 * np.pi * frames[:, None] / period + phase)
@@ -56,7 +56,7 @@ def poses_at(frames: np.ndarray, total: int, seed: int) -> np.ndarray:
 def make_view(
     view: int, out: Path, views: int, width: int, height: int, k: np.ndarray, simulator: Simulator, seed: int
 ) -> np.ndarray:
-    """Render, simulate and write one view; returns its sub-frames' poses [M, 4, 4]."""
+    """Render, simulate and write one view; returns the poses of its sub-frames [M, 4, 4]."""
     name = f"{view:03d}"
     frames = view * (STORED + GAP) + np.arange(STORED)
     poses = poses_at(frames, views * (STORED + GAP), seed)
@@ -78,7 +78,7 @@ def transforms(k: np.ndarray, width: int, height: int, frames: list[dict[str, An
 
 
 def perturbed(w2c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A pose [4, 4] turned about the camera's own axes and shifted, by NOISE_DEGREES and NOISE_LENGTH (rms)."""
+    """A pose [4, 4] rotated about the camera's axes and shifted, by NOISE_DEGREES and NOISE_LENGTH (RMS)."""
     shake = np.eye(4)
     shake[:3, :3] = Rotation.from_rotvec(rng.normal(size=3) * np.deg2rad(NOISE_DEGREES) / 3**0.5).as_matrix()
     shake[:3, 3] = rng.normal(size=3) * NOISE_LENGTH / 3**0.5
@@ -87,7 +87,7 @@ def perturbed(w2c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings that make a scene; kept in its ``recipe.json``."""
+    """The settings of a scene, stored in its ``recipe.json``."""
 
     views: int
     width: int
@@ -96,20 +96,20 @@ class Recipe:
     version: int = VERSION
 
     def state(self, out: Path) -> str:
-        """Whether ``out`` is ``"done"`` (this recipe's whole scene) or still ``"to make"``.
+        """Whether ``out`` is ``"done"`` (holds this recipe's complete scene) or still ``"to make"``.
 
         Raises:
-            ValueError: the folder holds files of another origin, which are not overwritten.
+            ValueError: the folder holds other files, which are not overwritten.
         """
         stored = out / RECIPE
         if not stored.exists():
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise ValueError(
-                    f"{out}: is not empty and has no {RECIPE}, so this program did not make it and does not "
+                    f"{out}: is not empty and has no {RECIPE}, so this program did not create it and will not "
                     "overwrite it; remove it or give another folder with --out"
                 )
             return "to make"
-        # Written first, while the points come last: a folder with both is complete.
+        # The recipe is written first and the points last: a folder with both is complete.
         same = stored.read_text() == self.text() and (out / POINTS).exists()
         return "done" if same else "to make"
 
@@ -118,7 +118,7 @@ class Recipe:
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier recipe left, the points first: without them the folder counts as unfinished."""
+    """Remove the files of an earlier recipe, the points first: without them the folder counts as incomplete."""
     for name in (POINTS, "transforms.json", "transforms_noisy.json", "trajectory.json", "novel.json"):
         (out / name).unlink(missing_ok=True)
     for folder, pattern in FILES.items():
@@ -127,7 +127,10 @@ def clear(out: Path) -> None:
 
 
 def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
-    """Write the whole scene into ``out``; ``processes`` 0 renders in this one, None has one a processor."""
+    """Write the whole scene into ``out``.
+
+    ``processes`` is the number of worker processes; 0 renders in this process, None uses one per processor.
+    """
     clear(out)
     with atomic_write(out / RECIPE, "w") as file:
         file.write(recipe.text())
@@ -138,7 +141,7 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
     work = partial(
         make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed
     )
-    progress = partial(tqdm, total=views, desc="Rendering the demo's scene")
+    progress = partial(tqdm, total=views, desc="Rendering the demo scene")
     if processes == 0:
         poses = [work(view) for view in progress(range(views))]
     else:
@@ -171,7 +174,7 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
         save_image(out / "novel" / f"{i:03d}.png", picture(pose, k, width, height)[0])
     write_json(out / "novel.json", transforms(k, width, height, entries(list(held), "novel"), simulator.gain))
     points, colors = zip(*[surface(pose, k, width, height, 40, rng) for pose in mid], strict=True)
-    # What structure from motion would leave: some points of each view, a little off.
+    # Like the result of structure from motion: some points of each view, slightly off.
     noisy = np.concatenate(points) + rng.normal(size=(40 * views, 3)) * 0.005
     cloud = torch.as_tensor(noisy, dtype=torch.float32)
     gray = torch.as_tensor(np.concatenate(colors), dtype=torch.float32)

@@ -1,6 +1,6 @@
-"""Textured triangle meshes seen by a pinhole camera: rays by Embree, files by trimesh.
+"""Renders textured triangle meshes with a pinhole camera: rays by Embree, files by trimesh.
 
-A recording simulated from a mesh has exact truth: every spike frame is drawn from its own pose.
+A recording simulated from a mesh has exact truth: every spike frame is rendered from its own pose.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 # Rays per pixel, in each direction.
 SUPERSAMPLING = 2
-# What is seen past the mesh, and how surfaces without any colors are lit.
+# Intensity of the background, and lighting of surfaces without colors.
 BACKGROUND = 0.25
 _GRAY, _AMBIENT = 0.8, 0.35
 _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
@@ -29,7 +29,7 @@ _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A texture at all sizes down to one pixel: ``texels`` [N, C], where each level begins, and its (height, width)."""
+    """Mipmaps of a texture down to one pixel: ``texels`` [N, C], the start and the (height, width) of each level."""
 
     texels: Floats
     starts: NDArray[np.int64]
@@ -80,14 +80,14 @@ class Part:
 
 
 class Mesh:
-    """A mesh that can be looked at.
+    """A mesh that can be rendered.
 
     Args:
-        parts: what it is made of.
-        channels: 1 (gray) or 3 (RGB) of the images.
+        parts: its parts, one per material.
+        channels: image channels, 1 (gray) or 3 (RGB).
 
     Raises:
-        ValueError: the package that traces rays is not installed.
+        ValueError: the ray tracing package embreex is not installed.
     """
 
     def __init__(self, parts: list[Part], channels: int):
@@ -100,7 +100,7 @@ class Mesh:
         self.channels = channels
         vertices = np.concatenate([part.vertices for part in parts])
         self.low, self.high = vertices.min(0), vertices.max(0)
-        # Embree computes in single precision: about the middle it has most of it.
+        # Embree uses single precision, which is most accurate near the origin: center the mesh there.
         self._middle = (self.low + self.high) / 2
         self._corners = [(part.vertices - self._middle)[part.faces].astype(np.float32) for part in parts]
         self._ends = np.cumsum([len(part.faces) for part in parts])
@@ -108,7 +108,7 @@ class Mesh:
         TriangleMesh(self._embree, np.concatenate(self._corners))
 
     def picture(self, w2c: NDArray[np.float64], k: NDArray[np.float64], width: int, height: int) -> Floats:
-        """Sharp image [H, W], or [H, W, 3], from a world-to-camera pose (OpenCV axes)."""
+        """Render a sharp image [H, W] or [H, W, 3] from a world-to-camera pose (OpenCV axes)."""
         n = SUPERSAMPLING
         rays = np.ascontiguousarray((pixel_rays(k, width, height, n).numpy() @ w2c[:3, :3]).astype(np.float32))
         eye = centers(w2c) - self._middle
@@ -130,7 +130,7 @@ class Mesh:
     def _shade(
         self, part: Part, corners: Floats, face: NDArray[np.int64], weights: Floats, rays: Floats, pixel: Floats
     ) -> Floats:
-        """Colors [n, C] where rays meet faces; ``pixel`` [n] is a ray's breadth there, world units."""
+        """Colors [n, C] where rays hit faces; ``pixel`` [n] is the width of a ray there, in world units."""
         vertices = part.faces[face]
         color = np.einsum("nk,nkc->nc", weights, part.colors[vertices])
         sides = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
@@ -141,8 +141,8 @@ class Mesh:
             uv = part.uv[vertices]
             height, width = part.texture.sizes[0]
             a, b = (uv[:, 1] - uv[:, 0]) * (width, height), (uv[:, 2] - uv[:, 0]) * (width, height)
-            texels = np.sqrt(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / doubled)  # along a world unit
-            # Seen aslant a ray covers more in one direction only: the mean of both.
+            texels = np.sqrt(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / doubled)  # texels per world unit
+            # At a grazing angle a ray covers more in one direction only: use the geometric mean of both.
             facing = np.abs((normal * rays).sum(-1)) / np.linalg.norm(rays, axis=-1)
             footprint = texels * pixel / np.sqrt(np.maximum(facing, 0.05))
             at = np.einsum("nk,nkc->nc", weights, uv).astype(np.float32)
@@ -153,13 +153,13 @@ class Mesh:
 
 
 def read_mesh(path: Path, channels: int = 1) -> Mesh:
-    """A mesh with its textures or vertex colors; surfaces without either are gray, and lit so that their shape shows.
+    """Read a mesh with textures or vertex colors; surfaces without either are gray, and lit so that their shape shows.
 
     Args:
-        channels: 1 for gray (Rec.601 luma of the colors), 3 for RGB.
+        channels: 1 for gray (Rec. 601 luma of the colors), 3 for RGB.
 
     Raises:
-        ValueError: no such file, not readable, without faces, or a package is missing.
+        ValueError: the file is missing, not readable or without faces, or a package is missing.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such mesh")
@@ -170,7 +170,7 @@ def read_mesh(path: Path, channels: int = 1) -> Mesh:
     try:
         loaded = trimesh.load_scene(path)
         found = [g for g in loaded.dump() if isinstance(g, trimesh.Trimesh) and len(g.faces)]
-    except Exception as error:  # every format has its own kinds
+    except Exception as error:  # each format raises its own exceptions
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a readable mesh ({reason})") from None
     if not found:
@@ -193,7 +193,7 @@ def _part(path: Path, mesh: Any, channels: int) -> Part:
         rgb: NDArray[np.floating] = np.tile(_rgb(getattr(material, "baseColorFactor", None), 1.0), (len(vertices), 1))
     elif visual.kind == "vertex":
         rgb = visual.vertex_colors[:, :3] / 255
-    elif visual.kind == "face":  # one vertex per face that meets there
+    elif visual.kind == "face":  # duplicate vertices, so that each face has its own
         rgb = np.repeat(visual.face_colors[:, :3], 3, 0) / 255
         vertices, faces = vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)
     else:
@@ -205,7 +205,7 @@ def _part(path: Path, mesh: Any, channels: int) -> Part:
 
 
 def _rgb(color: Any, default: float) -> Floats:
-    """A material's color [3] in [0, 1]: trimesh has bytes, or floats."""
+    """A material's color [3] in [0, 1]; trimesh stores bytes or floats."""
     if color is None:
         return np.full(3, default, np.float32)
     values = np.asarray(color)

@@ -1,4 +1,4 @@
-"""A recording of images by simulated pixels, and beside it what its truth is."""
+"""Writes a recording of images by simulated pixels, with its ground truth next to it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from utils.io import save_image, write_json
 
 
 def truth_folder(out: Path) -> Path:
-    """Where the truth of the recording ``out`` goes.
+    """Folder for the truth of the recording ``out``.
 
     Raises:
-        ValueError: there are files already.
+        ValueError: the folder already holds files.
     """
     truth = out.with_name(f"{out.stem}_truth")
     if truth.is_dir() and any(truth.iterdir()):
-        raise ValueError(f"{truth}: holds files already; remove it or give another --out")
+        raise ValueError(f"{truth}: already holds files; remove it or give another --out")
     return truth
 
 
@@ -41,21 +41,21 @@ def simulate_recording(
     origin: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> SpikeStream:
-    """Write the recording ``out`` of ``pictures``, one for every spike frame, and its truth; returns the stream.
+    """Write the recording ``out`` of ``pictures``, one per spike frame, and its truth; returns the stream.
 
     The folder ``truth`` gets the images to keep (NNNNNN.png by spike frame), the sensor's calibration
     (``sensor.json``) and all settings (``simulation.json``, with ``origin``).
 
     Args:
-        bayer: filters of a color sensor; the images are [H, W, 3] then, else [H, W].
+        bayer: filters of a color sensor, whose images are [H, W, 3]; None: images are [H, W].
 
     Raises:
-        ValueError: images that cannot be simulated, or an output that cannot be written.
+        ValueError: the images cannot be simulated, or the output cannot be written.
     """
 
     def light() -> Iterator[NDArray[np.float32]]:
         for t, (image, is_kept) in enumerate(pictures):
-            if t == 0:  # before there is any truth, which would be in the way of another try
+            if t == 0:  # before any truth is written, which would block a second try
                 check_output(out, *image.shape[:2])
             if is_kept:
                 save_image(truth / f"{t:06d}.png", image)

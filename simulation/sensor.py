@@ -1,4 +1,4 @@
-"""A simulator of integrate-and-fire pixels."""
+"""Simulates integrate-and-fire pixels."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Simulator:
     """Integrate-and-fire pixels, read out once per frame.
 
     Each pixel adds ``gain * intensity + dark_rate`` per frame and fires when the sum reaches one.  A ``soft``
-    reset keeps what exceeds the full charge, a ``hard`` one starts from zero.  One frame holds one spike at
-    most: light beyond that is lost (saturation).
+    reset keeps the charge beyond one, a ``hard`` reset starts from zero.  A pixel fires at most once per frame:
+    light beyond that is lost (saturation).
 
     Args:
         gain: spikes per frame for white.
         gain_sigma: relative standard deviation of the gain between pixels.
         dark_rate: charge per frame without light.
         spurious_gap: mean and standard deviation of the frames between spurious spikes, or None.
-        shot_photons: photons a full charge stands for (Poisson noise), or None for none.
-        random_phase: pixels start part way through their first charge.
+        shot_photons: photons per full charge (Poisson noise), or None for no noise.
+        random_phase: pixels start with a random part of a full charge.
     """
 
     gain: float = 0.4964
@@ -41,27 +41,27 @@ class Simulator:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0):
-            raise ValueError(f"the simulated gain must be positive (spikes a frame for white), not {self.gain}")
+            raise ValueError(f"the simulated gain must be positive (spikes per frame for white), not {self.gain}")
         for name in ("gain_sigma", "dark_rate"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"the simulated {name} must be at least 0, not {value}")
         if self.spurious_gap is not None and not (self.spurious_gap[0] >= 1 and self.spurious_gap[1] >= 0):
-            raise ValueError(f"spurious spikes are at least 1 frame apart, not {self.spurious_gap}")
+            raise ValueError(f"spurious spikes must be at least 1 frame apart, not {self.spurious_gap}")
         if self.shot_photons is not None and not self.shot_photons > 0:
-            raise ValueError(f"a full charge stands for a positive number of photons, not {self.shot_photons}")
+            raise ValueError(f"the photons per full charge must be positive, not {self.shot_photons}")
         if self.reset not in ("soft", "hard"):
-            raise ValueError(f"a pixel's reset is soft or hard, not {self.reset!r}")
+            raise ValueError(f"the reset must be soft or hard, not {self.reset!r}")
 
     def sensor(self) -> SensorModel:
-        """What a perfect calibration of the simulated sensor would say, pixels' variation apart."""
+        """The result of a perfect calibration of the simulated sensor, without variation between pixels."""
         spurious = 0.0 if self.spurious_gap is None else 1 / self.spurious_gap[0]
         return SensorModel(self.gain, self.dark_rate, min(spurious, 0.99))
 
     def __call__(self, frames: Iterable[NDArray[np.floating[Any]]], view: int = 0) -> NDArray[np.uint8]:
         """Spikes [T, H, W] of the sharp frames [H, W] (intensities in [0, 1]).
 
-        ``view`` picks an independent stream of noise; the pixels' gains stay those of the sensor.
+        ``view`` selects an independent noise stream; the pixels' gains are the same for all views.
         """
         spikes = list(self.stream(frames, view))
         if not spikes:
@@ -69,7 +69,7 @@ class Simulator:
         return np.stack(spikes)
 
     def stream(self, frames: Iterable[NDArray[np.floating[Any]]], view: int = 0) -> Iterator[NDArray[np.uint8]]:
-        """The same spikes one frame [H, W] at a time, for recordings longer than memory."""
+        """Yield the same spikes one frame [H, W] at a time, for recordings that do not fit in memory."""
         fixed = np.random.default_rng([self.seed, 0])
         rng = np.random.default_rng([self.seed, 1, view])
         charge = gains = next_spurious = None
@@ -84,7 +84,7 @@ class Simulator:
                 gains = self.gain * np.clip(variation, 0.05, None)
                 charge = rng.random(light.shape) if self.random_phase else np.zeros(light.shape)
                 if self.spurious_gap is not None:
-                    # A uniform fraction of the first gap: the process was running before the recording.
+                    # A uniform fraction of the first gap: the process started before the recording.
                     next_spurious = rng.random(light.shape) * self._gaps(rng, light.shape)
             step = light * gains + self.dark_rate
             if self.shot_photons is not None:

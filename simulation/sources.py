@@ -1,4 +1,4 @@
-"""What a simulated recording looks at: a folder of images, a video, or a mesh along a camera path."""
+"""Sources of images for a simulated recording: a folder of images, a video, or a mesh along a camera path."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ Lit = tuple[NDArray[np.float32], bool]
 
 
 def is_mesh(path: Path) -> bool:
-    """Whether a source is a mesh by its name."""
+    """Whether a source is a mesh, judged by its suffix."""
     return path.suffix.lower() in MESHES and not path.is_dir()
 
 
 def source_pictures(path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
-    """Images [H, W] or [H, W, 3] in [0, 1] of a folder (in order of names) or a video.
+    """Yield images [H, W] or [H, W, 3] in [0, 1] from a folder (sorted by name) or a video.
 
     Args:
         channels: 1 gives [H, W], 3 gives [H, W, 3].
 
     Raises:
-        ValueError: nothing there, or not readable.
+        ValueError: the source is missing, empty or not readable.
     """
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
-            raise ValueError(f"{path}: no pictures ({', '.join(IMAGE_SUFFIXES)}) to simulate from")
+            raise ValueError(f"{path}: no images ({', '.join(IMAGE_SUFFIXES)}) to simulate from")
         for file in files:
             image = load_image(file, channels).numpy()
             yield image[0] if channels == 1 else image.transpose(1, 2, 0)
         return
     if not path.is_file():
-        raise ValueError(f"{path}: no such folder of pictures, video or mesh")
+        raise ValueError(f"{path}: no such folder of images, video or mesh")
     video = cv2.VideoCapture(str(path))
     try:
         read, frame = video.read()
@@ -60,16 +60,16 @@ def source_pictures(path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
 
 
 def between(pictures: Iterator[NDArray[np.float32]], steps: int) -> Iterator[Lit]:
-    """``steps`` spike frames from each image to the next, blended; the source images are those to keep.
+    """Interpolate ``steps`` spike frames from each image to the next; the source images are the ones to keep.
 
     Raises:
-        ValueError: images of several sizes.
+        ValueError: the images differ in size.
     """
     previous: NDArray[np.float32] | None = None
     for current in pictures:
         if previous is not None and steps > 1:
             if previous.shape != current.shape:
-                raise ValueError(f"the pictures differ in size: {previous.shape[1::-1]} and {current.shape[1::-1]}")
+                raise ValueError(f"the images differ in size: {previous.shape[1::-1]} and {current.shape[1::-1]}")
             for step in range(1, steps):
                 yield previous + (current - previous) * np.float32(step / steps), False
         yield current, True
@@ -90,16 +90,16 @@ def mesh_pictures(
     truth_every: int = 8,
     seed: int = 0,
 ) -> Iterator[Lit]:
-    """An image of the mesh for every spike frame; its poses go to the folder ``truth``.
+    """Yield an image of the mesh for every spike frame; the poses are written to the folder ``truth``.
 
     Args:
         path: poses (TUM text or ``transforms.json``), ``steps`` spike frames apart (default: a walk past the mesh,
-            of this ``seed``, with the world's axis ``up`` pointing up).
-        width, height, focal: of the camera, pixels (default: the path's own, or those of ``simulation.walk``).
-        truth_every: spike frames between two images to keep.
+            with this ``seed``, and with the world axis ``up`` pointing up).
+        width, height, focal: of the camera, in pixels (default: those of the path, or of ``simulation.walk``).
+        truth_every: spike frames from one image to keep to the next.
 
     Raises:
-        ValueError: a mesh, a path or a camera that cannot be used.
+        ValueError: the mesh, path or camera cannot be used.
     """
     mesh = read_mesh(source, channels)
     walk = None if path is None else read_walk(path)
@@ -113,6 +113,6 @@ def mesh_pictures(
 
 
 def filtered(image: NDArray[np.float32], bayer: BayerPattern) -> NDArray[np.float32]:
-    """What the pixels [H, W] of a color sensor see of an image [H, W, 3]."""
+    """Intensities [H, W] that the pixels of a color sensor see of an image [H, W, 3]."""
     seen = Mosaic(bayer).of(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))[0]
     return np.asarray(seen.numpy(), np.float32)

@@ -1,4 +1,4 @@
-"""The demo's still life: textured boxes, balls and a room, seen by a ray caster that knows nothing of Gaussians."""
+"""The demo's still life: textured boxes, balls and a room, rendered by a ray caster that does not use Gaussians."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from utils.se3 import camera_centers
 SUPERSAMPLING = 2
 
 
-# ---- textures: intensity as a function of the place on the surface ---------------------------------------
+# ---- textures: intensity as a function of surface coordinates --------------------------------------------
 
-_SIDE = 256  # textures repeat after this many cells, farther than anything seen
+_SIDE = 256  # textures repeat after this many cells, more than any surface has
 _TABLE = torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(1))  # rows y, columns x
-# The four corners of every cell side by side: one look-up in place of four.
+# The four corners of every cell side by side: one lookup instead of four.
 _CORNERS = torch.stack([_TABLE.roll((-dy, -dx), (0, 1)) for dy in (0, 1) for dx in (0, 1)], -1).reshape(-1, 4)
 
 
 def _cell(x: Tensor, y: Tensor, seed: int) -> Tensor:
-    """Index of the lattice cell (x, y), elsewhere for every seed."""
+    """Index of the lattice cell (x, y), shifted by a seed-dependent offset."""
     mask = _SIDE - 1
     return ((y + 59 * seed) & mask) * _SIDE + ((x + 37 * seed) & mask)
 
@@ -105,9 +105,9 @@ def ball_texture(u: Tensor, v: Tensor, seed: int) -> Tensor:
     return 0.2 + 0.5 * bands + 0.3 * spots * (1 - bands)
 
 
-# ---- the scene: boxes turned about the vertical, balls, a room -------------------------------------------
+# ---- the scene: boxes rotated about the vertical axis, balls, a room --------------------------------------
 
-# center x y (z is up), half sizes, turn, texture
+# center x y (z is up), half sizes, rotation in radians, texture
 BOXES = [
     ((0.15, 0.1), (0.32, 0.26, 0.3), 0.4, 3),
     ((-0.75, 0.35), (0.2, 0.2, 0.52), -0.3, 1),
@@ -118,22 +118,22 @@ BOXES = [
 BALLS = [((0.12, 0.1, 0.82), 0.22, 7), ((-0.35, 0.6, 0.26), 0.26, 8), ((0.4, -0.5, 0.17), 0.17, 9)]
 ROOM = 2.4  # half width; the camera stays well inside
 LIGHT = torch.nn.functional.normalize(torch.tensor([-1.0, -0.45, 1.15]), dim=0)
-PENUMBRA = 0.12  # width of a shadow's edge relative to the distance from what casts it
+PENUMBRA = 0.12  # width of a shadow's edge relative to the distance from the occluder
 
-# Balls around the solids, boxes first: most rays miss most of them.
+# Bounding spheres of the solids, boxes first: most rays miss most of them.
 _AROUND = torch.tensor([[x, y, h[2]] for (x, y), h, _, _ in BOXES] + [list(c) for c, _, _ in BALLS])
 _REACH = torch.tensor([float(np.linalg.norm(h)) for _, h, _, _ in BOXES] + [r for _, r, _ in BALLS])
-_ACROSS = torch.linalg.svd(LIGHT[None])[2][1:].T  # two directions across the light [3, 2]
+_ACROSS = torch.linalg.svd(LIGHT[None])[2][1:].T  # two directions perpendicular to the light [3, 2]
 
-_ROOM_PARTS = 3  # the floor and two pairs of walls, whose numbers as owners come before the solids'
+_ROOM_PARTS = 3  # the floor and two pairs of walls; their owner indices come before those of the solids
 
-# Intensities [n] of the hits with the indices [n], which a share [n] of the light reaches.
+# Maps ray indices [n] and the share of the light that reaches each hit [n] to intensities [n].
 Shader = Callable[[Tensor, Tensor], Tensor]
 
 
 def trace(origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Intensities [R] and distances [R] along rays from one point in the unit ``directions`` [R, 3]."""
-    # The room: floor at z = 0, four walls; no ceiling within sight.
+    """Trace rays from one point along unit ``directions`` [R, 3]; returns intensities [R] and distances [R]."""
+    # The room: floor at z = 0 and four walls; the ceiling is never in view.
     floor = origin[2] / (-directions[:, 2]).clamp_min(1e-9)
     walls = [
         torch.where(directions[:, i] < 0, -ROOM - origin[i], ROOM - origin[i]).abs()
@@ -151,13 +151,13 @@ def trace(origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         distance[rays[closer]] = found[closer]
         owner[rays[closer]] = _ROOM_PARTS + i
         solids.append((rays, shader))
-    # Only what is seen is shaded.
+    # Shade only visible points.
     points = origin + distance[:, None] * directions
     shade = torch.empty_like(distance)
     for axis in (0, 1):
         rays = torch.nonzero(owner == 1 + axis)[:, 0]
         shade[rays] = _wall(points[rays], axis)
-    rays = torch.nonzero((owner == 0) | (owner >= _ROOM_PARTS))[:, 0]  # walls stand in nobody's shadow
+    rays = torch.nonzero((owner == 0) | (owner >= _ROOM_PARTS))[:, 0]  # no shadows fall on the walls
     light = torch.ones_like(distance)
     light[rays] = lit(points[rays], owner[rays] - _ROOM_PARTS)
     rays = torch.nonzero(owner == 0)[:, 0]
@@ -169,7 +169,7 @@ def trace(origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lit(points: Tensor, owner: Tensor) -> Tensor:
-    """Share [n] of the light that reaches points [n, 3] past the solids other than their own, ``owner`` [n]."""
+    """Share [n] of the light that reaches points [n, 3] past all solids except the one they lie on, ``owner`` [n]."""
     share = torch.ones(len(points))
     across, centers = points @ _ACROSS, _AROUND @ _ACROSS
     along, reach = points @ LIGHT, _AROUND @ LIGHT + _REACH
@@ -221,7 +221,7 @@ def _ball(i: int, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, S
 
 
 def _occlusion(x: Tensor, y: Tensor) -> Tensor:
-    """Soft darkening of the floor around what stands on it."""
+    """Soft darkening of the floor around the objects on it."""
     dark = torch.ones_like(x)
     for (bx, by), half, _, _ in BOXES:
         distance = ((x - bx) ** 2 + (y - by) ** 2).sqrt() - max(half[0], half[1])
@@ -242,7 +242,7 @@ def _box_frame(i: int, points: Tensor, directions: Tensor) -> tuple[Tensor, Tens
 
 
 def _slabs(start: Tensor, directions: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances [n] of entering and leaving a box, and the axis of the face that is entered by."""
+    """Distances [n] at which rays enter and leave a box, and the axis of the entry face."""
     inverse = 1 / torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
     middle, reach = -start * inverse, size * inverse.abs()
     low, high = middle - reach, middle + reach
@@ -276,7 +276,7 @@ def _box(i: int, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Sh
 
 
 def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int) -> tuple[Tensor, Tensor]:
-    """Sharp image [H, W], and the distance [H, W] along each pixel's first ray, from one pose."""
+    """Render a sharp image [H, W] from one pose, and the distance [H, W] along each pixel's first ray."""
     n = SUPERSAMPLING
     pose = torch.as_tensor(w2c, dtype=torch.float32)
     rays = torch.nn.functional.normalize(pixel_rays(k, width, height, n) @ pose[:3, :3], dim=-1)
@@ -288,7 +288,7 @@ def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int) -> tuple[Te
 def surface(
     w2c: np.ndarray, k: np.ndarray, width: int, height: int, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places [count, 3] in the world and intensities [count] of random pixels of one pose."""
+    """World positions [count, 3] and intensities [count] of random pixels seen from one pose."""
     image, distance = picture(w2c, k, width, height)
     u, v = rng.integers(0, width, count), rng.integers(0, height, count)
     corner = 0.5 / SUPERSAMPLING  # the distance is that of a pixel's first ray

@@ -1,6 +1,6 @@
-"""Spike streams: reading, windows, sensor model, targets (no cameras, no scene).
+"""Spike streams: reading, windows, sensor model and targets (no cameras, no scene).
 
-``python -m spike`` is the toolbox on the command line.
+``python -m spike`` is the command-line toolbox.
 """
 
 from spike.bayer import Mosaic, bayer_channels

@@ -16,31 +16,31 @@ def bayer_channels(height: int, width: int, pattern: BayerPattern = "GBRG") -> T
     """Channel (0 red, 1 green, 2 blue) of every pixel [H, W] int64.
 
     Args:
-        pattern: colors of the top left 2x2 pixels, row by row.
+        pattern: colors of the top-left 2x2 pixels, row by row.
 
     Raises:
-        ValueError: no such pattern.
+        ValueError: unknown pattern.
     """
     if pattern not in get_args(BayerPattern):
-        raise ValueError(f"a Bayer pattern is one of {', '.join(get_args(BayerPattern))}, not {pattern!r}")
+        raise ValueError(f"the Bayer pattern must be one of {', '.join(get_args(BayerPattern))}, not {pattern!r}")
     cell = torch.tensor(["RGB".index(color) for color in pattern]).view(2, 2)
     return cell.repeat(-(-height // 2), -(-width // 2))[:height, :width].contiguous()
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """What a color filter array does to images, and the way back."""
+    """A color filter array: mosaics color images, and demosaics sensor pixels."""
 
     pattern: BayerPattern
 
     def of(self, images: Tensor) -> Tensor:
-        """The sensor's pixels [..., 1, H, W] of color images [..., 3, H, W]: each its own channel, no resampling."""
+        """Mosaic color images [..., 3, H, W] to sensor pixels [..., 1, H, W]: one channel per pixel, no resampling."""
         height, width = images.shape[-2:]
         channels = bayer_channels(height, width, self.pattern).to(images.device)
         return images.gather(-3, channels.expand(*images.shape[:-3], 1, height, width))
 
     def colors(self, raw: Tensor) -> Tensor:
-        """Color images [..., 3, H, W] of the sensor's pixels [..., 1, H, W], for looking at: bilinear."""
+        """Demosaic sensor pixels [..., 1, H, W] to color images [..., 3, H, W] for display (bilinear)."""
         height, width = raw.shape[-2:]
         masks = F.one_hot(bayer_channels(height, width, self.pattern), 3).permute(2, 0, 1).to(raw)
         kernel = raw.new_tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(3, 1, 3, 3)

@@ -1,4 +1,4 @@
-"""A sensor's own faults from two recordings: one in the dark, one of an evenly lit field."""
+"""Sensor calibration from two recordings: one in the dark, one of an evenly lit field."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from utils.io import atomic_write, write_json
 
 _MAPS = ("gain_map", "dark_map")
 _SCALARS = ("gain", "dark_rate", "spurious_rate")
-# Frames looked at for the spurious rate: enough rhythm for dark pixels, little memory.
+# Frames used to estimate the spurious rate: enough intervals for dark pixels, little memory.
 _RHYTHM_FRAMES = 512
-# Parts of a recording that are looked at for what is white.
+# Parts of a recording that are sampled to find the white level.
 _STRETCHES = 24
 
 
 def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float = 1.0) -> SensorModel:
-    """Gain, dark rate and spurious rate of a sensor.
+    """Calibrate the gain, dark rate and spurious rate of a sensor.
 
-    The dark recording's rate of a pixel is its dark current and spurious spikes together; the flat field's,
-    less that, over ``level`` is its gain; a dead pixel gets the sensor's own and stays dark.  The spurious rate
-    is what breaks the pixels' rhythm in the flat field (in the dark the rhythm is too slow to be broken), never
-    more than the whole dark rate.
+    In the dark recording, a pixel's rate is its dark current plus spurious spikes.  Its gain is its rate in the
+    flat field minus that, divided by ``level``.  A dead pixel gets the sensor's gain and stays dark.  The spurious
+    rate is the rate of spikes that break a pixel's rhythm in the flat field (in the dark, intervals are too long
+    to tell).  It never exceeds the mean dark rate.
 
     Args:
-        dark: a recording with the lens covered, or None (dark rate 0).
-        flat: a recording of an evenly lit, still field, or None (gain 1).
+        dark: recording with the lens covered, or None (dark rate 0).
+        flat: recording of an evenly lit, static field, or None (gain 1).
         level: the field's intensity, 1 = white.
 
     Raises:
-        ValueError: neither is given, sizes differ, the level is no positive number, or the field is no
-            brighter than the dark.
+        ValueError: neither is given, the sizes differ, the level is not positive, or the field is not brighter
+            than the dark recording.
     """
     given = [stream for stream in (dark, flat) if stream is not None]
     if not given:
@@ -71,19 +71,21 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
 
 
 def dead_pixels(sensor: SensorModel, flat: SpikeStream, level: float) -> int:
-    """How many pixels hardly saw the evenly lit field that ``sensor`` was calibrated with."""
+    """Count the pixels that hardly respond to the evenly lit field that ``sensor`` was calibrated with."""
     seen = sensor.intensity(torch.from_numpy(flat.count() / len(flat)))
     return int((seen < LEAST_GAIN * level).sum())
 
 
 def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorModel:
-    """A sensor without a calibration: white is the brightest of what was recorded, spurious what breaks the rhythm.
+    """Estimate a sensor without calibration: the brightest recorded pixels are white.
+
+    Spikes that break their pixel's rhythm count as spurious.
 
     Args:
-        stretches: recordings, and from which frame to which to look at each.
+        stretches: recordings, each with the first frame to sample and the frame to stop before.
 
     Raises:
-        ValueError: all zeros or all ones.
+        ValueError: the recordings are all zeros or all ones.
     """
     some = stretches[:: max(len(stretches) // _STRETCHES, 1)]
     rates = np.concatenate([s.count(a, b).ravel() / (b - a) for s, a, b in some])
@@ -94,7 +96,7 @@ def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorM
 
 
 def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:
-    """Write a sensor as JSON, its maps as ``.npy`` files beside it that the JSON names."""
+    """Write a sensor as JSON; its maps are ``.npy`` files next to it, named in the JSON."""
     path = Path(path)
     record: dict[str, Any] = sensor.to_dict()
     for name in _MAPS:
@@ -107,10 +109,10 @@ def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:
 
 
 def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
-    """Read what ``save_sensor`` wrote.
+    """Read a sensor file written by ``save_sensor``.
 
     Raises:
-        ValueError: the file or one of its maps is missing or not what is expected.
+        ValueError: the file or one of its maps is missing or invalid.
     """
     path = Path(path)
     try:
@@ -125,7 +127,7 @@ def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
     files = {name: record.pop(name) for name in _MAPS if name in record}
     for name, file in files.items():
         if not isinstance(file, str) or Path(file).name != file:
-            raise ValueError(f"{path}: {name} is {file!r}, which is no file name beside it")
+            raise ValueError(f"{path}: {name} is {file!r}, expected the name of a file in the same folder")
     maps: dict[str, Any] = {name: _load_map(path.with_name(file)) for name, file in files.items()}
     try:
         return SensorModel(**record, **maps)

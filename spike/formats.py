@@ -1,4 +1,4 @@
-"""Recordings in any of their forms: ``.dat``, ``.npy``, ``.npz``, or SpikeCV's folder with its ``config.yaml``."""
+"""Recordings in any supported format: ``.dat``, ``.npy``, ``.npz``, or a SpikeCV folder with ``config.yaml``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _FOLDER_STREAM = "spikes"
 
 
 def open_recording(path: str | os.PathLike[str], known: Packing = Packing()) -> tuple[SpikeStream, Guess | None]:
-    """Open a recording; what a ``.dat`` does not say and is not ``known`` is guessed from its statistics.
+    """Open a recording; metadata of a ``.dat`` that is not ``known`` is guessed from its statistics.
 
-    A ``config.yaml`` beside a ``.dat`` (SpikeCV) gives its size; a folder stands for its one stream.
+    A ``config.yaml`` next to a ``.dat`` (SpikeCV) gives its size.  A folder stands for the one stream in it.
 
     Returns:
-        the stream, and the guess where one was needed.
+        the stream, and the guess if one was needed, else None.
 
     Raises:
-        ValueError: see ``SpikeStream.open`` and ``guess_layout``; or no single stream in a folder.
+        ValueError: see ``SpikeStream.open`` and ``guess_layout``; or a folder does not hold exactly one stream.
     """
     path = Path(path)
     if path.is_dir():
@@ -45,21 +45,25 @@ def open_recording(path: str | os.PathLike[str], known: Packing = Packing()) -> 
 
 
 def check_output(path: str | os.PathLike[str], height: int | None = None, width: int | None = None) -> None:
-    """Refuse a name, and a size where it is known, that ``write_recording`` could not write as it stands."""
+    """Reject a name (and a size, if given) that ``write_recording`` cannot write.
+
+    Raises:
+        ValueError: unknown suffix, or a frame that does not fill whole bytes.
+    """
     path = Path(path)
     if path.suffix not in ("", *SUFFIXES):
-        raise ValueError(f"{path}: a recording is a .dat, .npy or .npz file, or a folder (no suffix)")
+        raise ValueError(f"{path}: a recording must be a .dat, .npy or .npz file, or a folder (no suffix)")
     if height is not None and width is not None and path.suffix in ("", ".dat") and height * width % 8:
         raise ValueError(
-            f"{path}: a .dat stores whole bytes a frame, and {width}x{height} pixels are no multiple of 8; "
+            f"{path}: a .dat stores whole bytes per frame, but {width}x{height} pixels are not a multiple of 8; "
             "give a name ending in .npz"
         )
 
 
 def write_recording(path: str | os.PathLike[str], stream: SpikeStream, layout: Layout = Layout()) -> None:
-    """Write a stream as its name asks: ``.dat``, ``.npy``, ``.npz``, or (no suffix) a SpikeCV folder.
+    """Write a stream in the format that its name implies: ``.dat``, ``.npy``, ``.npz``, or (no suffix) SpikeCV folder.
 
-    ``layout`` is that of a ``.dat``; the other forms have their own.
+    ``layout`` applies to a ``.dat`` only; the other formats have a fixed layout.
     """
     path = Path(path)
     check_output(path)
@@ -77,9 +81,9 @@ def write_recording(path: str | os.PathLike[str], stream: SpikeStream, layout: L
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The top-level ``key: value`` lines of a ``config.yaml``, values as text.
+    """Read the top-level ``key: value`` lines of a ``config.yaml``, values as text.
 
-    SpikeCV's files need no more of YAML than that.
+    SpikeCV's files use no other YAML syntax.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -97,7 +101,7 @@ def _pixels(path: Path, settings: dict[str, str], key: str) -> int:
 
 
 def _stream_of(folder: Path) -> Path:
-    """The one stream of a folder; of several, the one that its ``config.yaml`` names."""
+    """The only stream in a folder, or the one of several that ``config.yaml`` names."""
     files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES)
     config = folder / CONFIG
     if len(files) > 1 and config.is_file():

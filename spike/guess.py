@@ -1,9 +1,9 @@
-"""How an unknown ``.dat`` is packed, guessed from its own statistics.
+"""Guess how an unknown ``.dat`` is packed from its statistics.
 
-Frames of one recording resemble each other, so the number of bytes per frame is the one at which the average of
-every other frame resembles the average of the rest.  Neighboring rows resemble each other, which gives the
-bytes per row; so do neighboring pixels, which gives the order of the bits.  Columns that never fire at the
-right are padding.  No statistic tells which way is up.
+The frames of a recording look alike.  With the right number of bytes per frame, the average of the even frames
+looks like the average of the odd ones.  Neighboring rows look alike, which gives the bytes per row.  Neighboring
+pixels look alike, which gives the bit order.  Columns on the right that never fire are padding.  The row order
+(top to bottom or bottom to top) cannot be determined from statistics.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 from spike.stream import COMMON_SIZES, BitOrder, Layout, Packing
 
-# What is looked at: the file's beginning, this many bytes (at least _FRAMES frames of a large sensor).
+# Bytes sampled from the beginning of the file, and maximum number of frames averaged.
 _SAMPLE = 1 << 24
 _FRAMES = 400
-# Sensors looked for: bytes per frame and width relative to height.
+# Range of sensors considered: bytes per frame, and width relative to height.
 _SMALLEST, _LARGEST = 128, 1 << 21
 _ASPECTS = (0.5, 4.0)
-# A size in the field is preferred to another that explains the file as well.
+# Bonus for a common sensor size over other sizes that explain the file equally well.
 _COMMON_BONUS = 0.02
-# Frame sizes that are looked at closely.
+# Frame sizes that are examined closely.
 _SCREENED = 40
-# Scores nearer than this are equal.
+# Scores that differ by less than this count as equal.
 _TIE = 0.03
-# What real and simulated recordings score at their own size, and no other size does; and a clear lead of one frame's.
+# A score that real and simulated recordings reach at their true size and at no other; a clear lead in frame score.
 _PLAIN = 1.4
 _CLEARLY = 0.2
-# A lead of this much over the next best size was always right (real and simulated recordings).
+# With this lead over the next best size, the guess was always right (real and simulated recordings).
 _SURE_MARGIN = 0.06
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Guess:
-    """Size and layout of a ``.dat``, and how sure they are: 0 (a coin toss) to 1 for the size and the bit order."""
+    """Size and layout of a ``.dat``, with the confidence in size and bit order: 0 (a coin toss) to 1."""
 
     height: int
     width: int
@@ -51,12 +51,12 @@ class Guess:
 
     @property
     def packing(self) -> Packing:
-        """The guess as what is known of other recordings of the camera."""
+        """The guess as known metadata for other recordings of the same camera."""
         layout = self.layout
         return Packing(self.height, self.width, layout.stored_width, layout.bit_order, layout.flip)
 
     def flags(self) -> str:
-        """The guess as command line flags."""
+        """The guess as command-line flags."""
         stored = "" if self.layout.stored_width is None else f" --stored_width {self.layout.stored_width}"
         flip = "" if self.layout.flip else " --no-flip"
         return f"--height {self.height} --width {self.width}{stored} --bit_order {self.layout.bit_order}{flip}"
@@ -68,10 +68,10 @@ def sureness(value: float) -> str:
 
 
 def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Guess:
-    """Guess what is not known of a ``.dat``.
+    """Guess the metadata of a ``.dat`` that is not ``known``.
 
     Raises:
-        ValueError: the stream is empty, all zeros or all ones, or no size explains it.
+        ValueError: the file is not readable, the stream is empty, all zeros or all ones, or no size explains it.
     """
     path = Path(path)
     try:
@@ -81,9 +81,9 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
         raise ValueError(f"{path}: not readable ({error.strerror or error})") from None
     if not data.any() or (data == 255).all():
         what = "empty" if not len(data) else "all zeros" if not data.any() else "all ones"
-        raise ValueError(f"{path}: the stream is {what}; there is nothing to tell its layout from")
+        raise ValueError(f"{path}: the stream is {what}, so its layout cannot be guessed")
     why = []
-    step = 1 if known.bayer is None else 2  # behind Bayer filters every other row and column resemble each other
+    step = 1 if known.bayer is None else 2  # with Bayer filters, every other row and column look alike
     columns = known.stored_width or known.width
     rows, stored, size_sure, note = _guess_size(path, data, size, known.height, columns, known.width, step)
     why.append(note)
@@ -95,13 +95,13 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
     if note:
         why.append(note)
     if known.flip is None:
-        why.append("rows are taken as stored bottom to top, as cameras do; look whether the picture stands upright")
+        why.append("rows are assumed to be stored bottom to top, as cameras do; check that the image is upright")
     layout = Layout(order, known.layout.flip, stored if stored != used else None)
     return Guess(rows, used, layout, size_sure, order_sure, tuple(why))
 
 
 def _frame_score(counts: Floats, frame: int) -> float:
-    """Correlation of the mean of even frames with that of odd ones, for ``frame`` bytes per frame."""
+    """Correlation between the means of even and odd frames, for ``frame`` bytes per frame."""
     frames = min(len(counts) // frame, _FRAMES)
     if frames < 4:
         return 0.0
@@ -119,7 +119,7 @@ def _guess_size(
     path: Path, data: NDArray[np.uint8], size: int, height: int | None, stored: int | None,
     width: int | None, step: int,
 ) -> tuple[int, int, float, str]:  # fmt: skip
-    """Rows, stored columns, how sure, and why."""
+    """Rows, stored columns, confidence, and reason."""
     counts = np.bitwise_count(data).astype(np.float64) if hasattr(np, "bitwise_count") else _popcount(data)
     frames = [f for f in _divisors(size) if _SMALLEST <= f <= min(_LARGEST, size // 4)]
     if height is not None:
@@ -137,7 +137,7 @@ def _guess_size(
         _refuse_cut_off(path, counts, size, scored[0][0] if scored else 0.0)
     if not found or found[0][0] < 0.2:
         raise ValueError(f"{path}: no frame size explains its {size} bytes; give --height and --width")
-    # Two frames on top of each other explain a file almost as well as one: the smallest wins, the rest are no rivals.
+    # Two stacked frames explain a file almost as well as one: the smallest wins, and the others are not rivals.
     top = found[0]
     best = min((f for f in found if f[2] == top[2] and top[1] % f[1] == 0 and f[0] > top[0] - _TIE), key=lambda f: f[1])
     rivals = [f[0] for f in found if f[2] != best[2] or f[1] % best[1]]
@@ -151,24 +151,25 @@ def _guess_size(
 
 
 def _refuse_cut_off(path: Path, counts: Floats, size: int, score: float) -> None:
-    """An error where a size in the field that does not divide the file explains its beginning better."""
+    """Raise an error if a common sensor size explains the file better but does not divide its length."""
     for width, height, stored in COMMON_SIZES:
         frame = height * stored // 8
         if size % frame and _frame_score(counts, frame) > score + _CLEARLY:
             raise ValueError(
-                f"{path}: {size} bytes are no whole number of frames, yet it looks like {width}x{height} pixels stored "
-                f"{stored} wide ({frame} bytes each): cut off the last {size % frame} bytes, or give its size"
+                f"{path}: {size} bytes are not a whole number of frames, but it looks like {width}x{height} pixels "
+                f"stored {stored} wide ({frame} bytes each): cut off the last {size % frame} bytes, or give its size"
             )
 
 
 def _row_scores(
     data: NDArray[np.uint8], frame: int, height: int | None, stored: int | None, width: int | None, step: int
 ) -> list[tuple[float, int, int]]:
-    """Likeness of frames and of rows ``step`` apart, rows and columns of every way to cut ``frame`` bytes into rows.
+    """Score, rows and columns of every way to split ``frame`` bytes into rows.
 
-    Rows need not begin with a byte, so the bits are put in order first (either way, the better counts) and
-    averaged over eight neighbors against the noise of short recordings.  What all rows have in common (dark
-    padding above all) says nothing about where a frame begins, so it is left out.
+    The score adds the similarity of frames and the similarity of rows ``step`` apart.  A row may begin within a
+    byte, so the bits are put in order first (both orders are tried, the better one counts).  They are averaged
+    over eight neighbors to reduce the noise of short recordings.  What all rows have in common (mostly dark
+    padding) does not depend on where a frame begins, so it is subtracted.
     """
     known = {(rows, columns) for _, rows, columns in COMMON_SIZES}
     halves = [_rate_bits(data, frame, part) for part in (0, 1)]
@@ -205,7 +206,7 @@ def _popcount(data: NDArray[np.uint8]) -> Floats:
 
 
 def _rate_bits(data: NDArray[np.uint8], frame: int, part: int | None = None) -> Floats:
-    """Mean [bytes per frame, 8] of every stored bit, the lowest first; of all, even (0) or odd (1) frames."""
+    """Mean [bytes per frame, 8] of every stored bit, lowest first, over all, even (0) or odd (1) frames."""
     frames = min(len(data) // frame, _FRAMES)
     table = data[: frames * frame].reshape(frames, frame)
     table = table if part is None else table[part::2]
@@ -221,12 +222,12 @@ def _guess_order(maps: dict[str, Floats], given: BitOrder | None, step: int) -> 
     best: BitOrder = "little" if rough["little"] <= rough["big"] else "big"
     worse = max(rough.values())
     margin = 1 - rough[best] / worse if worse > 0 else 0.0
-    note = f"bit order {best}: neighboring pixels differ by {rough[best]:.4f} a frame, in the other order {worse:.4f}"
+    note = f"bit order {best}: neighboring pixels differ by {rough[best]:.4f} per frame, in the other order {worse:.4f}"
     return (best, min(margin / 0.15, 1.0), note) if given is None else (given, 1.0, f"bit order {given}: given")
 
 
 def _guess_padding(rates: Floats, width: int | None) -> tuple[int, str]:
-    """Used columns: all but those at the right that never fire."""
+    """Used columns (all but those on the right that never fire), and a note."""
     stored = rates.shape[1]
     if width is not None:
         return width, ""
@@ -235,6 +236,6 @@ def _guess_padding(rates: Floats, width: int | None) -> tuple[int, str]:
     known = [w for w, h, s in COMMON_SIZES if (h, s) == rates.shape and used <= w]
     if known and stored - used >= 4:
         used = min(known)
-    if stored - used < 4 or used < stored // 2:  # too few to tell from darkness, or a dark image
+    if stored - used < 4 or used < stored // 2:  # too few columns to distinguish padding from darkness, or a dark image
         return stored, ""
     return used, f"the last {stored - used} of {stored} stored columns never fire: padding"

@@ -1,4 +1,4 @@
-"""What a recording looks like as a whole: firing rates, pixels that are stuck, light that changes."""
+"""Statistics of a whole recording: firing rates, stuck pixels, changing light."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from spike.preview import colored, gray, picture
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
 
-# Stretches of the recording that are looked at, and frames of each: minutes of recording in seconds.
+# Stretches of the recording that are sampled, and frames in each: minutes of recording take seconds.
 _STRETCHES = 16
 _STRETCH = 128
-# A pixel that fires in this share of the frames is saturated.
+# A pixel that fires in more than this share of the frames is saturated.
 _SATURATED = 0.98
-# A pixel is hot or dead where it differs from its neighbors' median by this factor, and more than chance allows.
+# A pixel is hot or dead if it differs from its neighbors' median by this factor, and by more than chance allows.
 _FACTOR = 4.0
 _SIGMAS = 4.0
-# Images of a contact sheet beside the maps.
+# Images on a contact sheet in addition to the maps.
 _MOMENTS = 8
-# Relative difference of the rates in a 2x2 square that points to color filters.
+# Relative difference between the rates in a 2x2 square that suggests color filters.
 _COLORED = 0.05
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Statistics of the frames that were looked at.
+    """Statistics of the sampled frames.
 
-    ``rate`` [H, W] spikes per frame; ``saturated``, ``hot``, ``dead`` [H, W] masks; ``levels`` mean rate of every
-    stretch, which begins at ``starts``; ``change`` the mean relative change of a pixel's rate from one
-    stretch to the next (motion or flicker); ``blank`` frames without any spike; ``filters`` [2, 2] mean rates of
-    the pixels of every 2x2 square, relative to all.
+    ``rate`` [H, W]: spikes per frame.  ``saturated``, ``hot``, ``dead`` [H, W]: masks.  ``levels``: mean rate of
+    each stretch, which begins at ``starts``.  ``change``: mean relative change of a pixel's rate from one stretch
+    to the next (motion or flicker).  ``blank``: number of frames without a spike.  ``filters`` [2, 2]: mean rates
+    of the four pixels of every 2x2 square, relative to the mean rate of all pixels.
     """
 
     rate: NDArray[np.float64]
@@ -55,10 +55,10 @@ class Inspection:
 
 
 def inspect(stream: SpikeStream) -> Inspection:
-    """Look at stretches spread evenly over a recording (all of a short one).
+    """Inspect stretches spread evenly over a recording (all of a short one).
 
     Raises:
-        ValueError: no spike, or a spike in every pixel of every frame.
+        ValueError: no pixel ever fires, or every pixel fires in every frame.
     """
     length = min(_STRETCH, max(len(stream) // 2, 1))
     count = min(_STRETCHES, max(len(stream) // length, 1))
@@ -94,7 +94,7 @@ def inspect(stream: SpikeStream) -> Inspection:
 
 
 def _neighbors(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
-    """Median [H, W] of the pixels around each one, of the same color where they differ."""
+    """Median [H, W] of the pixels around each one; on a color sensor, of those with the same color."""
     if not colored:
         return np.asarray(median_filter(rate, 5, mode="nearest"))
     around = np.empty_like(rate)
@@ -104,14 +104,14 @@ def _neighbors(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
 
 
 def refuse_stuck(rate: NDArray[np.floating], name: str) -> None:
-    """An error for firing rates that are all zero or all one."""
+    """Raise a ``ValueError`` if the firing rates are all zero or all one."""
     if not rate.any() or rate.min() == 1:
         kind = "all zeros: no pixel ever fires" if not rate.any() else "all ones: every pixel fires in every frame"
         raise ValueError(f"{name}: the stream is {kind}")
 
 
 def record(stream: SpikeStream, found: Inspection) -> dict[str, Any]:
-    """What was found, as numbers and lists for a JSON file."""
+    """The results as numbers and lists for a JSON file."""
     return {
         "frames": len(stream), "height": stream.height, "width": stream.width,
         "layout": asdict(stream.layout),
@@ -123,32 +123,32 @@ def record(stream: SpikeStream, found: Inspection) -> dict[str, Any]:
 
 
 def summary(stream: SpikeStream, found: Inspection) -> list[str]:
-    """What was found, in sentences, one per line."""
+    """The results as readable text, one sentence per line."""
     pixels = found.rate.size
     lines = [
-        f"{stream.name}: {len(stream)} frames of {stream.width}x{stream.height} pixels, {found.frames} looked at",
-        f"firing rate {found.rate.mean():.4f} spikes a frame and pixel (5 % below "
-        f"{np.percentile(found.rate, 5):.4f}, 5 % above {np.percentile(found.rate, 95):.4f})",
-        f"saturated {found.saturated.sum() / pixels:.2%} of the pixels, hot {found.hot.sum()}, dead {found.dead.sum()}",
-        f"spurious spikes {found.spurious_rate:.4f} a frame and pixel"
-        + ("" if found.spurious_rate else " (no more than a clean stream shows)"),
+        f"{stream.name}: {len(stream)} frames of {stream.width}x{stream.height} pixels, {found.frames} inspected",
+        f"firing rate {found.rate.mean():.4f} spikes per frame and pixel (5th percentile "
+        f"{np.percentile(found.rate, 5):.4f}, 95th percentile {np.percentile(found.rate, 95):.4f})",
+        f"{found.saturated.sum() / pixels:.2%} of the pixels saturated, {found.hot.sum()} hot, {found.dead.sum()} dead",
+        f"spurious spikes {found.spurious_rate:.4f} per frame and pixel"
+        + ("" if found.spurious_rate else " (no more than in a clean stream)"),
         f"a pixel's rate changes by {found.change:.0%} from one stretch to the next",
     ]
     if stream.bayer is None and found.filters.max() - found.filters.min() > _COLORED:
         alike = abs(found.filters[0, 0] - found.filters[1, 1]) < abs(found.filters[0, 1] - found.filters[1, 0])
         lines.append(
-            "the four pixels of every 2x2 square see different amounts of light: a color sensor? then give --bayer "
+            "the four pixels of every 2x2 square see different amounts of light: a color sensor? If so, give --bayer "
             + ("GRBG or GBRG" if alike else "RGGB or BGGR")
         )
     if found.blank:
-        lines.append(f"{found.blank} of the frames have no spike at all: dropped frames, or light that flickers")
+        lines.append(f"{found.blank} frames have no spikes: dropped frames, or flickering light")
     if found.rate.mean() < 0.02:
-        lines.append("little light: windows hold few spikes; prefer timing targets and longer exposures")
+        lines.append("low light: windows contain few spikes; prefer timing targets and longer exposures")
     return lines
 
 
 def sheet(stream: SpikeStream, found: Inspection) -> NDArray[np.float32]:
-    """The contact sheet [., ., 3] in [0, 1]: rates, stuck pixels, and images along the recording."""
+    """Contact sheet [., ., 3] in [0, 1]: firing rates, stuck pixels, and images along the recording."""
     rate = colored(torch.from_numpy(found.rate), stream.bayer)
     stuck = 0.3 * three_channels(stretched(gray(rate)))
     for mask, color in ((found.saturated, (1, 1, 0)), (found.hot, (1, 0, 0)), (found.dead, (0, 0.4, 1))):
@@ -160,5 +160,5 @@ def sheet(stream: SpikeStream, found: Inspection) -> NDArray[np.float32]:
 
 
 def rate_image(stream: SpikeStream, found: Inspection) -> NDArray[np.float32]:
-    """Firing rates as an image [H, W], of a color sensor [H, W, 3], from the darkest to the brightest."""
+    """Firing rates as a contrast-stretched image [H, W], or [H, W, 3] for a color sensor."""
     return stretched(colored(torch.from_numpy(found.rate), stream.bayer))

@@ -1,4 +1,4 @@
-"""Images of a recording at any of its instants."""
+"""Preview images of a recording at any frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.io import LUMA
 
 Method = Literal["timing", "tfp", "tfi"]
 
-# Frames on either side whose spikes are looked at: most pixels fire within this many.
+# Frames on either side whose spikes are used: most pixels fire within this many.
 _REACH = 60
 
 
@@ -28,26 +28,26 @@ def picture(
     sensor: SensorModel | None = None,
     spurious_rate: float = 0.0,
 ) -> Tensor:
-    """Intensities [H, W] at ``frame`` of a recording, of a color sensor [H, W, 3].
+    """Intensities [H, W] at ``frame`` of a recording, or [H, W, 3] for a color sensor.
 
-    At the recording's ends the window is what there is of it.
+    At the ends of the recording the window is clipped.
 
     Args:
-        method: ``timing`` (from spike times), ``tfp`` (counted over ``width`` frames) or ``tfi`` (the interval
+        method: ``timing`` (from spike times), ``tfp`` (counted over ``width`` frames) or ``tfi`` (from the interval
             around the frame).
-        width: odd number of frames of the window (not for ``tfi``).
-        sensor: turns rates into intensities (default: the rates themselves).
-        spurious_rate: timing leaves out this many spikes per frame that break their pixel's rhythm.
+        width: window length in frames, odd (not used by ``tfi``).
+        sensor: converts rates to intensities (default: the rates themselves).
+        spurious_rate: expected spurious spikes per frame; ``timing`` drops spikes that break their pixel's rhythm.
 
     Raises:
-        ValueError: no such method, frame, or an even window.
+        ValueError: unknown method, no such frame, or an even window.
     """
     if method not in get_args(Method):
-        raise ValueError(f"a picture is made by {', '.join(get_args(Method))}, not {method!r}")
+        raise ValueError(f"the method must be one of {', '.join(get_args(Method))}, not {method!r}")
     if not 0 <= frame < len(stream):
-        raise ValueError(f"{stream.name}: frame {frame} asked for, the stream has {len(stream)}")
+        raise ValueError(f"{stream.name}: frame {frame} requested, but the stream has {len(stream)} frames")
     if width < 1 or width % 2 == 0:
-        raise ValueError(f"a window about a frame must be odd, not {width}")
+        raise ValueError(f"the length of a window around a frame must be odd, not {width}")
     sensor = sensor or SensorModel()
     sensor.check_size(stream.height, stream.width, stream.name)
     return colored(_intensities(stream, frame, method, width, sensor, spurious_rate), stream.bayer)
@@ -56,7 +56,7 @@ def picture(
 def _intensities(
     stream: SpikeStream, frame: int, method: Method, width: int, sensor: SensorModel, spurious_rate: float
 ) -> Tensor:
-    """What every pixel [H, W] saw, whatever its color."""
+    """Intensity [H, W] at every pixel, whatever its color filter."""
     reach = width // 2 + (0 if method == "tfp" else _REACH)
     first = max(frame - reach, 0)
     spikes = stream.unpack(first, min(frame + reach + 1, len(stream)))
@@ -72,10 +72,10 @@ def _intensities(
 
 
 def colored(pixels: Tensor, bayer: BayerPattern | None) -> Tensor:
-    """The pixels [H, W] of a sensor as they are, those of a color sensor as colors [H, W, 3]."""
+    """The pixels [H, W] unchanged, or demosaiced to [H, W, 3] for a color sensor."""
     return pixels if bayer is None else Mosaic(bayer).colors(pixels[None]).permute(1, 2, 0)
 
 
 def gray(image: Tensor) -> Tensor:
-    """An image [H, W] of a ``picture``: the luma of colors [H, W, 3]."""
+    """Convert an image from ``picture`` to gray [H, W]: the luma of colors [H, W, 3]."""
     return image if image.ndim == 2 else image @ image.new_tensor(LUMA)

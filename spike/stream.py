@@ -1,9 +1,8 @@
-"""Spike streams: binary frames kept as packed bits, unpacked one window at a time.
+"""Spike streams: binary frames stored as packed bits, unpacked one window at a time.
 
-``.dat`` is the camera's own format: ``height * stored_width / 8`` bytes per frame, row-major bits.  Recordings
-differ in the order of the bits in a byte, in the order of the rows, and in columns padded to a multiple of
-eight or sixteen (416 stored for 400 used); all three are settings.  ``.npy`` and ``.npz`` hold a [T, H, W]
-array of zeros and ones.
+``.dat`` is the camera's native format: ``height * stored_width / 8`` bytes per frame, bits in row-major order.
+Recordings differ in bit order, row order, and padding of the columns to a multiple of eight or sixteen (416
+stored for 400 used); all three are settings.  ``.npy`` and ``.npz`` hold a [T, H, W] array of zeros and ones.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from utils.io import atomic_write
 
 BitOrder = Literal["little", "big"]
 
-# Names of recordings end in one of these.
+# Suffixes of recording files.
 SUFFIXES = (".dat", ".npy", ".npz")
 
-# Pixels x frames unpacked at a time: some megabytes, however large the stream.
+# Pixels x frames unpacked at a time: a few megabytes, however large the stream.
 _BLOCK = 1 << 23
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a ``.dat`` stores its frames (the defaults are the authors' data).
+    """How a ``.dat`` stores its frames (the defaults match the authors' data).
 
     Args:
-        bit_order: which bit of a byte is its first pixel.
+        bit_order: which end of a byte is its first pixel, the lowest bit (little) or the highest (big).
         flip: rows are stored bottom to top.
-        stored_width: columns a row stores, where it is padded (None: the used ones).
+        stored_width: columns per stored row, padding included (None: no padding).
     """
 
     bit_order: BitOrder = "little"
@@ -48,18 +47,18 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.bit_order not in get_args(BitOrder):
-            raise ValueError(f"a bit order is {' or '.join(get_args(BitOrder))}, not {self.bit_order!r}")
+            raise ValueError(f"the bit order must be {' or '.join(get_args(BitOrder))}, not {self.bit_order!r}")
 
     def bytes_per_frame(self, height: int, width: int) -> int:
-        """Stored bytes of one frame; rows follow each other bit by bit."""
+        """Stored bytes per frame; a row may begin within a byte."""
         if height < 1 or width < 1:
-            raise ValueError(f"a frame has at least one pixel, not {width}x{height}")
+            raise ValueError(f"a frame must have at least one pixel, not {width}x{height}")
         stored = width if self.stored_width is None else self.stored_width
         if stored < width:
             raise ValueError(f"a stored width of {stored} pixels cannot hold {width} used ones")
         if height * stored % 8:
             raise ValueError(
-                f"a .dat stores whole bytes a frame: {stored}x{height} pixels are no multiple of 8; "
+                f"a .dat stores whole bytes per frame: {stored}x{height} pixels are not a multiple of 8; "
                 f"give the padded width ({-(-stored // 8) * 8}?)"
             )
         return height * stored // 8
@@ -67,12 +66,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Packing:
-    """What is known of a recording before it is opened; None: to be found out.
+    """Metadata of a recording that is known before it is opened; None means unknown.
 
     Args:
         height, width: used pixels.
         stored_width, bit_order, flip: as in ``Layout``.
-        bayer: colors of the top left 2x2 pixels of a color sensor; None: all pixels see the same.
+        bayer: colors of the top-left 2x2 pixels of a color sensor; None for a sensor without color filters.
     """
 
     height: int | None = None
@@ -84,12 +83,12 @@ class Packing:
 
     @property
     def layout(self) -> Layout:
-        """How a ``.dat`` is stored, with the defaults for what is not known."""
+        """The layout of a ``.dat``, with defaults for unknown values."""
         flip = Layout.flip if self.flip is None else self.flip
         return Layout(self.bit_order or Layout.bit_order, flip, self.stored_width)
 
 
-# Used width, height and stored width of sensors in the field, for hints in errors and first guesses.
+# Used width, height and stored width of common sensors, for hints in errors and first guesses.
 COMMON_SIZES = (
     (400, 250, 400),
     (400, 250, 416),
@@ -103,9 +102,9 @@ COMMON_SIZES = (
 
 
 def _fitting_sizes(size: int, height: int, width: int) -> str:
-    """Sizes whose frames divide a file of ``size`` bytes, as the end of a sentence.
+    """Frame sizes that divide a file of ``size`` bytes, as the end of a sentence.
 
-    The size asked for with padded columns, and the sensors in the field.
+    Candidates are the requested size with padded columns, and common sensors.
     """
     padded = {-(-width // multiple) * multiple for multiple in (8, 16, 32, 64, 128)}
     sizes = [(width, height, stored) for stored in sorted(padded) if height * stored % 8 == 0]
@@ -119,7 +118,7 @@ def _fitting_sizes(size: int, height: int, width: int) -> str:
 
 
 class SpikeStream:
-    """T binary frames of H x W pixels.  What stays in memory (or on disk, mapped) are the packed bits."""
+    """T binary frames of H x W pixels, kept as packed bits in memory or in a memory-mapped file."""
 
     def __init__(
         self,
@@ -135,7 +134,7 @@ class SpikeStream:
         self.width = width
         self.layout = layout
         self.name = name
-        self.bayer = bayer  # a color sensor's filters; None: all pixels see the same
+        self.bayer = bayer  # color filters of the sensor; None: no filters
 
     @classmethod
     def open(
@@ -146,15 +145,15 @@ class SpikeStream:
         layout: Layout = Layout(),
         bayer: BayerPattern | None = None,
     ) -> SpikeStream:
-        """Open a recording; a ``.dat`` is memory-mapped, never read whole.
+        """Open a recording; a ``.dat`` is memory-mapped and never read as a whole.
 
         Args:
-            height, width: used pixels; needed for ``.dat``, checked for the others.
+            height, width: used pixels; required for ``.dat``, checked for the other formats.
             layout: how a ``.dat`` stores its frames.
-            bayer: colors of the top left 2x2 pixels of a color sensor.
+            bayer: colors of the top-left 2x2 pixels of a color sensor.
 
         Raises:
-            ValueError: the file is missing, empty, of another size, or no stream of zeros and ones.
+            ValueError: the file is missing or empty, has another size, or is not a stream of zeros and ones.
         """
         path = Path(path)
         if not path.is_file():
@@ -168,7 +167,7 @@ class SpikeStream:
                 )
             return stream.with_filters(bayer)
         if height is None or width is None:
-            raise ValueError(f"{path}: a .dat does not say its size; give height and width")
+            raise ValueError(f"{path}: a .dat does not contain its frame size; give height and width")
         try:
             frame = layout.bytes_per_frame(height, width)
         except ValueError as error:
@@ -180,7 +179,7 @@ class SpikeStream:
         if rest or not frames:
             over = f"; {frames} would leave {rest}" if frames else ""
             raise ValueError(
-                f"{path}: {size} bytes are no whole number of {width}x{height} frames "
+                f"{path}: {size} bytes are not a whole number of {width}x{height} frames "
                 f"({frame} bytes each{over}){_fitting_sizes(size, height, width)}"
             )
         packed = np.memmap(path, np.uint8, "r", shape=(frames, frame))
@@ -210,7 +209,7 @@ class SpikeStream:
         return cls(packed, height, width, Layout(flip=False), name)
 
     def with_filters(self, pattern: BayerPattern | None) -> SpikeStream:
-        """The same frames, of a color sensor whose top left 2x2 pixels have these colors."""
+        """The same frames, as of a color sensor whose top-left 2x2 pixels have these colors."""
         return SpikeStream(self._packed, self.height, self.width, self.layout, self.name, pattern)
 
     @property
@@ -224,7 +223,7 @@ class SpikeStream:
     def unpack(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Frames [stop - start, H, W] of zeros and ones, top row first."""
         if not 0 <= start <= stop <= len(self):
-            raise ValueError(f"{self.name}: frames {start} to {stop} asked for, the stream has {len(self)}")
+            raise ValueError(f"{self.name}: frames {start} to {stop} requested, but the stream has {len(self)}")
         stored = self.layout.stored_width or self.width
         bits = np.unpackbits(
             self._packed[start:stop], axis=-1, count=self.height * stored, bitorder=self.layout.bit_order
@@ -233,22 +232,22 @@ class SpikeStream:
         return np.ascontiguousarray(rows[:, ::-1] if self.layout.flip else rows)
 
     def central(self, spec: WindowSpec, margin: int = 0) -> NDArray[np.uint8]:
-        """The central context [spec.context + 2 margin, H, W] of the stream."""
+        """The frames of the central context [spec.context + 2 margin, H, W]."""
         needed = spec.context + 2 * margin
         if len(self) < needed:
-            raise ValueError(f"{self.name}: {len(self)} frames, a view needs at least {needed}")
+            raise ValueError(f"{self.name}: {len(self)} frames, but a view needs at least {needed}")
         start = (len(self) - needed) // 2
         return self.unpack(start, start + needed)
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
-        """The frames between two, unpacked in blocks [n, H, W] of some megabytes."""
+        """The frames [start, stop), unpacked in blocks [n, H, W] of a few megabytes."""
         last = len(self) if stop is None else stop
         step = max(_BLOCK // (self.height * self.width), 1)
         for first in range(start, last, step):
             yield self.unpack(first, min(first + step, last))
 
     def count(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
-        """Spikes of every pixel [H, W] between two frames, in constant memory."""
+        """Spike count of every pixel [H, W] over the frames [start, stop), in constant memory."""
         total = np.zeros((self.height, self.width), np.int64)
         for block in self.blocks(start, stop):
             total += block.sum(0, dtype=np.int64)
@@ -258,11 +257,11 @@ class SpikeStream:
 def _read_array(path: Path) -> NDArray[np.generic]:
     try:
         if path.suffix == ".npy":
-            # Stays on disk while it is packed.
+            # The array stays on disk while it is packed.
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as loaded:
             names = loaded.files
-            # Labels and the like may lie beside the spikes.
+            # The archive may also contain labels and other arrays.
             cubes = names if len(names) == 1 else [name for name in names if loaded[name].ndim == 3]
             if len(cubes) != 1:
                 raise ValueError(f"{len(names)} arrays ({', '.join(names)}) where one [T, H, W] was expected")
@@ -272,7 +271,7 @@ def _read_array(path: Path) -> NDArray[np.generic]:
 
 
 def _blocks(spikes: NDArray[np.generic], frames: int = 64) -> Iterator[tuple[int, NDArray[np.generic]]]:
-    """An array's frames a few at a time, with the number of the first."""
+    """An array's frames in small blocks, each with the index of its first frame."""
     for start in range(0, len(spikes), frames):
         yield start, np.asarray(spikes[start : start + frames])
 
@@ -280,10 +279,10 @@ def _blocks(spikes: NDArray[np.generic], frames: int = 64) -> Iterator[tuple[int
 def write_dat(
     path: str | os.PathLike[str], spikes: NDArray[np.generic] | SpikeStream, layout: Layout = Layout()
 ) -> None:
-    """Write spikes [T, H, W] (zeros and ones), or another stream, as ``.dat``; padded columns are zero.
+    """Write spikes [T, H, W] (zeros and ones), or a stream, as ``.dat``; padding columns are zero.
 
     Raises:
-        ValueError: frames that the layout cannot hold, no zeros and ones, or the file cannot be written.
+        ValueError: the layout cannot hold the frames, values are not zeros and ones, or the file cannot be written.
     """
     stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
     stored = layout.stored_width or stream.width
@@ -303,7 +302,7 @@ def write_array(path: str | os.PathLike[str], spikes: NDArray[np.generic] | Spik
     stream = spikes if isinstance(spikes, SpikeStream) else SpikeStream.from_array(spikes, str(path))
     kind = Path(path).suffix
     if kind not in (".npy", ".npz"):
-        raise ValueError(f"{path}: an array of spikes is a .npy or .npz file")
+        raise ValueError(f"{path}: an array of spikes must be a .npy or .npz file")
     with atomic_write(path, "wb") as file:
         if kind == ".npy":
             _write_npy(file, stream)

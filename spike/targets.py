@@ -1,8 +1,8 @@
-"""What a spike stream says about intensity: over windows by counting, or from the spikes' own times.
+"""Intensity targets from a spike stream: by counting spikes in windows, or from spike timing.
 
-*Counting* (the paper): spikes in the window over its length; off by up to one spike.  *Timing*: a pixel's
-cumulative charge is one apart at successive spikes, so it is interpolated linearly between their times and
-differenced over the window, which removes most of that error at no cost in light (``spike.timing``).
+*Counting* (the paper): number of spikes in the window divided by its length; off by up to one spike.  *Timing*:
+a pixel's cumulative charge grows by one from spike to spike.  It is interpolated linearly between their times and
+differenced over the window, which removes most of that error without a longer window (``spike.timing``).
 ``benchmarks/targets.py`` prints the errors of both.
 """
 
@@ -22,10 +22,10 @@ from spike.window import WindowSpec
 Mode = Literal["counting", "timing"]
 Grouping = Literal["adjacent", "strided"]
 
-# Frames of the triangle that softens a sub-frame's window: best on rendered scenes with moving cameras, where 6
-# to 14 stayed within 0.7 dB.
+# Half-width in frames of the triangle that smooths a sub-frame's window: best on rendered scenes with moving
+# cameras, where 6 to 14 stayed within 0.7 dB.
 SMOOTHING = 10
-# Share of the spurious spikes that the pixels' rhythm does not give away (simulated, all intensities).
+# Share of the spurious spikes that the rhythm test misses (simulated, all intensities).
 _MISSED_SPURIOUS = 0.3
 
 
@@ -39,8 +39,8 @@ def tfp(spikes: NDArray[np.uint8] | Tensor, start: int, stop: int) -> Tensor:
 def tfi(spikes: NDArray[np.uint8] | Tensor, frame: int) -> Tensor:
     """Texture from interval: 1 / (interval between the spikes around ``frame``) [H, W] of [T, H, W].
 
-    A pixel without a spike on one side gets the reciprocal of the frames it is known to have waited.  Spurious
-    spikes shorten few intervals: with their mean rate subtracted, most pixels would come out too dark.
+    A pixel without a spike on one side gets the reciprocal of the frames it has waited so far.  Spurious spikes
+    shorten few intervals, so subtracting their mean rate would make most pixels too dark.
     """
     stream = np.asarray(spikes).astype(bool)
     if not 0 <= frame < len(stream):
@@ -59,16 +59,16 @@ def long_input(
     spec: WindowSpec,
     grouping: Grouping = "adjacent",
 ) -> Tensor:
-    """Recon-Net's long input [34, H, W] of a context [137, H, W]: its middle left out, summed in fours.
+    """Recon-Net's long input [34, H, W] from a context [137, H, W]: frames summed in fours, middle frame left out.
 
-    ``adjacent`` sums neighbors (supplement E); ``strided`` sums frames 34 apart (the released program).
+    ``adjacent`` sums neighboring frames (supplement E); ``strided`` sums frames 34 apart (the released program).
     """
     context = torch.as_tensor(spikes)
     if len(context) != spec.context:
         raise ValueError(f"the long input needs {spec.context} frames, not {len(context)}")
     middle = spec.context // 2
     if grouping not in get_args(Grouping):
-        raise ValueError(f"the long input groups frames {' or '.join(get_args(Grouping))}, not {grouping!r}")
+        raise ValueError(f"the grouping of the long input must be {' or '.join(get_args(Grouping))}, not {grouping!r}")
     rest = torch.cat([context[:middle], context[middle + 1 :]]).float()
     if grouping == "adjacent":
         return rest.unflatten(0, (spec.long_channels, spec.long_group)).sum(1)
@@ -76,7 +76,7 @@ def long_input(
 
 
 def short_windows(spikes: NDArray[np.uint8] | Tensor, spec: WindowSpec) -> Tensor:
-    """Short windows [M, 41, H, W] about every sub-frame of a context [137, H, W]: a view, nothing copied."""
+    """Short windows [M, 41, H, W] around every sub-frame of a context [137, H, W]; a view, without copying."""
     context = torch.as_tensor(spikes)
     if len(context) != spec.context:
         raise ValueError(f"the short windows need {spec.context} frames, not {len(context)}")
@@ -86,9 +86,9 @@ def short_windows(spikes: NDArray[np.uint8] | Tensor, spec: WindowSpec) -> Tenso
 
 
 def window_weights(frames: int, start: int, stop: int, smoothing: int) -> NDArray[np.float32]:
-    """Weights [T], summing to one, of the frames [start, stop) smoothed by a triangle of +-``smoothing``.
+    """Weights [T], summing to one, of the window [start, stop) smoothed by a triangle of +-``smoothing`` frames.
 
-    What would reach beyond the stream goes to its first or last frame: light there is taken as constant.
+    Weight beyond the stream goes to its first or last frame: light there is assumed to be constant.
     """
     box = np.zeros(frames + 2 * smoothing)
     box[start + smoothing : stop + smoothing] = 1 / (stop - start)
@@ -101,16 +101,16 @@ def window_weights(frames: int, start: int, stop: int, smoothing: int) -> NDArra
 
 
 def window_quadrature(width: int, mode: Mode, points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Frames from a sub-frame's middle [P], and weights [P], whose weighted mean stands for its window's mean.
+    """Nodes [P] (frames from a sub-frame's middle) and weights [P] that approximate the mean over its window.
 
-    Gauss's rule for the window's own weights (Golub and Welsch 1969): exact where light changes as a
-    polynomial in time of degree 2 P - 1.
+    Gaussian quadrature for the window's weights (Golub and Welsch 1969): exact if light changes as a polynomial
+    in time of degree 2 P - 1 or less.
     """
     smoothing = SMOOTHING if mode == "timing" else 0
     reach = width // 2 + smoothing
     density = window_weights(2 * reach + 1, smoothing, smoothing + width, smoothing).astype(np.float64)
     if not 1 <= points <= np.count_nonzero(density):
-        raise ValueError(f"a window of {width} frames is worth 1 to {np.count_nonzero(density)} points, not {points}")
+        raise ValueError(f"a window of {width} frames allows 1 to {np.count_nonzero(density)} points, not {points}")
     frames = np.arange(-reach, reach + 1.0)
     # Orthogonal polynomials of a symmetric density: p_k+1 = x p_k - b_k p_k-1.
     before, now, norms = np.zeros_like(frames), np.ones_like(frames), [density.sum()]
@@ -127,14 +127,13 @@ class Targets:
     """Intensity targets of one view.
 
     Args:
-        spikes: the context, with ``margin`` further frames at either end, [context + 2 margin, H, W].
+        spikes: the context with ``margin`` more frames at either end, [context + 2 margin, H, W].
         spec: the window.
-        sensor: turns rates into intensities.
-        mode: ``counting`` or ``timing``.  By timing, spurious spikes are told from a pixel's rhythm and left
-            out, where the sensor or the stream itself says that there are any; by counting, their known rate
-            is subtracted.
-        margin: frames beyond the context; timing uses their spikes, so that the ends are as exact as the
-            middle.
+        sensor: converts rates to intensities.
+        mode: ``counting`` or ``timing``.  Timing drops spikes that break their pixel's rhythm as spurious, if
+            the sensor has a spurious rate or one is found in the stream.  Counting subtracts the sensor's rate.
+        margin: frames beyond the context at either end; timing uses their spikes, so that the ends are as exact
+            as the middle.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class Targets:
                 f"targets need {spec.context} frames and {margin} at either end, not {len(spikes)} in all"
             )
         if mode not in ("counting", "timing"):
-            raise ValueError(f"targets are by counting or timing, not {mode!r}")
+            raise ValueError(f"the mode of targets must be counting or timing, not {mode!r}")
         sensor.check_size(*spikes.shape[1:])
         self.spec = spec
         self.sensor = sensor
@@ -171,20 +170,20 @@ class Targets:
         return self._means([(start, stop)], smoothing=0)[0]
 
     def interval(self, a: int, b: int) -> Tensor:
-        """Mean intensity [H, W] over the sub-frames a..b, both included."""
+        """Mean intensity [H, W] from sub-frame ``a`` to sub-frame ``b``, both included."""
         return self.mean(*self.spec.interval(a, b))
 
     def long_exposure(self) -> Tensor:
-        """E(T) [H, W]: the mean over the whole exposure."""
+        """Mean over the whole exposure, E(T) [H, W]."""
         return self.interval(0, self.spec.subframes - 1)
 
     def subframes(self, width: int, smoothing: int = SMOOTHING) -> Tensor:
-        """Mean intensities [M, H, W] of the ``width`` frames about every sub-frame.
+        """Mean intensities [M, H, W] of the ``width`` frames around every sub-frame.
 
         Args:
             width: odd number of frames.
-            smoothing: by timing, the window's ends are softened by a triangle of this many frames either
-                way, which averages the spikes' readout error; 0 for the exact window.
+            smoothing: half-width in frames of the triangle that smooths the window (timing only).  It averages
+                the readout error of the spikes; 0 for the exact window.
         """
         windows = [self.spec.window(m, width) for m in range(self.spec.subframes)]
         return self._means(windows, smoothing)
@@ -192,9 +191,10 @@ class Targets:
     def variance(self, means: Tensor, width: int, smoothing: int = SMOOTHING) -> Tensor:
         """Expected variance [M, H, W] of ``means = subframes(width, smoothing)`` around the true mean intensity.
 
-        Of regular spikes with random phase.  Counting n = rate * width of them is off by a fraction f of a
-        spike, f(1 - f), 1/6 on average.  By timing each spike's charge is off by its readout time, variance
-        rate^2 / 12, which the window's ends weigh.  Spurious spikes add their own, as far as they stay in.
+        Assumes regular spikes with random phase.  Counting n = rate * width spikes has variance f(1 - f), where f
+        is the fractional part of n; the average is 1/6.  With timing, each spike's charge is off by its readout
+        time, with variance rate^2 / 12, weighted by the window's slope at its ends.  Spurious spikes that were
+        not removed add their own variance.
         """
         rate = means * self._gain() + self.sensor.dark()
         rate = rate.clamp(0.5 / (self.spec.context + 2 * self.margin), 1)

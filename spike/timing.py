@@ -1,8 +1,8 @@
-"""Light from the spikes' own times: each pixel's charge in every frame, spurious spikes left out.
+"""Light from spike timing: each pixel's charge in every frame, without spurious spikes.
 
-A pixel's accumulated charge is one apart at successive spikes.  Between them it is interpolated linearly: a
-frame inside an interval of d frames holds 1/d of a spike.  All pixels are done at once on flat arrays, pixel
-after pixel, in blocks that fit the processor's cache.
+A pixel's accumulated charge grows by one from spike to spike and is interpolated linearly in between: a frame
+inside an interval of d frames holds 1/d of a spike.  Pixels are processed together as flat arrays, pixel after
+pixel, in blocks that fit the processor's cache.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-# Frames x pixels worked on at once: 1 MB of bits, a few MB of temporaries.
+# Frames x pixels processed at once: 1 MB of spikes, a few MB of temporaries.
 _BLOCK = 1 << 20
-# How much the interval changes from spike to spike (relative), and how much it is off by readout (frames^2).
-# Found on rendered scenes with moving cameras; a factor of 1.5 in either costs 0.2 dB at most.
+# Relative change of the interval from spike to spike, and variance of its readout error (frames^2).  Tuned on
+# rendered scenes with moving cameras; changing either by a factor of 1.5 costs 0.2 dB at most.
 _CHANGE = 0.2
 _READOUT = 0.06
-# A term of the evidence counts at most this much (in squared sigmas): edges do pass over pixels.
+# Limit of each term of the evidence (in squared sigmas), because edges do pass over pixels.
 _EVIDENCE_LIMIT = 12.0
-# Rates below this are what the quieter quarter of a clean stream's places shows, however fast the scene moves.
+# In a clean stream, the quieter quarter of the places stays below this rate, however fast the scene moves.
 _LEAST_SPURIOUS_RATE = 1e-3
 _PLACE = 32  # pixels of a place
 
 
 def frame_charge(spikes: NDArray[np.uint8], spurious_rate: float = 0.0) -> Floats:
-    """Charge that each pixel gathered in each frame, in spikes.
+    """Charge that each pixel collects in each frame, in spikes.
 
-    A spike read in frame t was fired somewhere in it, so its time is t + 1/2, the unbiased guess.  Before
-    the first spike and after the last, the nearest interval goes on, at less than the one spike that did not
-    come; a pixel with one spike has one a stream, a pixel without any half a one.  A spike in every frame
-    is a charge of one in every frame.
+    A spike read in frame t was fired at some time within it, so its time is taken as t + 1/2, which is unbiased.
+    Before the first spike and after the last, the rate of the nearest interval continues, limited because no
+    further spike came.  A pixel with one spike has a rate of one spike per stream, a pixel without spikes half
+    of that.  A spike in every frame is a charge of one in every frame.
 
     Args:
         spikes: zeros and ones [T, H, W].
-        spurious_rate: spurious spikes a frame to expect; spikes that break their pixel's rhythm are left out.
+        spurious_rate: expected spurious spikes per frame; spikes that break their pixel's rhythm are dropped.
 
     Returns:
         [H * W, T]
@@ -54,14 +54,14 @@ def frame_charge(spikes: NDArray[np.uint8], spurious_rate: float = 0.0) -> Float
 
 
 def estimate_spurious_rate(spikes: NDArray[np.uint8], pixels: int = 20000) -> float:
-    """Spurious spikes a pixel and frame, from the share of spikes that break their pixel's rhythm.
+    """Estimate the spurious spikes per pixel and frame from the share of spikes that break their pixel's rhythm.
 
-    Zero where they are no more than a clean stream of a moving scene shows: edges that move break the rhythm
-    here and there, spurious spikes do everywhere.
+    Zero if there are no more than in a clean stream of a moving scene: moving edges break the rhythm in some
+    places, spurious spikes everywhere.
 
     Args:
-        spikes: [T, H, W].
-        pixels: how many pixels to look at, spread over the image.
+        spikes: zeros and ones [T, H, W].
+        pixels: number of pixels to sample, spread over the image.
     """
     flat = spikes.reshape(len(spikes), -1)
     fired = np.ascontiguousarray(flat[:, :: max(flat.shape[1] // pixels, 1)].T)
@@ -76,10 +76,10 @@ def estimate_spurious_rate(spikes: NDArray[np.uint8], pixels: int = 20000) -> fl
 
 
 def _interpolated(fired: NDArray[np.uint8]) -> Floats:
-    """Charge a frame [P, T] of the spikes [P, T]: linear interpolation of the cumulative count."""
+    """Charge per frame [P, T] of the spikes [P, T]: linear interpolation of the cumulative count."""
     pixels, frames = fired.shape
     begins = fired.copy()
-    begins[:, 0] = 1  # every pixel's row is cut into pieces that begin at frame 0 and at each spike
+    begins[:, 0] = 1  # split every pixel's row into pieces that begin at frame 0 and at each spike
     start = np.flatnonzero(begins)
     length = np.diff(start, append=fired.size).astype(np.float32)
     is_spike = fired.reshape(-1)[start].astype(bool)
@@ -87,11 +87,11 @@ def _interpolated(fired: NDArray[np.uint8]) -> Floats:
     is_last = np.append(is_first[1:], True)
     interval = 1 / length
     rate = interval.copy()
-    # After the last spike: the interval before it, unless the wait is longer already.
+    # After the last spike: the interval before it, unless the pixel has waited longer already.
     tail = np.flatnonzero(is_last & is_spike)
     before = np.where(is_first[tail] | ~is_spike[tail - 1], 1 / frames, interval[tail - 1])
     rate[tail] = np.minimum(before, 1 / (length[tail] - 0.5))
-    # Before the first spike, likewise; a piece that is both first and last has no spike at all.
+    # Before the first spike: likewise.  A piece that is both first and last has no spike.
     head = np.flatnonzero(~is_spike & ~is_last)
     after = np.where(is_last[head + 1], 1 / frames, interval[np.minimum(head + 1, len(interval) - 1)])
     rate[head] = np.minimum(after, 1 / (length[head] + 0.5))
@@ -105,12 +105,12 @@ def _interpolated(fired: NDArray[np.uint8]) -> Floats:
 
 
 def _spurious(fired: NDArray[np.uint8], rate: float) -> NDArray[np.int64]:
-    """Flat indices of the spikes [P, T] that are likelier spurious than fired by light.
+    """Flat indices of the spikes [P, T] that are more likely spurious than caused by light.
 
-    A spike is judged by the intervals a and b around it: fired by light, each resembles the two intervals on
-    its own side and the other one; spurious, a + b does.  The likelihood ratio (Gaussian, every term
-    limited) meets the odds ``rate * (a + b)`` of a spurious spike in that interval.  Of spikes in a row that
-    all qualify, the likeliest goes.
+    A spike is tested by the intervals a and b before and after it.  If light caused it, a is like the two intervals
+    before it, b is like the two after it, and a is like b.  If it is spurious, a + b is like those neighbors.  The
+    likelihood ratio (Gaussian, every term limited) is multiplied by the prior odds ``rate * (a + b)`` of a spurious
+    spike in that interval.  Of consecutive spikes that all qualify, only the most likely one is spurious.
     """
     flat = np.flatnonzero(fired)
     if len(flat) < 3:
@@ -136,7 +136,7 @@ def _spurious(fired: NDArray[np.uint8], rate: float) -> NDArray[np.int64]:
     with np.errstate(invalid="ignore"):
         score = 0.5 * (by_light - by_chance) + np.log(np.float32(rate) * both)
     score[np.isnan(both) | (np.isnan(left) & np.isnan(right))] = -np.inf
-    # Neighbors in other pixels need no care: a pixel's first and last spikes are never judged.
+    # Neighbors in other pixels do not matter: a pixel's first and last spikes are never tested.
     beside = np.full(len(flat) + 2, -np.inf, np.float32)
     beside[1:-1] = score
     return flat[(score > 0) & (score > beside[:-2]) & (score >= beside[2:])]

@@ -1,22 +1,22 @@
-"""The frames of one view: which belong to the exposure, to each sub-frame and to Recon-Net's inputs."""
+"""The frames of one view: those of the exposure, of each sub-frame and of Recon-Net's inputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# How far beyond a refused value another is looked for.
+# How far beyond a rejected value to search for a valid one.
 _REACH = 200
 
 
 def _fault(numbers: tuple[int, ...]) -> tuple[int, str] | None:
-    """Which of exposure, short, subframes and long_group does not fit the others, and why; None where all do."""
+    """Index of the one of exposure, short, subframes and long_group that does not fit, and why; None if all fit."""
     exposure, short, subframes, long_group = numbers
     if subframes < 1 or subframes % 2 == 0:
         return 2, f"the number of sub-frames must be odd (one is the middle), not {subframes}"
     if short < 1 or short % 2 == 0:
         return 1, f"the short window must be odd (centered on a frame), not {short}"
     if long_group < 1:
-        return 3, f"the long input sums at least 1 frame into one, not {long_group}"
+        return 3, f"the long input must sum at least 1 frame into one, not {long_group}"
     # A single sub-frame still needs a middle frame, so its exposure grows by two.
     if exposure < subframes or (exposure - 1) % max(subframes - 1, 2):
         return 0, f"an exposure of {exposure} frames cannot hold {subframes} evenly spaced sub-frames"
@@ -35,7 +35,7 @@ class WindowSpec:
 
     Args:
         exposure: frames T of the virtual long exposure (97).
-        short: frames of the short window about a sub-frame (41, odd).
+        short: frames of the short window around a sub-frame (41, odd).
         subframes: sub-frames M in the exposure (13, odd), the first and last at its ends.
         long_group: frames summed into one voxel of the long input (4).
 
@@ -56,7 +56,7 @@ class WindowSpec:
         value = numbers[culprit]
         near = sorted(range(1, 2 * abs(value) + _REACH), key=lambda v: abs(v - value))
         fits = [v for v in near if _fault((*numbers[:culprit], v, *numbers[culprit + 1 :])) is None][:2]
-        raise ValueError(sentence + (f"; {' or '.join(map(str, sorted(fits)))} would do" if fits else ""))
+        raise ValueError(sentence + (f"; {' or '.join(map(str, sorted(fits)))} would work" if fits else ""))
 
     @property
     def half(self) -> int:
@@ -65,7 +65,7 @@ class WindowSpec:
 
     @property
     def middle(self) -> int:
-        """Sub-frame at u = 0.5."""
+        """Index of the sub-frame at u = 0.5."""
         return self.subframes // 2
 
     @property
@@ -107,13 +107,13 @@ class WindowSpec:
     def window(self, m: int, width: int) -> tuple[int, int]:
         """Context frames [start, stop) of the ``width`` (odd) frames centered on sub-frame ``m``."""
         if width < 1 or width % 2 == 0:
-            raise ValueError(f"a window about a sub-frame must be odd, not {width}")
+            raise ValueError(f"the length of a window around a sub-frame must be odd, not {width}")
         start = self.centers[m] - width // 2
         return start, start + width
 
 
-# The paper's window, which recordings are cut by and truth is given at.
+# The paper's window; recordings are cut into views of it, and ground truth is given at its sub-frames.
 PAPER = WindowSpec()
-# Frames stored at either end beyond the context, as in the authors' data: spikes just outside make the ends as exact.
+# Frames stored beyond the context at either end, as in the authors' data: their spikes make the ends as exact.
 SPARE = 20
 STORED = PAPER.context + 2 * SPARE

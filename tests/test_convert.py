@@ -166,7 +166,7 @@ def test_the_report_says_how_sure_it_is(converted):
 def test_nothing_is_overwritten_without_force(converted, recording, monkeypatch, capsys):
     before = (converted / "transforms.json").read_bytes()
     assert run(monkeypatch, convert.main, "-s", converted, "--recording", recording, "--quiet") == 1
-    assert "is there already; give --force" in capsys.readouterr().err
+    assert "already exists; give --force" in capsys.readouterr().err
     assert (converted / "transforms.json").read_bytes() == before
 
 
@@ -409,7 +409,7 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
     size = ["--height", HEIGHT, "--width", WIDTH]
     for flags, expected in (
         (["--recording", tmp_path / "none.dat"], "no such recording"),
-        (["--recording", recording, *size, "--start", 2000], "has 1501 frames, not those from 2000"),
+        (["--recording", recording, *size, "--start", 2000], "--start 2000 and --stop 1501 do not fit its 1501 frames"),
         (["--recording", recording, *size, "--stop", 300], "300 frames hold 1 views of 177"),
         (["--recording", recording, *size, "--views", 2], "--views must be at least 3"),
         (["--recording", recording, *size, "--max_blur", 0], "--max_blur must be positive"),
@@ -422,7 +422,7 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         (["--clips", tmp_path / "empty", "--stop", 9], "--stop belongs to one --recording"),
         (["--clips", tmp_path / "empty", "--spacing", "motion"], "--spacing belongs to one --recording"),
         (["--clips", tmp_path / "empty", "--max_blur", 3], "--max_blur belongs to one --recording"),
-        (["--clips", tmp_path / "empty", "--clip_gap", 3], "--clip_gap lies between --consecutive clips"),
+        (["--clips", tmp_path / "empty", "--clip_gap", 3], "--clip_gap needs --consecutive"),
         (["--recording", recording, "--consecutive"], "--consecutive belongs to --clips, not to --recording"),
         (["--recording", recording, "--clip_gap", 0], "--clip_gap belongs to --clips"),
         (["--clips", tmp_path / "short", "--height", 8, "--width", 8], "20 frames are fewer than one view needs"),
@@ -468,7 +468,7 @@ def test_new_previews_leave_the_rest_of_the_scene(recording, tmp_path, monkeypat
         (tmp_path / name).write_text("kept")
     words = ("-s", tmp_path, "--recording", recording, "--previews_only", "--quiet", "--views", 3)
     assert run(monkeypatch, convert.main, *words) == 1
-    assert "previews: is there already; give --force" in capsys.readouterr().err
+    assert "previews: already exists; give --force" in capsys.readouterr().err
     assert run(monkeypatch, convert.main, *words, "--force") == 0
     assert sorted(p.name for p in (tmp_path / "previews").iterdir()) == ["000.png", "001.png", "002.png"]
     for name in ("transforms.json", "sensor.json", "spike_data/000.dat"):

@@ -136,7 +136,7 @@ def test_paths_are_read(tmp_path):
     write_tum(tmp_path / "one.tum", np.zeros(1), torch.from_numpy(poses[:1]))
     (tmp_path / "bad.json").write_text('{"w": 8, "h": 8, "fl_x": 9, "frames": []}')
     for name, expected in (
-        ("one.tum", "one pose is no path"),
+        ("one.tum", "a path needs two poses or more"),
         ("none.tum", "not a readable trajectory"),
         ("none.json", "no such file"),
         ("bad.json", "lists no views"),

@@ -323,7 +323,7 @@ def test_windows_fit_or_are_told_what_would(exposure, short, subframes, long_gro
         spec = WindowSpec(**numbers)
     except ValueError as error:
         culprit = next(field for words, field in FIELDS.items() if words in str(error))
-        told = re.search(r"; (\d+)(?: or (\d+))? would do", str(error))
+        told = re.search(r"; (\d+)(?: or (\d+))? would work", str(error))
         for value in filter(None, told.groups() if told else ()):
             assert getattr(WindowSpec(**numbers | {culprit: int(value)}), culprit) == int(value)
         return

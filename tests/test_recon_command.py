@@ -243,7 +243,7 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         ([recording, "--iterations", 0], "give its --weights"),
         ([recording, "--iterations", -1], "must be at least 0"),
         ([recording, "--fps", 0], "--fps must be positive"),
-        ([recording, "--frames", 3], "instants lie between 20 and 169"),
+        ([recording, "--frames", 3], "frames must lie between 20 and 169"),
         ([recording, "--truth", tmp_path / "none"], "not an image"),
         ([recording, "--truth", tmp_path / "small.png", "--iterations", 1], "8x8 pixels, expected 48x32"),
         ([recording, "--weights", tmp_path / "none.pth"], "none.pth: no such checkpoint"),

@@ -297,7 +297,7 @@ def test_a_split_that_leaves_nothing(root):
 
 def test_a_stream_of_another_size_is_named(root):
     (root / "spike_data/000.dat").write_bytes(bytes(17))
-    with pytest.raises(ValueError, match=r"000\.dat: 17 bytes are no whole number of 16x8 frames"):
+    with pytest.raises(ValueError, match=r"000\.dat: 17 bytes are not a whole number of 16x8 frames"):
         read_scene(root)
 
 

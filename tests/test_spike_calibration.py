@@ -113,8 +113,8 @@ def test_files_read_back(tmp_path):
         ('{"gain": true}', "gain is True, expected a number"),
         ('{"gain": -1}', "gain must be positive"),
         ('{"gain_map": "missing.npy"}', "not a readable sensor map"),
-        ('{"gain_map": "../other/map.npy"}', "is no file name"),
-        ('{"gain_map": 3}', "is no file name"),
+        ('{"gain_map": "../other/map.npy"}', "expected the name of a file"),
+        ('{"gain_map": 3}', "expected the name of a file"),
     ],
 )
 def test_broken_sensor_files(tmp_path, content, expected):

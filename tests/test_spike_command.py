@@ -80,7 +80,7 @@ def test_what_is_given_is_not_guessed(recording):
     ("content", "expected"),
     [
         (b"", "the stream is empty"),
-        (bytes(5000), "the stream is all zeros; there is nothing"),
+        (bytes(5000), "the stream is all zeros, so its layout"),
         (b"\xff" * 5000, "the stream is all ones"),
         (np.random.default_rng(0).bytes(9973), "no frame size explains its 9973 bytes; give --height and --width"),
     ],
@@ -173,7 +173,7 @@ def test_dead_recordings(value, expected):
 def test_inspect_command(recording, tmp_path, monkeypatch, capsys):
     status, out, _ = run(monkeypatch, capsys, "inspect", recording, "--out", tmp_path / "found")
     assert status == 0
-    assert f"taken as --height {HEIGHT} --width {WIDTH} --bit_order little" in out and "200 frames of 60x44" in out
+    assert f"read with --height {HEIGHT} --width {WIDTH} --bit_order little" in out and "200 frames of 60x44" in out
     record = json.loads((tmp_path / "found" / "inspection.json").read_text())
     assert (record["frames"], record["hot"], record["dead"]) == (200, [], [])
     assert load_image(tmp_path / "found" / "sheet.png").shape[2] > 1000
@@ -216,7 +216,7 @@ def test_pictures_leave_out_spurious_spikes():
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [({"method": "magic"}, "not 'magic'"), ({"frame": 200}, "frame 200 asked for"), ({"width": 4}, "must be odd")],
+    [({"method": "magic"}, "not 'magic'"), ({"frame": 200}, "frame 200 requested"), ({"width": 4}, "must be odd")],
 )
 def test_impossible_pictures(spikes, settings, expected):
     with pytest.raises(ValueError, match=expected):
@@ -230,7 +230,7 @@ def test_stretching_and_sheets():
     np.testing.assert_allclose(stretched(image, (0.0, 1.0), gamma=1.0), image, rtol=1e-5)
     page = contact_sheet({"a": image, "b": np.ones((10, 10, 3)), "c": image}, columns=2, width=50)
     assert page.shape == (2 * 74, 100, 3)
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         contact_sheet({})
 
 
@@ -256,14 +256,14 @@ def test_preview_video(recording, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--out", "p.gif"], "p.gif: a preview is a .png, an .mp4 or a folder"),
-        (["--out", "p.png", "--frames", "::9"], "one picture for 23 frames"),
+        (["--out", "p.gif"], "p.gif: a preview must be a .png, an .mp4 or a folder"),
+        (["--out", "p.png", "--frames", "::9"], "one image cannot show 23 frames"),
         (["--out", "p.png", "--frames", "a:b"], "--frames a:b: expected a frame, or first:last:step"),
         (["--out", "p.png", "--frames", "::0"], "expected a frame"),
-        (["--out", "p.png", "--frames", "300:400"], "none of the recording's 200 frames"),
-        (["--out", "p.png", "--frames", "300"], "frame 300 asked for"),
+        (["--out", "p.png", "--frames", "300:400"], "selects none of the recording's 200 frames"),
+        (["--out", "p.png", "--frames", "300"], "frame 300 requested"),
         (["--out", "p.mp4", "--fps", "0"], "--fps must be positive, not 0"),
-        (["--out", "p.png", "--height", "46"], "no whole number of"),
+        (["--out", "p.png", "--height", "46"], "not a whole number of"),
         (["--out", "p.png", "--sensor", "none.json"], "none.json: not a readable sensor file"),
     ],
 )
@@ -340,7 +340,7 @@ def test_pictures_of_a_color_sensor_have_colors(color_recording, tmp_path, monke
 def test_inspection_knows_colors(color_recording, tmp_path, monkeypatch, capsys):
     words = ("inspect", color_recording, "--height", HEIGHT, "--width", WIDTH, "--out", tmp_path / "found")
     status, out, _ = run(monkeypatch, capsys, *words)
-    assert status == 0 and "a color sensor? then give --bayer GRBG or GBRG" in out
+    assert status == 0 and "a color sensor? If so, give --bayer GRBG or GBRG" in out
     assert load_image(tmp_path / "found" / "rate.png", None).shape[0] == 1
     status, out, _ = run(monkeypatch, capsys, *words, "--bayer", "GBRG")
     assert status == 0 and "a color sensor?" not in out
@@ -368,7 +368,7 @@ def test_calibrate_command(tmp_path, monkeypatch, capsys):
         write_array(tmp_path / f"{name}.npy", spikes)
     files = ("--dark", tmp_path / "dark.npy", "--flat", tmp_path / "flat.npy", "--level", "0.8")
     status, out, _ = run(monkeypatch, capsys, "calibrate", *files, "--out", tmp_path / "sensor.json")
-    assert status == 0 and "gain 0.4" in out and "2 are all but dead" in out
+    assert status == 0 and "gain 0.4" in out and "dead pixels: 2" in out
     sensor = load_sensor(tmp_path / "sensor.json")
     assert sensor.gain == pytest.approx(0.4, rel=0.02) and sensor.dark_rate == pytest.approx(0.01, abs=1e-3)
     status, _, err = run(monkeypatch, capsys, "calibrate", "--out", tmp_path / "other.json")
@@ -395,7 +395,7 @@ def test_simulate_command(frames, tmp_path, monkeypatch, capsys):
     assert sorted(os.listdir(truth)) == ["000000.png", "000050.png", "000100.png", "sensor.json", "simulation.json"]
     assert json.loads((truth / "simulation.json").read_text())["gain"] == 0.4
     status, _, err = run(monkeypatch, capsys, "simulate", frames, "--out", out)
-    assert status == 1 and "sim_truth: holds files already" in err
+    assert status == 1 and "sim_truth: already holds files" in err
 
 
 FAULTS = ("--gain_sigma 0.1", "--dark_rate 0.05", "--spurious_gap 20 5", "--shot_photons 30", "--reset hard")
@@ -429,8 +429,8 @@ def test_what_simulate_refuses(tmp_path, monkeypatch, capsys):
     for i, size in enumerate((8, 16)):
         save_image(tmp_path / "sizes" / f"{i}.png", np.zeros((8, size)))
     for source, more, expected in (
-        ("empty", [], "empty: no pictures"),
-        ("missing", [], "no such folder of pictures, video or mesh"),
+        ("empty", [], "empty: no images"),
+        ("missing", [], "no such folder of images, video or mesh"),
         ("text.mp4", [], "not a readable video"),
         ("sizes", ["--between", "5"], "differ in size"),
         ("sizes", ["--between", "0"], "--between must be at least 1"),
@@ -444,9 +444,9 @@ def test_what_simulate_refuses(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("a.mat", "a.mat: a recording is a .dat, .npy or .npz file"),
-        ("a.dat", "a.dat: a .dat stores whole bytes a frame, and 17x15 pixels are no multiple of 8; give a name"),
-        ("a", "17x15 pixels are no multiple of 8"),
+        ("a.mat", "a.mat: a recording must be a .dat, .npy or .npz file"),
+        ("a.dat", "a.dat: a .dat stores whole bytes per frame, but 17x15 pixels are not a multiple of 8; give a name"),
+        ("a", "17x15 pixels are not a multiple of 8"),
     ],
 )
 def test_an_output_that_cannot_be_written_costs_no_simulation(tmp_path, monkeypatch, capsys, name, expected):
@@ -463,7 +463,7 @@ def test_an_output_that_cannot_be_written_costs_no_simulation(tmp_path, monkeypa
 def test_packing_is_refused_where_it_is_not_written(recording, tmp_path, monkeypatch, capsys, flags):
     for name in ("folder", "a.npz"):
         status, _, err = run(monkeypatch, capsys, "convert", recording, tmp_path / name, *flags)
-        assert status == 1 and f"{name}: {flags[0]} says how a .dat is packed" in err and not os.listdir(tmp_path)
+        assert status == 1 and f"{name}: {flags[0]} applies to a .dat only" in err and not os.listdir(tmp_path)
 
 
 def test_convert_command(recording, spikes, tmp_path, monkeypatch, capsys):
@@ -474,11 +474,11 @@ def test_convert_command(recording, spikes, tmp_path, monkeypatch, capsys):
         SpikeStream.open(out, HEIGHT, WIDTH, Layout("big", False, 64)).unpack(0, 200), spikes
     )
     status, _, err = run(monkeypatch, capsys, "convert", recording, out)
-    assert status == 1 and "is there already; give --force" in err
+    assert status == 1 and "already exists; give --force" in err
     assert run(monkeypatch, capsys, "convert", recording, out, "--force")[0] == 0
     assert SpikeStream.open(out, HEIGHT, WIDTH).unpack(0, 200).sum() == spikes.sum()
     status, _, err = run(monkeypatch, capsys, "convert", recording, recording, "--force")
-    assert status == 1 and "is the recording itself" in err
+    assert status == 1 and "input and output are the same file" in err
 
 
 # ---- recordings that no one here made --------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_shot_noise_keeps_the_mean_and_breaks_the_rhythm():
         ({"gain_sigma": -1}, constant(1), "gain_sigma must be at least 0"),
         ({"dark_rate": -1}, constant(1), "dark_rate must be at least 0"),
         ({"spurious_gap": (0, 1)}, constant(1), "at least 1 frame apart"),
-        ({"shot_photons": 0}, constant(1), "positive number of photons"),
+        ({"shot_photons": 0}, constant(1), "photons per full charge must be positive"),
         ({"reset": "none"}, constant(1), "soft or hard"),
         ({}, [], "no frames"),
         ({}, constant(float("nan")), "frame 0: expected finite"),

@@ -75,14 +75,14 @@ def test_a_stream_converts_without_an_array(tmp_path):
 @pytest.mark.parametrize(
     ("size", "height", "width", "expected"),
     [
-        (100, 250, 400, r"100 bytes are no whole number of 400x250 frames \(12500 bytes each\)$"),
+        (100, 250, 400, r"100 bytes are not a whole number of 400x250 frames \(12500 bytes each\)$"),
         (13000 * 3, 250, 400, r"would fit 400x250 stored 416 wide \(3 frames\)"),
         (128000, 1000, 1000, r"would fit 1000x1000 stored 1024 wide \(1 frames\)"),
         (40 * 50 // 8 * 3, 50, 36, r"36x50 stored 40 wide \(3 frames\)"),
         (0, 250, 400, "the file is empty, expected 400x250 frames of 12500 bytes"),
-        (12500, 250, 401, "are no multiple of 8; give the padded width"),
+        (12500, 250, 401, "are not a multiple of 8; give the padded width"),
         (12500, -250, -400, "at least one pixel"),
-        (12500, None, None, "does not say its size; give height and width"),
+        (12500, None, None, "does not contain its frame size; give height and width"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(tmp_path, size, height, width, expected):
@@ -96,7 +96,7 @@ def test_truncated_file_is_refused(tmp_path):
     write_dat(tmp_path / "a.dat", spikes(height=8))
     whole = (tmp_path / "a.dat").read_bytes()
     (tmp_path / "a.dat").write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match="69 bytes are no whole number of 10x8 frames"):
+    with pytest.raises(ValueError, match="69 bytes are not a whole number of 10x8 frames"):
         SpikeStream.open(tmp_path / "a.dat", 8, 10)
 
 
@@ -135,9 +135,9 @@ def test_broken_files_are_named(tmp_path):
 def test_what_cannot_be_asked_for(tmp_path):
     array = spikes()
     stream = SpikeStream.from_array(array)
-    with pytest.raises(ValueError, match="frames 5 to 9 asked for, the stream has 7"):
+    with pytest.raises(ValueError, match="frames 5 to 9 requested, but the stream has 7"):
         stream.unpack(5, 9)
-    with pytest.raises(ValueError, match="7 frames, a view needs at least 137"):
+    with pytest.raises(ValueError, match="7 frames, but a view needs at least 137"):
         stream.central(WindowSpec())
     with pytest.raises(ValueError, match="little or big"):
         Layout("middle")  # type: ignore[arg-type]
@@ -198,15 +198,15 @@ def test_compressed_arrays_are_written_a_block_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ({"exposure": 100}, "cannot hold 13 evenly spaced sub-frames; 97 or 109 would do"),
-        ({"exposure": 5}, "13 or 25 would do"),
-        ({"exposure": 96, "subframes": 1, "long_group": 2}, "95 or 97 would do"),
-        ({"short": 40}, "must be odd .*not 40; 37 or 41 would do"),
-        ({"subframes": 12}, "must be odd .*not 12; 9 or 13 would do"),
-        ({"subframes": 0}, "must be odd .*not 0; 1 or 3 would do"),
-        ({"short": 43}, "groups of 4; 41 or 45 would do"),
-        ({"short": -1}, "must be odd .*not -1; 1 or 5 would do"),
-        ({"long_group": 0}, "at least 1 frame into one, not 0; 1 or 2 would do"),
+        ({"exposure": 100}, "cannot hold 13 evenly spaced sub-frames; 97 or 109 would work"),
+        ({"exposure": 5}, "13 or 25 would work"),
+        ({"exposure": 96, "subframes": 1, "long_group": 2}, "95 or 97 would work"),
+        ({"short": 40}, "must be odd .*not 40; 37 or 41 would work"),
+        ({"subframes": 12}, "must be odd .*not 12; 9 or 13 would work"),
+        ({"subframes": 0}, "must be odd .*not 0; 1 or 3 would work"),
+        ({"short": 43}, "groups of 4; 41 or 45 would work"),
+        ({"short": -1}, "must be odd .*not -1; 1 or 5 would work"),
+        ({"long_group": 0}, "at least 1 frame into one, not 0; 1 or 2 would work"),
     ],
 )
 def test_windows_that_do_not_divide_name_those_that_would(spec, expected):

@@ -236,7 +236,7 @@ def test_a_few_instants_stand_for_a_window(mode, points):
 
 
 def test_a_window_is_worth_no_more_instants_than_frames():
-    with pytest.raises(ValueError, match="a window of 9 frames is worth 1 to 9 points, not 10"):
+    with pytest.raises(ValueError, match="a window of 9 frames allows 1 to 9 points, not 10"):
         window_quadrature(9, "counting", 10)
 
 
@@ -244,7 +244,7 @@ def test_what_targets_refuse():
     spikes = np.zeros((137, 2, 3), np.uint8)
     with pytest.raises(ValueError, match="need 137 frames and 2 at either end, not 137"):
         Targets(spikes, SPEC, SensorModel(), margin=2)
-    with pytest.raises(ValueError, match="by counting or timing, not 'guessing'"):
+    with pytest.raises(ValueError, match="must be counting or timing, not 'guessing'"):
         Targets(spikes, SPEC, SensorModel(), mode="guessing")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="calibrated at 2x2"):
         Targets(spikes, SPEC, SensorModel(gain_map=torch.ones(2, 2)))

@@ -124,7 +124,7 @@ def test_an_earlier_run_is_set_aside(scene_folder, tmp_path, monkeypatch, capsys
         assert command(monkeypatch, *flags) == 0
     assert {p.name for p in (model / "point_cloud").iterdir()} == {"iteration_2"}
     assert (tmp_path / "model.1/point_cloud/iteration_4").is_dir() and (tmp_path / "model.2/chkpnt2.pth").exists()
-    assert "held an earlier run; it is now" in capsys.readouterr().out
+    assert "contained an earlier run, which is now in" in capsys.readouterr().out
     refused(monkeypatch, capsys, "-s", "nowhere", "-m", str(model))
     assert (model / "chkpnt2.pth").exists()  # nothing is moved for a run that cannot start
 
@@ -197,7 +197,7 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--window_points 31", "is worth 1 to"),
+        ("--window_points 31", "allows 1 to"),
         ("--crop 8", "--crop 8 has no pixel 4 from its sides, as far as --recon_net slim looks"),
         ("--crop 10 --recon_net paper", "expected 0 or at least 11"),
         ("--exposure 96", "85 or 97 would"),

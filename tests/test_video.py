@@ -350,7 +350,7 @@ def test_flags():
         (["--video", "orbit", "--video_frames", "0"], "at least 1"),
         (["--video", "orbit", "--video_fps", "nan"], "video_fps"),
         (["--video", "orbit", "--video_bits", "12"], "8 or 16"),
-        (["--video", "orbit", "--video_bits", "16", "--video_out", "a.mp4"], "needs PNGs"),
+        (["--video", "orbit", "--video_bits", "16", "--video_out", "a.mp4"], "writes PNGs"),
         (["--video", "orbit", "--video_view", "v1"], "--video exposure"),
         (["--video", "orbit", "--video_of", "side"], "needs spikes"),
     ],

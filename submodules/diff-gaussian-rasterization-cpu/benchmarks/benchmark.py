@@ -1,18 +1,18 @@
-"""One table of the rasterizer's speed, every figure measured in this run.
+"""Measures the speed of the rasterizer and prints one table.
 
     python benchmarks/benchmark.py                 the README's table
     python benchmarks/benchmark.py --quick         the smallest scene only
-    python benchmarks/benchmark.py --opensplat ../OpenSplat    and that checkout's CPU rasterizer beside ours
-    python benchmarks/benchmark.py --plot curves.png   scaling over Gaussians, pixels, views and threads
+    python benchmarks/benchmark.py --opensplat ../OpenSplat    also the CPU rasterizer of that checkout
+    python benchmarks/benchmark.py --plot curves.png   scaling with Gaussians, pixels, views and threads
 
-Times are the best of many repetitions, in milliseconds: "wall" is what a user waits for, "each thread" the
-processor time divided by the threads, which other programs on the machine disturb far less.
+Times are the best of many repetitions, in milliseconds: "wall" is wall-clock time, "each thread" is CPU time
+divided by the number of threads, which other programs on the machine disturb far less.
 
-A pixel's work depends on the scene, so the table says how many Gaussians a pixel evaluates and blends.  The
-limit is what a loop of nothing but fused multiply-adds reaches on the same threads a moment after; "of the
-limit" compares it with the arithmetic of the pairs in the vectors worked on (masked lanes are executed, so they
-count; an addition takes as much of a lane as a multiply-add), by processor time, so projection, sorting, tile
-lists, sums and memory all count against us.
+The work per pixel depends on the scene, so the table shows how many Gaussians a pixel evaluates and blends.  The
+limit is the rate of a loop of fused multiply-adds alone, measured on the same threads right after.  "of the limit"
+compares it with the arithmetic of the pairs in the processed vectors, by CPU time.  Masked lanes are executed, so
+they count, and an addition counts as much as a multiply-add.  The time of projection, sorting, tile lists, sums and
+memory access is included, so it lowers the percentage.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from scenes import WORKLOADS, Workload, scene
 LEARNED = ("means", "quats", "scales", "opacities", "colors", "viewmats")
 VIEWS = 13
 
-# Vector instructions of one pair in src/kernel.cpp (AVX-512's count for all), and of each of its channels.
+# Vector instructions per pair in src/kernel.cpp (those of AVX-512 are used for all sets), and per channel of a pair.
 FORWARD_PAIR, FORWARD_CHANNEL = 15, 1
 BACKWARD_PAIR, BACKWARD_CHANNEL = 25, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Best of the repetitions, in seconds: on the clock, and of processor time divided by the threads."""
+    """Best of the repetitions, in seconds: wall-clock time, and CPU time divided by the number of threads."""
 
     forward: float
     backward: float
@@ -56,7 +56,7 @@ class Timing:
 
 
 def measure(function: Callable[..., Any], arguments: dict[str, Any], seconds: float) -> Timing:
-    """Forward and backward of ``function`` with gradients to everything, repeated for ``seconds``."""
+    """Time forward and backward pass of ``function`` with all gradients, repeated for ``seconds``."""
     for name in LEARNED:
         arguments[name] = arguments[name].detach().requires_grad_()
     clocks = (time.perf_counter, time.process_time)
@@ -85,7 +85,7 @@ def ours(**arguments: Any) -> Any:
 
 
 def pairs(arguments: dict[str, Any]) -> list[float]:
-    """Gaussians of a pixel in the first view: evaluated forward, gone over backward, blended."""
+    """Gaussians per pixel in the first view: evaluated by the forward pass, visited by the backward pass, blended."""
     with torch.no_grad():
         info = dgr.rasterization(**arguments)[2]
     pixels = arguments["width"] * arguments["height"]
@@ -93,12 +93,12 @@ def pairs(arguments: dict[str, Any]) -> list[float]:
 
 
 def instruction_rate() -> float:
-    """Multiply-adds a second (of one float each) on the threads in use: the limit."""
+    """Multiply-adds per second (of one float each) on the threads in use: the limit."""
     return max(_native.multiply_add_rate(0.001) for _ in range(200))
 
 
 def share(load: Workload, views: int, counts: list[float], timing: Timing, channels: int) -> tuple[float, float]:
-    """Shares of the limit of the forward and the backward pass."""
+    """Shares of the limit that the forward and the backward pass reach."""
     rate = instruction_rate()
     pixels = views * load.width * load.height
     forward = pixels * counts[0] * (FORWARD_PAIR + FORWARD_CHANNEL * channels)
@@ -132,25 +132,25 @@ def table(loads: tuple[Workload, ...], channels: int, seconds: float) -> None:
 
 
 def twin_row() -> None:
-    """The torch twin keeps every pair of a pixel and a Gaussian, so it is compared on a small scene."""
+    """Compare with the torch reference on a small scene, because it stores every pixel-Gaussian pair."""
     load = dataclasses.replace(WORKLOADS[0], gaussians=500, width=64, height=40)
     arguments: dict[str, Any] = scene(load, 1, 1)
     native, twin = measure(ours, arguments, 1), measure(reference.rasterization, arguments, 1)
     print(
-        f"torch twin, 500 Gaussians at 64x40: {1e3 * twin.both:.0f} ms, "
-        f"{twin.processor / (native.processor * dgr.thread_count()):.0f} times ours in processor time"
+        f"torch reference, 500 Gaussians at 64x40: {1e3 * twin.both:.0f} ms, "
+        f"{twin.processor / (native.processor * dgr.thread_count()):.0f} times our CPU time"
     )
 
 
 def opensplat_rows(checkout: str, loads: tuple[Workload, ...], seconds: float) -> None:
-    """OpenSplat's CPU rasterizer: one view, three channels, classic, no gradient to the pose."""
+    """Compare with OpenSplat's CPU rasterizer: one view, three channels, classic, no gradient to the pose."""
     theirs = opensplat.load(checkout)
     print("| scene | views | ours ms, wall | OpenSplat ms, wall | wall | processor | mean difference |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for load in loads:
         arguments: dict[str, Any] = scene(load, 1, 3) | {"rasterize_mode": "classic"}
         native = measure(ours, arguments, seconds)
-        torch.set_num_threads(dgr.thread_count())  # it projects in torch
+        torch.set_num_threads(dgr.thread_count())  # OpenSplat projects with torch
         other = measure(theirs, arguments, seconds)
         torch.set_num_threads(1)
         with torch.no_grad():
@@ -164,11 +164,11 @@ def opensplat_rows(checkout: str, loads: tuple[Workload, ...], seconds: float) -
 
 
 def plot(path: str, seconds: float) -> None:
-    """Time of a step over Gaussians, pixels, views and threads."""
+    """Plot the time of a step over the number of Gaussians, pixels, views and threads."""
     try:
         import matplotlib
     except ImportError:
-        raise SystemExit("--plot draws with matplotlib: pip install matplotlib") from None
+        raise SystemExit("--plot needs matplotlib: pip install matplotlib") from None
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -188,12 +188,12 @@ def plot(path: str, seconds: float) -> None:
             axis.annotate(label, (value, time_taken), (0, 6), textcoords="offset points", ha="right")
 
     def sized(factor: int) -> Workload:
-        # the same Gaussians in the world: more pixels, larger on the screen
+        # the same Gaussians in the world, with more pixels each
         return dataclasses.replace(base, width=base.width * factor // 2, height=base.height * factor // 2)
 
     curve(axes[0], "Gaussians (k)", [6, 12, 25, 50, 100],
           lambda n: scene(dataclasses.replace(base, gaussians=n * 1000), 1, 1))  # fmt: skip
-    curve(axes[1], "picture's width / 200 px", [1, 2, 3, 4], lambda f: scene(sized(f), 1, 1))
+    curve(axes[1], "image width / 200 px", [1, 2, 3, 4], lambda f: scene(sized(f), 1, 1))
     curve(axes[2], "views", [1, 2, 4, 8, 13], lambda m: scene(base, m, 1))
     before = dgr.thread_count()
 
@@ -209,11 +209,11 @@ def plot(path: str, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the smallest scene only")
-    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="color channels")
-    parser.add_argument("--seconds", type=float, default=6, help="spent on each row; the best repetition counts")
-    parser.add_argument("--opensplat", metavar="PATH", help="measure this checkout's CPU rasterizer too")
-    parser.add_argument("--plot", metavar="PNG", help="draw scaling curves instead")
+    parser.add_argument("--quick", action="store_true", help="only the smallest scene")
+    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="color channels (default: 1)")
+    parser.add_argument("--seconds", type=float, default=6, help="time per row in seconds (default: 6)")
+    parser.add_argument("--opensplat", metavar="PATH", help="checkout of OpenSplat to compare with")
+    parser.add_argument("--plot", metavar="PNG", help="file for a plot of scaling curves, instead of the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.plot:

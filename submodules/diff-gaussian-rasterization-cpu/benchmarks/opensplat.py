@@ -1,7 +1,7 @@
-"""OpenSplat's CPU rasterizer beside ours, compiled at run time from a checkout of WebODM/OpenSplat.
+"""OpenSplat's CPU rasterizer for comparison, compiled at run time from a checkout of WebODM/OpenSplat.
 
-The checkout (AGPL) stays where it is: nothing of it is here, and what is built goes to a temporary folder.  The
-harness below is ours; it calls the three steps of its public headers: projection, spherical harmonics, blending.
+No part of the checkout (AGPL) is included here, and the build goes to a temporary folder.  The harness below is
+ours; it calls the three steps in OpenSplat's public headers: projection, spherical harmonics, blending.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ torch::Tensor render(torch::Tensor means, torch::Tensor quats, torch::Tensor sca
 
 
 def load(checkout: str) -> Any:
-    """A function with the parameters of ``rasterization`` (three channels, classic) that returns [M, H, W, 3] first.
+    """Build a function with the parameters of ``rasterization`` (three channels, classic); it returns [M, H, W, 3].
 
     Raises:
-        FileNotFoundError: no checkout there.
+        FileNotFoundError: not a checkout of OpenSplat.
     """
     from torch.utils.cpp_extension import load as build
 
@@ -58,7 +58,7 @@ def load(checkout: str) -> Any:
     module = build(
         "opensplat_harness",
         [str(harness), *(str(root / source) for source in SOURCES)],
-        extra_cflags=["-O3", "-w"],  # its own release build's
+        extra_cflags=["-O3", "-w"],  # as in OpenSplat's release build
         extra_include_paths=[str(root), str(root / "rasterizer")],
         build_directory=str(folder),
     )

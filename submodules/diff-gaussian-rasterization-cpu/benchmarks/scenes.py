@@ -1,4 +1,4 @@
-"""The benchmark's scenes: as many blended pairs a pixel as a trained model has, seeded."""
+"""Random scenes for the benchmark, with a fixed seed and about as many blended pairs per pixel as a trained model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Workload:
-    """A scene's size; ``spread`` and ``tail`` (median and log-deviation of the Gaussians' sizes) are set so
+    """Size of a scene; ``spread`` and ``tail`` (median and log-deviation of the Gaussians' sizes) are chosen so
     that a pixel evaluates about 130 Gaussians and blends about 55."""
 
     gaussians: int
@@ -32,12 +32,12 @@ WORKLOADS = (
 
 
 def scene(load: Workload, views: int, channels: int = 3, seed: int = 0) -> dict[str, Tensor | int | str]:
-    """Arguments of ``rasterization``: a box of Gaussians before ``views`` poses of a hand-held motion."""
+    """Arguments of ``rasterization``: a box of Gaussians in front of ``views`` poses of a hand-held motion."""
     g = torch.Generator().manual_seed(seed)
     n = load.gaussians
     focal = 0.9 * load.width
     depth = 2 + 6 * torch.rand(n, generator=g)
-    # A little wider than the picture at every depth: some Gaussians are out of sight, as in a capture.
+    # Slightly wider than the image at every depth: some Gaussians are out of view, as in a capture.
     across = 1.15 * depth * load.width / focal
     means = torch.stack(
         [
@@ -49,7 +49,7 @@ def scene(load: Workload, views: int, channels: int = 3, seed: int = 0) -> dict[
     )
     pixels = load.width * load.height
     size = load.spread * (pixels / n) ** 0.5 * (depth / focal)[:, None]
-    # Sizes spread over orders of magnitude, as training leaves them: a few large ones cover most pairs.
+    # Sizes spread over orders of magnitude, as after training: a few large Gaussians cause most of the pairs.
     size = size * torch.exp(load.tail * torch.randn(n, 1, generator=g))
     scales = size * torch.exp(0.5 * torch.randn(n, 3, generator=g))
     viewmats = torch.eye(4).repeat(views, 1, 1)

@@ -9,13 +9,13 @@ namespace dgr {
 namespace {
 
 constexpr int kBits = 12, kBins = 1 << kBits;
-constexpr int kSortAlone = 8192;  // Gaussians that are not worth a second thread
+constexpr int kSortAlone = 8192;  // number of Gaussians up to which a second thread does not pay
 
 // One part of a sort.
 struct Share {
   uint32_t first = 0, last = 0;  // of the array
   uint32_t visible = 0, least = ~0u, greatest = 0;
-  uint32_t bins[kBins];          // how many, then where to
+  uint32_t bins[kBins];          // counts, then destinations
 };
 
 uint32_t key_of(const float* depth) {
@@ -24,9 +24,9 @@ uint32_t key_of(const float* depth) {
   return key;
 }
 
-// Visible Gaussians by depth, by passes over the bits of positive floats, which order like integers: two of
-// twelve bits where all depths lie within a range of 2^24 (nearest to farthest as 1 to 4), else three.  Each part
-// counts and moves a piece of the array; the order is that of one part.
+// Radix sort of the visible Gaussians by depth.  The bits of positive floats order like integers: two passes of
+// twelve bits suffice if all depths lie within a range of 2^24 (nearest to farthest as 1 to 4), else three.  Each
+// part counts and moves a piece of the array; the order does not depend on the number of parts.
 uint32_t sort_by_depth(int count, const float* depths, uint32_t*& order, uint32_t* scratch, uint32_t* keys,
                        uint32_t* key_scratch, int parts) {
   if (count < kSortAlone) parts = 1;
@@ -37,7 +37,7 @@ uint32_t sort_by_depth(int count, const float* depths, uint32_t*& order, uint32_
     for (uint32_t n = cut(uint32_t(count), part); n < cut(uint32_t(count), part + 1); ++n) {
       const uint32_t key = key_of(depths + n);
       share.visible += key != 0;
-      share.least = std::min(share.least, key - 1);  // of 0: the largest number
+      share.least = std::min(share.least, key - 1);  // key 0 wraps to the largest number
       share.greatest = std::max(share.greatest, key);
     }
     shares[size_t(part)] = share;
@@ -92,7 +92,7 @@ uint32_t sort_by_depth(int count, const float* depths, uint32_t*& order, uint32_
   return visible;
 }
 
-// The spans of one part of the order, in memory that grows.
+// The spans of one part of the order, in growing memory.
 struct Part {
   uint32_t first = 0, last = 0;
   Memory spans, changes, starts;
@@ -142,7 +142,7 @@ TileLists bin_tiles(const Kernels& kernels, const Settings& s, int count, int st
         reach[sorted[i]] = rows[i].y0 | uint32_t(rows[i].y1) << 16;
   });
 
-  // Within a tile's list a part's Gaussians follow those of the parts before it.
+  // In a tile's list, the Gaussians of a part follow those of the earlier parts.
   out.starts = take(4 * (size_t(tiles) + 1));
   uint32_t* starts = reinterpret_cast<uint32_t*>(out.starts.get());
   for (Part& part : pieces) part.starts = take(4 * size_t(tiles));

@@ -1,8 +1,8 @@
-// The arithmetic of the rasterizer, compiled once an instruction set (DGR_ISA names it).
+// The arithmetic of the rasterizer, compiled once per instruction set (named by DGR_ISA).
 //
 // Notation: W, t world-to-camera; M = R(q) diag(s); T = J W with J the Jacobian of the projection (EWA,
 // Zwicker et al. 2001); B = T M, so that the screen covariance is B B^T + eps I.  The determinant of B B^T is
-// |b0 x b1|^2 (Cauchy-Binet): no difference of products that a needle would cancel.
+// |b0 x b1|^2 (Cauchy-Binet), which avoids the cancellation of a difference of products for needle-like Gaussians.
 #include "kernel.hpp"
 #include "simd.hpp"
 
@@ -18,21 +18,21 @@ using namespace dgr;
 constexpr float kLog2e = 1.44269504088896340736f;
 constexpr float kLn2 = 0.69314718055994530942f;
 constexpr float kLog2AlphaMin = -7.99435343685885793770f;  // log2(1/255)
-constexpr int kParts = kBlock / kLanes;                    // vectors a prepared row holds
-constexpr uint32_t kAhead = 8;                             // Gaussians of a list asked for before their turn
+constexpr int kParts = kBlock / kLanes;                    // vectors in a prepared row
+constexpr uint32_t kAhead = 8;                             // prefetch distance in a list, in Gaussians
 constexpr uint32_t kSpanAhead = 16;
 constexpr int kVectors = 4;                                // vectors of pixels in registers
 constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
 static_assert(kPasses <= kMaxPasses, "");
 
-// A bit for each pixel of a pass.
+// One bit per pixel of a pass.
 template <int Bits> struct BitsOf;
 template <> struct BitsOf<64> { typedef uint64_t type; };
 template <> struct BitsOf<32> { typedef uint32_t type; };
 template <> struct BitsOf<16> { typedef uint16_t type; };
 typedef BitsOf<kVectors * kLanes>::type PassBits;
 
-// The pass's bits of a tile whose list begins at `begin`: each pass of a tile has a piece of its own.
+// Bits of a pass over a tile whose list begins at `begin`; each pass of a tile has its own piece.
 inline PassBits* pass_bits(const Trace& trace, uint32_t begin, uint32_t end, int pass) {
   return reinterpret_cast<PassBits*>(trace.blended + begin) + size_t(pass) * (end - begin);
 }
@@ -90,7 +90,7 @@ inline void sh_direction(int degree, vf x, vf y, vf z, const vf* w, vf& gx, vf& 
         8 * kY3c * x * z * w[13] + kY3e * (xx - yy) * w[14];
 }
 
-// log2 of positive, finite x: exponent, and an odd series of (m - 1) / (m + 1) on [1/sqrt 2, sqrt 2).
+// log2 of positive, finite x: the exponent plus an odd series in (m - 1) / (m + 1) on [1/sqrt 2, sqrt 2).
 inline vf log2_positive(vf x) {
   const vi bits = (vi)x;
   const vi shifted = bits - 0x3f3504f3;  // bits of 1/sqrt 2
@@ -125,7 +125,7 @@ inline void rotation_of(const vf* q, vf* r) {
   r[8] = 1 - 2 * (x * x + y * y);
 }
 
-// Rows [base, base + kLanes) of an array, to be read by fours: near the array's end a padded copy.
+// Rows [base, base + kLanes) of an array, readable four floats at a time: near the array's end, a padded copy.
 class Rows {
  public:
   Rows(int count, int base) : base_(base), left_(count - base) {}
@@ -170,7 +170,7 @@ void prepare(const Scene& s, int first, int last, float* prepared, int* invalid)
         for (int j = 0; j < 4 && k + j < colors; ++j) store(target + (kColor + k + j) * kBlock, color[j]);
       }
       const vf norm2 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3];
-      // x - x is NaN for what is not finite, and the sum with it
+      // x - x is NaN if x is not finite, and then so is the sum
       vf sum = norm2 - norm2;
       for (int i = 0; i < 3; ++i) sum += scale[i] - scale[i];
       for (int i = 0; i < 3; ++i) sum += row(out, kMean + i, part) - row(out, kMean + i, part);
@@ -191,10 +191,10 @@ void prepare(const Scene& s, int first, int last, float* prepared, int* invalid)
   *invalid += bad;
 }
 
-// All that both directions need of one vector of Gaussians in one camera.
+// Values of one vector of Gaussians in one camera that both the forward and the backward pass need.
 struct Projected {
   vf x, y, z, iz, xz, yz;           // camera space; x/z and y/z after the clamp
-  mask x_free, y_free;              // where the clamp did nothing
+  mask x_free, y_free;              // where the clamp had no effect
   vf j00, j02, j11, j12;
   vf t0[3], t1[3], b0[3], b1[3];
   vf c00, c01, c11, det0, inverse_det;
@@ -247,7 +247,7 @@ inline void direction(const Camera& cam, const float* block, int part, vf& x, vf
   z *= inverse;
 }
 
-// Color in a direction, before it is held at zero.
+// Color in a direction, before it is clamped at zero.
 inline vf shade(const Scene& s, const float* block, int part, int channel, int used, const vf* basis) {
   vf color = splat(0.5f);
   for (int k = 0; k < used; ++k) color += basis[k] * row(block, kColor + k * s.channels + channel, part);
@@ -312,21 +312,21 @@ uint32_t spans(const Settings& s, int stride, const float* records, const uint32
     const float* r = records + size_t(order[i]) * stride;
     const float u = r[0] - float(s.crop_x0) - 0.5f, v = r[1] - float(s.crop_y0) - 0.5f;  // in pixel indices
     const float a = r[2], b = r[3], c = r[4];
-    // A hair wider than alpha = 1/255: a pixel too many is skipped later, one too few would be missed.
+    // Slightly wider than alpha = 1/255: an extra pixel is skipped later, a missing one would be lost.
     const float level = r[5] - kLog2AlphaMin + 1e-4f;
-    // A difference of products that a needle would cancel in single precision.
+    // A difference of products, which cancels for needle-like Gaussians in single precision.
     const double det = 4.0 * double(a) * double(c) - double(b) * double(b);
     rows[i] = {0, 0, count};
     if (!(det > 0) || !(level > 0)) continue;
     const float inverse = float(4.0 / det);
     const float hx = __builtin_sqrtf(level * c * inverse), hy = __builtin_sqrtf(level * a * inverse);
-    // Rounded as integers: ceil for the first, floor for the last pixel, once clamped to the picture.
+    // Rounding with integers after clamping to the image: ceil for the first, floor for the last pixel.
     const int j0 = int(clamped(v - hy, -1.0f, bottom_edge + 1) + 1.9999f) - 1;
     const int j1 = int(clamped(v + hy, -1.0f, bottom_edge) + 1.0f) - 1;
     if (j0 > j1) continue;
     const int y0 = (j0 < 0 ? 0 : j0) / kTile, y1 = j1 / kTile + 1;
     if (count + uint32_t(y1 - y0) + kSpanSlack > capacity) break;
-    const float extreme = -0.5f * b * hx / c;  // dy where the ellipse is rightmost; leftmost at its negative
+    const float extreme = -0.5f * b * hx / c;  // dy of the ellipse's rightmost point; the leftmost is at its negative
     const float half = 0.5f / a;
     const vf low = splat(float(j0) - v), high = splat(float(j1) - v), al = splat(4 * a * level);
     const vf slope = splat(-b * half), curve = splat(b * b - 4 * a * c), scale = splat(half), middle = splat(u);
@@ -371,7 +371,7 @@ struct Pixels {
   }
 };
 
-// Copies between an image plane and a tile's 64 pixels; outside the image pixels are zero.
+// Copies between an image plane and a tile's 64 pixels; pixels outside the image are zero.
 inline void read_tile(const Settings& s, const float* plane, int tile_x, int tile_y, float* tile) {
   const int columns = s.width - tile_x * kTile < kTile ? s.width - tile_x * kTile : kTile;
   for (int r = 0; r < kTile; ++r) {
@@ -461,9 +461,9 @@ void blend_rows(const Settings& s, const float* records, const uint32_t* starts,
     }
 }
 
-// The same pairs once more, front to back: what lies behind a Gaussian is the whole picture less what was
-// accumulated so far, so transmittance is never divided by (only 1 - alpha, at least 0.01).  Vectors of pixels
-// that blended nothing of a Gaussian are passed over: three tenths of them.
+// Backward pass over the same pairs, front to back.  The contribution behind a Gaussian is the final image minus what
+// was accumulated so far, so there is no division by transmittance (only by 1 - alpha, at least 0.01).  Vectors of
+// pixels in which the Gaussian was not blended are skipped: three tenths of them.
 template <int NC, bool Absolute>
 void blend_rows_backward(const Settings& s, const float* records, const uint32_t* starts, const uint32_t* list,
                          const Trace& trace, const float* image, const float* transmittance, const float* grad_image,
@@ -526,7 +526,7 @@ void blend_rows_backward(const Settings& s, const float* records, const uint32_t
             const vf mine = weight * along;
             const vf behind = load(rest + offset) - mine;
             store(rest + offset, behind);
-            // dL/dalpha times alpha; none where alpha is held at its maximum.
+            // dL/dalpha times alpha; zero where alpha is clamped to its maximum.
             const vf g = keep(blended & gt(alpha_max, raw), mine - alpha * behind * reciprocal(1.0f - alpha));
             const vf gy = g * dy;
             s0 += g;
@@ -616,7 +616,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
   const int channels = s.channels + settings.with_depth;
   const int sum_stride = gradient_stride(channels);
   const int used = s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1;
-  // What nobody asked for is not worked out.
+  // Only requested gradients are computed.
   const bool want_axes = out.quats != nullptr || out.scales != nullptr;
   const bool want_point = out.means != nullptr || camera_grads != nullptr;
   for (int block = first; block < last; ++block)
@@ -633,10 +633,10 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         if (means2d != nullptr)
           for (int lane = 0; lane < lanes; ++lane) means2d[2 * (at + lane)] = means2d[2 * (at + lane) + 1] = 0.0f;
         if (!any(seen)) continue;
-        // What culled Gaussians have there is without meaning.
+        // The sums of culled Gaussians are undefined.
         vf in[12];
         const float* rows = sums + at * size_t(sum_stride);
-        // The next block's: the views in between would lose them to the processor's own foresight.
+        // Prefetch the sums of the next block: the hardware prefetcher does not, because other views come in between.
         for (int line = 0; line < kLanes * sum_stride; line += 16) prefetch(rows + kLanes * sum_stride + line);
         for (int j = 0; j < 6 + channels; j += 4) load_columns(rows + j, size_t(sum_stride), in + j);
         for (int j = 0; j < 6 + channels; ++j) in[j] = keep(seen, in[j]);
@@ -657,13 +657,13 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
         const float* w = cam.rotation;
         vf g_w[9] = {}, g_t[3] = {};
         if (want_axes || want_point) {
-        // dL/dcov = Q H Q / 2 with H the second moments (sigma = d^T Q d / 2, dL/dsigma = -g).
+        // dL/dcov = Q H Q / 2, where H are the second moments (sigma = d^T Q d / 2, dL/dsigma = -g).
         const vf hxx = 0.5f * in[2], hxy = 0.5f * in[3], hyy = 0.5f * in[4];
         const vf e00 = q00 * hxx + q01 * hxy, e01 = q00 * hxy + q01 * hyy, e10 = q01 * hxx + q11 * hxy,
                  e11 = q01 * hxy + q11 * hyy;
         vf v00 = e00 * q00 + e01 * q01, v01 = e00 * q01 + e01 * q11, v11 = e10 * q01 + e11 * q11;
         if (settings.antialiased) {
-          // comp^2 = det0 / det1: the adjugates over the determinants, of the covariance without and with eps.
+          // comp^2 = det0 / det1, of the covariance without and with eps: adjugates over determinants.
           const vf f = 0.5f * s0, inverse0 = keep(seen & gt(p.det0, splat(1e-30f)), 1.0f / p.det0);
           v00 += f * ((p.c11 - settings.eps2d) * inverse0 - q00);
           v01 += f * (-p.c01 * inverse0 - q01);
@@ -723,7 +723,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
           const vf radial = ex * dx + ey * dy + ez * dz;
           const vf g_view[3] = {keep(seen, (ex - radial * dx) * inverse), keep(seen, (ey - radial * dy) * inverse),
                                 keep(seen, (ez - radial * dz) * inverse)};
-          // The camera's center is -W^T t and moves the other way.
+          // The camera's center is -W^T t, so its gradient has the opposite sign.
           for (int i = 0; i < 3; ++i) {
             g_mean[i] += g_view[i];
             for (int j = 0; j < 3; ++j) {
@@ -787,7 +787,7 @@ void project_backward(const Scene& s, const Settings& settings, int cameras, con
 }
 
 uint64_t multiply_add(int rounds) {
-  constexpr int kChains = 16;  // enough to hide the latency of every machine at hand, few enough for registers
+  constexpr int kChains = 16;  // enough to hide the latency on all tested machines, few enough for the registers
   constexpr int kUsed = kLanes == 16 ? kChains : 12;
   vf sum[kUsed];
   for (int i = 0; i < kUsed; ++i) sum[i] = splat(float(i));

@@ -1,7 +1,7 @@
 // What the kernels of every instruction set share with the module: plain structs and one table of functions.
 //
-// No standard-library templates here or in kernel.cpp: their out-of-line copies would be compiled once an
-// instruction set and the linker might keep the one this machine cannot run.
+// No standard-library templates here or in kernel.cpp: their out-of-line copies would be compiled once per
+// instruction set, and the linker might keep one that this machine cannot run.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +10,11 @@
 namespace dgr {
 
 constexpr int kTile = 8;           // pixels; a tile's 64 pixels live in registers
-constexpr int kMaxPasses = 4;      // over a tile's list, for the shortest vectors
-constexpr int kBlock = 16;         // Gaussians a block of the prepared arrays
+constexpr int kMaxPasses = 4;      // passes over a tile's list, with the shortest vectors
+constexpr int kBlock = 16;         // Gaussians per block of the prepared arrays
 constexpr int kMaxChannels = 4;    // color channels and depth
 constexpr int kMaxSh = 16;         // coefficients of degree 3
-constexpr uint32_t kSpanSlack = 16;  // spans are written a vector at a time
+constexpr uint32_t kSpanSlack = 16;  // spans are written one vector at a time
 constexpr float kAlphaMin = 1.0f / 255.0f;
 constexpr float kAlphaMax = 0.99f;
 constexpr float kTransmittanceMin = 1e-4f;
@@ -27,17 +27,17 @@ inline int gradient_stride(int channels) { return channels <= 2 ? 8 : 16; }
 struct Camera {
   float rotation[9];     // world to camera, row-major
   float translation[3];
-  float center[3];       // in the world
+  float center[3];       // in world coordinates
   float fx, fy, cx, cy;
   float x_low, x_high, y_low, y_high;  // limits of x/z and y/z in the projection's Jacobian
 };
 
 struct Settings {
   int width, height, tiles_x, tiles_y;
-  int crop_x0, crop_y0;  // pixel that the picture's corner stands for
+  int crop_x0, crop_y0;  // pixel at the corner of the output image
   float near_plane, far_plane, eps2d;
   bool antialiased;
-  bool with_depth;       // one channel more: depth, or its inverse
+  bool with_depth;       // one more channel: depth, or its inverse
   bool inverse_depth;
 };
 
@@ -58,13 +58,13 @@ inline int prepared_floats(const Scene& s) {
   return kBlock * (14 + s.channels * (s.coefficients ? (s.degree + 1) * (s.degree + 1) : 1));
 }
 
-// Rows [y0, y1) of tiles that a Gaussian meets; its spans begin at `first`.
+// Tile rows [y0, y1) that a Gaussian touches; its spans begin at `first`.
 struct TileRows {
   uint16_t y0, y1;
   uint32_t first;
 };
 
-struct Gradients {       // null where nobody asked
+struct Gradients {       // null if not requested
   float* means;
   float* quats;
   float* scales;
@@ -72,37 +72,37 @@ struct Gradients {       // null where nobody asked
   float* colors;
 };
 
-// The decisions of the forward pass, for the way back: it neither repeats them nor works where nothing was blended.
+// Decisions of the forward pass for the backward pass, which neither repeats them nor works where nothing was blended.
 struct Trace {
-  uint64_t* blended;     // [pairs] bits, in the kernels' own arrangement: the pixels that blended the Gaussian
+  uint64_t* blended;     // [pairs] bits, in the kernels' internal arrangement: the pixels that blended the Gaussian
   uint32_t* ends;        // [tiles, kMaxPasses] where each pass over a tile's list stopped
 };
 
 struct Kernels {
   const char* name;
-  // Floats multiplied and added by `rounds` rounds of independent fused multiply-adds: the benchmark's limit.
+  // Number of floats multiplied and added in `rounds` rounds of independent fused multiply-adds: the benchmark's limit.
   uint64_t (*multiply_add)(int rounds);
   // Blocks [first, last) of the scene, in structure-of-arrays form.
   void (*prepare)(const Scene&, int first, int last, float* prepared, int* invalid);
   // Records, depths and visibility of blocks [first, last) in one camera; depth 0 marks a culled Gaussian.
   void (*project)(const Scene&, const Settings&, const Camera&, const float* prepared, int first, int last,
                   float* records, float* depths);
-  // Exact spans of tiles, x0 | x1 << 16 for [x0, x1), of every row of tiles that the ellipses of the Gaussians
-  // order[first] ... order[last - 1] meet.  `changes` [tiles_y, tiles_x + 1] counts +1 where a span begins and
-  // -1 where it has ended.  Stops early when fewer than kSpanSlack + a Gaussian's spans are left of `capacity`;
+  // Exact spans of tiles, x0 | x1 << 16 for [x0, x1), in every tile row that the ellipses of the Gaussians
+  // order[first] ... order[last - 1] touch.  `changes` [tiles_y, tiles_x + 1] gets +1 where a span begins and
+  // -1 behind its end.  Stops early if the rest of `capacity` is less than kSpanSlack plus a Gaussian's spans;
   // returns where it stopped.
   uint32_t (*spans)(const Settings&, int stride, const float* records, const uint32_t* order, uint32_t first,
                     uint32_t last, TileRows* rows, uint32_t* span, uint32_t capacity, uint32_t* used,
                     int32_t* changes);
-  // Rows of tiles [row0, row1): picture and transmittance; in `trace`, unless null, what the way back needs.
+  // Tile rows [row0, row1): image and transmittance; writes what the backward pass needs to `trace`, unless null.
   void (*blend)(const Settings&, int channels, const float* records, const uint32_t* starts, const uint32_t* list,
                 const float* background, int row0, int row1, float* image, float* transmittance, const Trace*);
   void (*blend_backward)(const Settings&, int channels, const float* records, const uint32_t* starts,
                          const uint32_t* list, const Trace&, const float* image, const float* transmittance,
                          const float* grad_image, const float* grad_transmittance, int row0, int row1, float* sums,
                          float* absolute);
-  // Gradients of blocks [first, last) from the sums of all cameras; camera_grads [M, 16] is added to (rotation
-  // 9, translation 3).
+  // Gradients of blocks [first, last) from the sums of all cameras; adds to camera_grads [M, 16] (rotation 9,
+  // translation 3).
   void (*project_backward)(const Scene&, const Settings&, int cameras, const Camera*, const float* prepared,
                            const float* const* depths, const float* sums, int first, int last, const Gradients&,
                            float* camera_grads, float* means2d);

@@ -1,4 +1,4 @@
-// The Python module: arrays in and out, the choice of instruction set, and the order of the work.
+// The Python module: array conversion, choice of the instruction set, and scheduling.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -54,32 +54,33 @@ const Kernels& kernels() {
   return *g_kernels;
 }
 
-constexpr int kChunk = 64;  // blocks a task: 1024 Gaussians
+constexpr int kChunk = 64;  // blocks per task: 1024 Gaussians
 
 template <class T = float>
 T* as(const Memory& memory) {
   return reinterpret_cast<T*>(memory.get());
 }
 
-// What one view's pass over the pixels needs.
+// Data for the passes over the pixels of one view.
 struct View {
-  Memory records, depths;  // of whole blocks: [blocks kBlock, stride] and [blocks kBlock]
+  Memory records, depths;  // whole blocks: [blocks kBlock, stride] and [blocks kBlock]
   TileLists lists;
-  Memory blended, ends;    // what the forward pass decided
+  Memory blended, ends;    // decisions of the forward pass
 
   Trace trace() const { return {as<uint64_t>(blended), as<uint32_t>(ends)}; }
 };
 
-// Parts that the way back cuts the last view in: 13 views would keep one of two threads waiting for the other,
-// and a single view all but one.  A fixed number, so that sums do not depend on threads.
+// Number of parts into which the backward pass splits the last view: otherwise, with 13 views one of two threads
+// would wait for the other, and with a single view all but one.  It is fixed, so that sums do not depend on the number
+// of threads.
 constexpr int kBands = 4;
 
-// All that the backward pass needs of a forward one.
+// Everything that the backward pass needs from a forward pass.
 struct State {
   Scene scene{};
   Settings settings{};
   std::vector<Camera> cameras;
-  std::vector<View> views;  // their memory is kept only if `saved`; it follows from `prepared`
+  std::vector<View> views;  // their memory is kept only if `saved`; it can be recomputed from `prepared`
   Memory prepared, image, transmittance;
   int invalid = 0;
   bool saved = true;
@@ -91,7 +92,7 @@ struct State {
   int blocks() const { return (scene.count + kBlock - 1) / kBlock; }
   int chunks() const { return (blocks() + kChunk - 1) / kChunk; }
 
-  // Projection and tile lists of one view, from the prepared Gaussians; `inside`: by several threads.
+  // Projection and tile lists of one view, from the prepared Gaussians; with `inside`, by several threads.
   View look(int m, bool inside) const {
     View v;
     const size_t lanes = size_t(blocks()) * kBlock;
@@ -112,7 +113,7 @@ struct State {
     return v;
   }
 
-  // A view as the forward pass saw it, made again where it was not kept.
+  // A view as in the forward pass, recomputed if it was not kept.
   template <class Use>
   void with_view(int m, const Use& use) const {
     if (saved) return use(views[size_t(m)]);
@@ -134,7 +135,7 @@ Camera make_camera(const float* view, const float* k, int width, int height) {
   c.fy = k[4];
   c.cx = k[2];
   c.cy = k[5];
-  // The Jacobian is evaluated at most 0.3 of the half field of view outside the picture.
+  // The Jacobian is evaluated at most 0.3 of half the field of view outside the image.
   const float margin_x = 0.3f * 0.5f * float(width) / c.fx, margin_y = 0.3f * 0.5f * float(height) / c.fy;
   c.x_high = (float(width) - c.cx) / c.fx + margin_x;
   c.x_low = -(c.cx / c.fx + margin_x);
@@ -143,7 +144,7 @@ Camera make_camera(const float* view, const float* k, int width, int height) {
   return c;
 }
 
-// Shapes, types and values are checked by the Python layer, which can name the argument.
+// The Python layer checks shapes, types and values, because it can name the argument.
 State* forward(In means, In quats, In scales, In opacities, In colors, int coefficients, int degree, In viewmats,
                In ks, int width, int height, std::optional<std::tuple<int, int, int, int>> crop, float near_plane,
                float far_plane, float eps2d, bool antialiased, bool with_depth, bool inverse_depth, bool save, std::optional<In> backgrounds) {
@@ -200,7 +201,7 @@ State* forward(In means, In quats, In scales, In opacities, In colors, int coeff
     }
     s.views[size_t(m)] = std::move(view);
   };
-  // A view a thread, and what is left over by all threads together.
+  // One view per thread; all threads share the remaining views.
   const int threads = thread_count(), rest = views % threads, alone = 2 * rest > threads ? views : views - rest;
   parallel(alone, [&](int m) { draw(m, false); });
   for (int m = alone; m < views; ++m) draw(m, true);
@@ -230,11 +231,11 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   const int views = int(s.cameras.size()), channels = s.channels(), count = scene.count;
   const int stride = gradient_stride(channels);
   const View& last_view = s.views.back();
-  // Tasks: all views but the last, and the last one's bands of tile rows, of about as many pairs each.  The first
-  // band adds to the view's own sums, the others to sums of their own.
+  // Tasks: all views but the last, and bands of tile rows of the last view with about the same number of pairs each.
+  // The first band adds to the sums of the view, the others have separate sums.
   const int whole = views - 1, bands = std::min(kBands, s.settings.tiles_y);
   const size_t one = size_t(count) * stride, two = 2 * size_t(count);
-  // Sums are read by whole blocks.
+  // Sums are read in whole blocks.
   Memory sum_memory = take(sizeof(float) * (one * size_t(whole + bands) + size_t(kBlock * stride)));
   float* sums = as(sum_memory);
   Memory absolute_memory;
@@ -253,7 +254,7 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
       band[size_t(part)] = row;
     }
   }
-  // The bands [first, last] that a Gaussian of the last view meets; only there has it sums.
+  // The bands [first, last] that a Gaussian of the last view touches; it has sums only there.
   const uint32_t* reach = as<uint32_t>(last_view.lists.reach);
   std::vector<uint8_t> band_of(size_t(s.settings.tiles_y) + 1, 0);
   for (int part = 1; part < bands; ++part)
@@ -275,7 +276,7 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
   const float* last_depths = as(last_view.depths);
   parallel(chunks, [&](int chunk) {
     each_of_chunk(chunk, [&](int n, int first, int last) {
-      if (last_depths[n] == 0.0f && absolute == nullptr) return;  // nobody reads them
+      if (last_depths[n] == 0.0f && absolute == nullptr) return;  // never read
       for (int part = first; part <= last; ++part) {
         clear(sums + size_t(whole + part) * one + size_t(n) * stride);
         if (absolute != nullptr) absolute_of(whole + part)[2 * n] = absolute_of(whole + part)[2 * n + 1] = 0.0f;
@@ -311,7 +312,7 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
       if (last_depths[n] == 0.0f && absolute == nullptr) return;
       float* sum = sums + size_t(whole) * one + size_t(n) * stride;
       copy(sum, sum + size_t(from) * one);
-      for (int part = from + 1; part <= to; ++part) add(sum, sum + size_t(part) * one);  // in their order
+      for (int part = from + 1; part <= to; ++part) add(sum, sum + size_t(part) * one);  // in order of the bands
       if (absolute == nullptr) return;
       float* total = absolute_of(whole) + 2 * n;
       std::memmove(total, absolute_of(whole + from) + 2 * n, 8);
@@ -335,7 +336,7 @@ void backward(const State& s, In means, In quats, In scales, In opacities, In co
     }
 }
 
-// Copies of what the forward pass knows about each Gaussian in each view; culled ones are zero.
+// Copies the results of the forward pass for each Gaussian in each view; zero for culled Gaussians.
 void statistics(const State& s, Out means2d, Out depths, Out conics, Out opacities,
                 nb::ndarray<int32_t, nb::c_contig, nb::device::cpu> radii) {
   constexpr float ln2 = 0.69314718055994530942f;
@@ -369,9 +370,8 @@ void statistics(const State& s, Out means2d, Out depths, Out conics, Out opaciti
   parallel(int(s.cameras.size()), [&](int m) { s.with_view(m, [&](const View& view) { describe(m, view); }); });
 }
 
-// Pairs of a pixel and a Gaussian in one view: what a time is to be divided by.  Those that the forward pass
-// evaluates, those in vectors of sixteen pixels that the way back goes over, and those that are blended.  Plain
-// scalar code, for benchmarks.
+// Counts pixel-Gaussian pairs in one view, to relate times to work: pairs that the forward pass evaluates, pairs in
+// the vectors of sixteen pixels that the backward pass visits, and blended pairs.  Plain scalar code, for benchmarks.
 std::tuple<size_t, size_t, size_t> pair_counts(const State& s, int view) {
   constexpr int kVector = 16;
   const int stride = record_stride(s.channels());
@@ -416,7 +416,7 @@ std::tuple<size_t, size_t, size_t> pair_counts(const State& s, int view) {
   return {evaluated, touched, blended};
 }
 
-// Fused multiply-adds a second, of one float each, on every thread at once.
+// Fused multiply-adds per second, of one float each, on all threads at once.
 double multiply_add_rate(double seconds) {
   nb::gil_scoped_release release;
   using Clock = std::chrono::steady_clock;
@@ -437,7 +437,7 @@ double multiply_add_rate(double seconds) {
   return total;
 }
 
-// A float array in kept memory, for gradients: fresh pages would have to be cleared by the system every step.
+// A float array in reused memory, for gradients: the system would have to clear fresh pages in every step.
 nb::ndarray<nb::numpy, float> empty(const std::vector<size_t>& shape) {
   size_t size = 1;
   for (size_t length : shape) size *= length;
@@ -448,7 +448,7 @@ nb::ndarray<nb::numpy, float> empty(const std::vector<size_t>& shape) {
 }
 
 nb::tuple pictures(const State& s) {
-  // Views of the state's own memory: the caller keeps the state alive with them.
+  // Views of the state's memory: the caller keeps the state alive along with them.
   nb::object owner = nb::find(&s);
   const size_t views = s.cameras.size(), h = size_t(s.settings.height), w = size_t(s.settings.width);
   using Array = nb::ndarray<nb::numpy, float>;
@@ -461,7 +461,7 @@ nb::tuple pictures(const State& s) {
 
 NB_MODULE(_native, m) {
   using namespace dgr;
-  nb::set_leak_warnings(false);  // pictures that live until the interpreter ends are no leak
+  nb::set_leak_warnings(false);  // images that live until the interpreter exits are not leaks
   m.doc() = "Differentiable Gaussian rasterization on the CPU";
   nb::class_<State>(m, "State")
       .def("pictures", &pictures, "Image [M, C, H, W] and transmittance [M, H, W], in the state's memory")

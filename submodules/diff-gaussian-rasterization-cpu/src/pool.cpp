@@ -55,7 +55,7 @@ class Pool {
     }
     wake_.notify_all();
     drain(task, count);
-    // Only those who came are waited for: on a busy machine a thread may be woken long after the work is done.
+    // Wait only for threads that have started: on a busy machine a thread may wake up long after the work is done.
     std::unique_lock<std::mutex> lock(mutex_);
     open_ = false;
     done_.wait(lock, [this] { return busy_ == 0; });
@@ -66,7 +66,7 @@ class Pool {
   void drain(const std::function<void(int)>& task, int count) {
     try {
       for (int i = next_++; i < count; i = next_++) task(i);
-    } catch (...) {  // out of memory; the caller hears of it once every thread has stopped
+    } catch (...) {  // out of memory; reported to the caller once every thread has stopped
       next_ = count;
       std::lock_guard<std::mutex> lock(mutex_);
       failure_ = std::current_exception();
@@ -130,13 +130,13 @@ void set_thread_count(int count) { g_threads = count; }
 
 void parallel(int count, const std::function<void(int)>& task) {
   const int workers = std::min(thread_count(), count) - 1;
-  // A task that runs on the pool may itself ask for a single part: it must not touch the mutex its caller holds.
+  // A task on the pool may itself call this with a single part: it must not lock the mutex that its caller holds.
   std::unique_lock<std::mutex> lock(g_pool_mutex, std::defer_lock);
   if (workers <= 0 || !lock.try_lock()) {
     for (int i = 0; i < count; ++i) task(i);
     return;
   }
-  // After a fork the threads of the parent are not here; its pool is left alone and a new one is made.
+  // After a fork the parent's threads do not exist here; its pool is left alone and a new one is made.
   const size_t wanted = size_t(thread_count() - 1);
   if (g_pool != nullptr && g_pool->owner() != getpid()) g_pool = nullptr;
   if (g_pool != nullptr && g_pool->workers() != wanted) {
@@ -164,7 +164,7 @@ Memory take(size_t bytes) {
       return Memory(block.memory, Release{block.capacity});
     }
   }
-  // A little over, so that a slowly growing scene finds its old blocks.
+  // Round up slightly, so that a slowly growing scene reuses its old blocks.
   const size_t capacity = bytes + bytes / 8;
   return Memory(static_cast<char*>(::operator new(capacity, std::align_val_t(64))), Release{capacity});
 }

@@ -1,7 +1,7 @@
 // Vectors of floats with the width of the instruction set this file is compiled for.
 //
-// Arithmetic is GCC's and Clang's vector extension; only masks, which the extension handles badly, are
-// spelled out for each instruction set.
+// Arithmetic uses the vector extension of GCC and Clang; only masks, which the extension handles badly, are
+// written out for each instruction set.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,7 @@ inline mask all() { return ~mask{}; }
 inline mask andnot(mask a, mask b) { return a & ~b; }
 inline vf select(mask m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
 inline vf keep(mask m, vf a) { return (vf)(m & (vi)a); }
-inline mask mask_of(uint32_t bits) {  // the low bits, a lane each
+inline mask mask_of(uint32_t bits) {  // the low bits, one per lane
   vi lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = 1 << i;
   return ((int32_t(bits) - vi{}) & lane) != 0;
@@ -97,8 +97,8 @@ inline vf vsqrt(vf a) {
 #endif
 #endif
 
-// Lane i of columns[j] is rows[i * stride + j]: a transposition, four floats of a row at a time.  Through memory,
-// float by float, it would wait for every store to reach the cache.
+// Lane i of columns[j] is rows[i * stride + j]: a transposition, four floats of a row at a time.  Going through
+// memory float by float would wait for every store to reach the cache.
 typedef float v4 __attribute__((vector_size(16), may_alias));
 typedef float v4_u __attribute__((vector_size(16), aligned(4)));
 inline v4 load4(const float* p) { return *reinterpret_cast<const v4_u*>(p); }
@@ -124,7 +124,7 @@ inline vf fours(const float* p, size_t step) {
 inline vf fours(const float* p, size_t) { return load4(p); }
 #endif
 
-// Each four lanes are a 4x4 matrix over the four vectors.
+// Each group of four lanes is a 4x4 matrix over the four vectors.
 inline void transpose_fours(vf* x) {
   constexpr int n = kLanes;
   const vf a = DGR_IN_FOURS(x[0], x[1], 0, n, 1, n + 1), b = DGR_IN_FOURS(x[0], x[1], 2, n + 2, 3, n + 3);
@@ -141,8 +141,8 @@ inline void load_columns(const float* rows, size_t stride, vf* columns) {
   transpose_fours(columns);
 }
 
-// The way back, for `width` columns, a multiple of four: rows[i * width + j] is lane i of columns[j], which are used
-// up.  Row by row: memory that is not in the cache is fetched ahead only where it is written in its order.
+// The inverse, for `width` columns, a multiple of four: rows[i * width + j] is lane i of columns[j]; overwrites the
+// columns.  Goes row by row: memory that is not cached is prefetched only if it is written in order.
 inline void store_columns(float* rows, int width, vf* columns) {
   for (int j = 0; j < width; j += 4) transpose_fours(columns + j);
   for (int i = 0; i < kLanes; ++i)
@@ -158,7 +158,7 @@ inline mask first_lanes(int n) {
 }
 
 // 2^x for x in [-126, 1]: an integer power and a polynomial of the fraction (relative error 2.6e-6 by minimax
-// fit; far below the 1/255 that alphas are cut at).
+// fit; far below the alpha threshold of 1/255).
 inline vf exp2_small(vf x) {
 #if defined(__AVX512DQ__)
   const vf f = (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
@@ -182,8 +182,8 @@ inline vf exp2_small(vf x) {
 #endif
 }
 
-// 1 / x for positive, normal x: the machine's estimate and one step of Newton's method (a division takes as
-// long as all the rest of a pair).
+// 1 / x for positive, normal x: the hardware estimate and one step of Newton's method (a division takes as long
+// as the rest of a pair).
 inline vf reciprocal(vf x) {
 #if defined(__AVX512F__)
   const vf y = (vf)_mm512_rcp14_ps((__m512)x);
@@ -201,7 +201,7 @@ inline vf reciprocal(vf x) {
 
 #if DGR_LANES == 16
 #define DGR_SHUF(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-// Sums of eight vectors in eight consecutive floats of `row`, added to what is there.
+// Adds the sums of eight vectors to eight consecutive floats of `row`.
 inline void add_sums(float* row, vf s0, vf s1, vf s2, vf s3, vf s4, vf s5, vf s6, vf s7) {
 #define DGR_PAIR8(a, b)                                                        \
   (DGR_SHUF(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +    \
@@ -222,8 +222,8 @@ inline void add_sums(float* row, vf s0, vf s1, vf s2, vf s3, vf s4, vf s5, vf s6
                __builtin_shufflevector(c, c, 1, 3, 5, 7, 9, 11, 13, 15);
   *reinterpret_cast<v8u*>(row) = *reinterpret_cast<v8u*>(row) + r;
 }
-// The same for Sx Sy Sxx Sxy Syy S0 C when dx repeats every eight lanes: the halves are folded before they
-// are multiplied by it, which spares a third of the shuffles.  The eighth float is left without meaning.
+// The same for Sx Sy Sxx Sxy Syy S0 C if dx repeats every eight lanes: the halves are folded before they are
+// multiplied by dx, which saves a third of the shuffles.  The eighth float is undefined.
 inline void add_moments(float* row, vf s0, vf sy, vf syy, vf sc, vf dx) {
   const vf p = DGR_PAIR8(s0, sy), q = DGR_PAIR8(syy, sc);
   const vf x = p * dx, xx = x * dx;

@@ -271,7 +271,7 @@ def test_the_twin_has_correct_gradients():
         ({"width": 0}, "width: expected a whole number of pixels from 1 to 65535, got 0"),
         ({"sh_degree": 4}, "sh_degree: expected 0, 1, 2 or 3, got 4"),
         ({"render_mode": "XYZ"}, "render_mode: expected one of"),
-        ({"crop": (0, 0, 22, 4)}, "crop: .* does not lie in a picture of 21x17"),
+        ({"crop": (0, 0, 22, 4)}, "crop: .* does not lie in an image of 21x17"),
         ({"opacities": torch.zeros(24, device="meta")}, "opacities: expected a tensor on the CPU"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Differentiable 3D Gaussian rasterization on CPUs, under gsplat's call and under Inria's."""
+"""Differentiable 3D Gaussian rasterization on CPUs, with the interfaces of gsplat and Inria."""
 
 from diff_gaussian_rasterization_cpu._native import (
     instruction_set,

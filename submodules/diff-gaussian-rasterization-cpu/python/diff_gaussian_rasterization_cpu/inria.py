@@ -4,7 +4,7 @@ A program written for ``diff_gaussian_rasterization`` runs without CUDA by chang
 
     from diff_gaussian_rasterization_cpu import GaussianRasterizationSettings, GaussianRasterizer
 
-What differs is said in the README; a gradient to ``viewmatrix`` comes on top, where it asks for one.
+The README lists the differences.  In addition, ``viewmatrix`` receives a gradient if it requires one.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def _intrinsics(s: GaussianRasterizationSettings) -> Tensor:
 
 
 class GaussianRasterizer(torch.nn.Module):
-    """Draws Gaussians as one camera sees them."""
+    """Renders Gaussians from one camera."""
 
     def __init__(self, raster_settings: GaussianRasterizationSettings):
         super().__init__()
         self.raster_settings = raster_settings
 
     def markVisible(self, positions: Tensor) -> Tensor:
-        """Which of ``positions`` [N, 3] lie before the near plane: bool [N]."""
+        """Which of ``positions`` [N, 3] are beyond the near plane: bool [N]."""
         with torch.no_grad():
             view = self.raster_settings.viewmatrix
             return positions @ view[:3, 2] + view[3, 2] > NEAR_PLANE
@@ -77,18 +77,18 @@ class GaussianRasterizer(torch.nn.Module):
         rotations: Tensor | None = None,
         cov3D_precomp: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Picture [3, H, W], radii [N] int32 (0: not seen) and inverse depth [1, H, W].
+        """Render an image [3, H, W], radii [N] int32 (0: not visible) and inverse depth [1, H, W].
 
         Args:
             means3D: centers [N, 3].
-            means2D: [N, 3], its values unused; receives the gradient of the projected centers, in units of
-                half the picture's size.
+            means2D: [N, 3], values unused; receives the gradient of the projected centers, in units of half
+                the image size.
             opacities: [N, 1].
             shs: spherical-harmonic coefficients [N, K, 3]; or
             colors_precomp: colors [N, 3].
             scales: [N, 3].
             rotations: quaternions [N, 4], wxyz.
-            cov3D_precomp: not supported: give scales and rotations.
+            cov3D_precomp: not supported; give scales and rotations.
 
         Raises:
             ValueError: a wrong shape, type, device or value, or not exactly one of shs and colors_precomp.

@@ -1,6 +1,6 @@
-"""The rasterizer in plain torch: any dtype, any device, quadratic in memory, made to be read and checked.
+"""Reference rasterizer in plain torch, written to be read and checked: any dtype, any device, quadratic memory.
 
-Every number of the native code is tested against this file, forward and backward.  Formulas: projection of
+All results of the native code are tested against this file, forward and backward.  Formulas: projection of
 Gaussians, Zwicker et al. 2001 (EWA); blending, Kerbl et al. 2023 (3D Gaussian Splatting), eq. 3; antialias
 compensation, Yu et al. 2024 (Mip-Splatting), eq. 16; conventions as gsplat 1.5.
 """
@@ -23,7 +23,7 @@ _C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.373176332590
 
 
 def sh_basis(degree: int, directions: Tensor) -> Tensor:
-    """Real spherical harmonics [..., (degree + 1)^2] of unit directions [..., 3]: 3DGS's order and signs."""
+    """Real spherical harmonics [..., (degree + 1)^2] of unit directions [..., 3], in 3DGS's order and signs."""
     x, y, z = directions.unbind(-1)
     basis = [torch.full_like(x, _C0)]
     if degree > 0:
@@ -66,11 +66,11 @@ def project(
     height: int,
     eps2d: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One camera: centers [N, 2] in pixels, depths [N], covariances [N, 2, 2] with eps2d, compensations."""
+    """Project to one camera: centers [N, 2] in pixels, depths [N], covariances [N, 2, 2] with eps2d, compensations."""
     rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
     camera = means @ rotation.T + translation
     x, y, z = camera.unbind(-1)
-    # Culled Gaussians must not divide by zero: their values are never used.
+    # Avoid division by zero for culled Gaussians, whose values are never used.
     z = torch.where(z > 0, z, torch.ones_like(z))
     fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
     margin_x, margin_y = 0.3 * 0.5 * width / fx, 0.3 * 0.5 * height / fy
@@ -110,7 +110,7 @@ def rasterization(
     rasterize_mode: str = "classic",
     crop: tuple[int, int, int, int] | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The package's ``rasterization`` (see there) in plain torch; ``info`` has centers and depths only."""
+    """The package's ``rasterization`` in plain torch; ``info`` has only centers and depths."""
     x0, y0, w, h = crop or (0, 0, width, height)
     columns = torch.arange(x0, x0 + w, dtype=means.dtype, device=means.device) + 0.5
     rows = torch.arange(y0, y0 + h, dtype=means.dtype, device=means.device) + 0.5
@@ -143,7 +143,7 @@ def rasterization(
         raw = opacity[order, None] * torch.exp(-sigma)
         alpha = torch.where(raw >= ALPHA_MIN, raw.clamp(max=ALPHA_MAX), torch.zeros_like(raw))
         after = torch.cumprod(1 - alpha, dim=0)
-        # A Gaussian that would leave too little light is not blended, nor is anything behind it.
+        # A Gaussian that would reduce the transmittance too far is not blended, nor is anything behind it.
         alpha = torch.where(after > TRANSMITTANCE_MIN, alpha, torch.zeros_like(alpha))
         after = torch.cumprod(1 - alpha, dim=0)
         before = torch.cat([torch.ones_like(after[:1]), after[:-1]])
@@ -160,7 +160,7 @@ def rasterization(
 
 
 def arrange(render: Tensor, alpha: Tensor, render_mode: str) -> Tensor:
-    """From color and accumulated depth [..., C (+ 1)] to the channels a render mode returns."""
+    """Convert color and accumulated depth [..., C (+ 1)] to the channels that a render mode returns."""
     if render_mode == "RGB":
         return render
     depth = render[..., -1:]

@@ -1,4 +1,4 @@
-"""The native rasterizer as a torch function with gradients to everything."""
+"""The native rasterizer as a differentiable torch function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diff_gaussian_rasterization_cpu.reference import arrange
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 RASTERIZE_MODES = ("classic", "antialiased")
-# gsplat's other parameters, and the one value of each that is possible here.
+# gsplat's other parameters, and the only value of each that is supported here.
 NEUTRAL: dict[str, Any] = {
     "radius_clip": 0.0,
     "packed": False,
@@ -32,18 +32,18 @@ NEUTRAL: dict[str, Any] = {
     "rolling_shutter": "GLOBAL",
     "viewmats_rs": None,
 }
-# Those that change no picture in gsplat: any value will do.
+# Parameters that do not affect the image in gsplat: any value is accepted.
 IGNORED = ("tile_size", "channel_chunk")
 
 
 class Info(dict[str, Any]):
-    """Statistics of a call under gsplat's keys; what costs time is computed when first asked for.
+    """Statistics of a call under gsplat's keys; expensive ones are computed on first access.
 
     ``radii`` [M, N, 2] int32 (0: culled), ``means2d`` [M, N, 2] pixels, ``depths`` [M, N], ``conics``
     [M, N, 3], ``opacities`` [M, N] (antialias compensation included), ``width``, ``height``, ``n_cameras``,
     ``n_invalid`` (Gaussians left out for NaN or infinite parameters), ``n_visible`` (list of M counts),
-    ``n_pairs`` (tile entries).  ``means2d.grad`` is filled by backward, ``means2d.absgrad`` where asked for.
-    ``batch_ids``, ``camera_ids`` and ``gaussian_ids`` are None, as in gsplat's layout that is not packed.
+    ``n_pairs`` (tile entries).  The backward pass fills ``means2d.grad``, and ``means2d.absgrad`` if requested.
+    ``batch_ids``, ``camera_ids`` and ``gaussian_ids`` are None, as in gsplat's unpacked layout.
     """
 
     LAZY = ("radii", "means2d", "depths", "conics", "opacities")
@@ -51,7 +51,7 @@ class Info(dict[str, Any]):
     def __init__(self, state: Any, views: int, count: int, **known: Any):
         super().__init__(known)
         self.update(dict.fromkeys(("batch_ids", "camera_ids", "gaussian_ids")))
-        self.update(dict.fromkeys(self.LAZY, ...))  # in place of what was not asked for yet
+        self.update(dict.fromkeys(self.LAZY, ...))  # placeholders until first access
         self._state, self._shape = state, (views, count)
 
     def __getitem__(self, key: str) -> Any:
@@ -61,10 +61,10 @@ class Info(dict[str, Any]):
             value = super().__getitem__(key)
         return value
 
-    def __iter__(self) -> Iterator[str]:  # of its own, so that dict(info) and {**info} ask for the values too
+    def __iter__(self) -> Iterator[str]:  # overridden, so that dict(info) and {**info} compute the values too
         return super().__iter__()
 
-    # dict's own would hand out the placeholders.
+    # The methods of dict would return the placeholders.
     get, items, values = MutableMapping.get, MutableMapping.items, MutableMapping.values  # type: ignore[assignment]
     pop, setdefault = MutableMapping.pop, MutableMapping.setdefault  # type: ignore[assignment]
 
@@ -83,8 +83,8 @@ class Info(dict[str, Any]):
                 self[name] = array
 
     def pair_counts(self, view: int) -> tuple[int, int, int]:
-        """Pairs of a pixel and a Gaussian in a view: evaluated forward, gone over backward (in vectors of 16
-        pixels) and blended; slow, for benchmarks."""
+        """Pixel-Gaussian pairs in a view: evaluated by the forward pass, visited by the backward pass (in vectors
+        of 16 pixels), and blended; slow, for benchmarks."""
         evaluated, touched, blended = self._state.pair_counts(view)
         return evaluated, touched, blended
 
@@ -123,7 +123,7 @@ class _Rasterize(torch.autograd.Function):
             means2d.data.copy_(info["means2d"])
         ctx.state, ctx.means2d, ctx.absgrad = state, means2d, absgrad
         ctx.set_materialize_grads(False)
-        # The image is saved so that torch notices if somebody writes into it: the state shares its memory.
+        # The image is saved so that torch detects in-place changes: the state shares its memory.
         ctx.save_for_backward(*inputs, image, transmittance)
         return image, transmittance
 
@@ -150,7 +150,7 @@ class _Rasterize(torch.autograd.Function):
         def array(x: Tensor | None) -> Any:
             return None if x is None else x.numpy()
 
-        if any(needs[:6]) or needs[7]:  # else only the backgrounds learn
+        if any(needs[:6]) or needs[7]:  # else only the backgrounds need gradients
             _native.backward(
                 ctx.state,
                 *(x.numpy() for x in inputs),
@@ -183,14 +183,19 @@ def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:
-    """Let gsplat's other parameters pass at the values that mean what is done here."""
+    """Accept gsplat's other parameters only with the values that match this implementation.
+
+    Raises:
+        TypeError: unknown parameter.
+        ValueError: unsupported value.
+    """
     for name, value in options.items():
         if name in IGNORED:
             continue
         if name not in NEUTRAL:
             raise TypeError(f"rasterization() got an unexpected keyword argument {name!r}")
         wanted = NEUTRAL[name]
-        given = getattr(value, "name", value) if name == "rolling_shutter" else value  # gsplat's is an enumeration
+        given = getattr(value, "name", value) if name == "rolling_shutter" else value  # an enum in gsplat
         if isinstance(given, Tensor) or given != wanted:
             shown = "a tensor" if isinstance(given, Tensor) else repr(given)
             raise ValueError(f"{name}: expected {wanted!r}, the only value possible here, got {shown}")
@@ -213,7 +218,7 @@ def validate(
     backgrounds: Tensor | None,
     crop: tuple[int, int, int, int] | None,
 ) -> None:
-    """Refuse what ``render`` cannot draw, before any work; one sentence names the argument.
+    """Reject invalid arguments of ``render`` before any work; the error names the argument.
 
     Raises:
         ValueError: a wrong shape, type, device or value.
@@ -260,7 +265,7 @@ def validate(
     if crop is not None:
         left, top, w, h = crop
         if left < 0 or top < 0 or w < 1 or h < 1 or left + w > width or top + h > height:
-            raise ValueError(f"crop: {crop} does not lie in a picture of {width}x{height} pixels")
+            raise ValueError(f"crop: {crop} does not lie in an image of {width}x{height} pixels")
 
 
 def render(
@@ -285,10 +290,10 @@ def render(
     means2d: Tensor | None,
     absgrad: bool,
 ) -> tuple[Tensor, Tensor, Info]:
-    """The native call on valid arguments: image [M, C (+ 1), H, W], transmittance [M, H, W] and statistics.
+    """Call the native code with valid arguments: image [M, C (+ 1), H, W], transmittance [M, H, W] and statistics.
 
-    ``depth`` adds a channel: "depth", "inverse" or None.  ``means2d`` [M, N, 2] is filled with the projected
-    centers and receives their gradient.
+    ``depth`` ("depth" or "inverse") adds a channel, None does not.  ``means2d`` [M, N, 2] is filled with the
+    projected centers and receives their gradient.
     """
     save = torch.is_grad_enabled() and any(
         x.requires_grad for x in (means, quats, scales, opacities, colors, viewmats, means2d) if x is not None
@@ -359,7 +364,7 @@ def rasterization(
     crop: tuple[int, int, int, int] | None = None,
     **gsplat: Any,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Render N Gaussians from M cameras (gsplat 1.5's call by keyword; all tensors float32 on the CPU).
+    """Render N Gaussians from M cameras (keywords as in gsplat 1.5; all tensors float32 on the CPU).
 
     Args:
         means: centers [N, 3], world units.
@@ -370,17 +375,17 @@ def rasterization(
         viewmats: world-to-camera [M, 4, 4], OpenCV axes, rigid.
         Ks: camera matrices [M, 3, 3], pixels; no gradient.
         width, height: pixels.
-        near_plane, far_plane: Gaussians whose center is nearer or farther are left out.
-        eps2d: variance added on the screen, square pixels (0.3: the 3DGS low-pass).
-        sh_degree: active degree, at most what K holds.
+        near_plane, far_plane: Gaussians whose center is nearer or farther are culled, world units.
+        eps2d: variance added in screen space, square pixels (0.3: the low-pass filter of 3DGS).
+        sh_degree: active degree; K must hold its coefficients.
         backgrounds: [M, C], or None for black.
         render_mode: RGB, D (accumulated depth), ED (expected depth), RGB+D, RGB+ED.
-        absgrad: also gather absolute screen gradients, in ``info["means2d"].absgrad`` after backward.
+        absgrad: also accumulate absolute screen gradients, in ``info["means2d"].absgrad`` after backward.
         rasterize_mode: classic, or antialiased (opacity compensated for ``eps2d``).
         screen_gradients: keep gradients of the projected centers, in ``info["means2d"].grad`` after
-            backward; without them a step is a little faster.
-        crop: (left, top, width, height) in pixels: render that rectangle alone.
-        gsplat: its other parameters at their neutral values (``NEUTRAL``); ``packed`` is False here.
+            backward; without them a step is slightly faster.
+        crop: (left, top, width, height) in pixels: render only that rectangle.
+        gsplat: other parameters of gsplat, only with their neutral values (``NEUTRAL``); ``packed`` must be False.
             ``tile_size`` and ``channel_chunk`` are ignored.
 
     Returns:
