@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
 
-from arguments import Settings
+from arguments import RECIPES, Settings
 from arguments.parser import (
     asks_for_help,
-    chosen_recipe,
     current_names,
+    given_recipe,
     parse_training,
     resumed_settings,
     scene_options,
@@ -63,7 +63,7 @@ def run(training: Training) -> int:
         )
         return 130
     folder = checkpoint.save_model(training)
-    print(f"{training.steps} iterations in {journal.seconds:.0f} s; the model is in {folder}")
+    print(f"{training.steps} iterations in {journal.seconds_in_all:.0f} s; the model is in {folder}")
     return 0
 
 
@@ -91,19 +91,22 @@ def resume(settings: Settings, scene: SceneData) -> Training:
         raise ValueError(f"{settings.scene.model_path}: no checkpoint chkpnt<iteration>.pth to resume from")
     training = build(settings, scene)
     checkpoint.load(training, path)
+    settings.replaced(resume=False).save(settings.scene.model_path)  # the scene may have been moved
     return training
 
 
 def show_help(argv: Sequence[str]) -> int:
     """Print the flags with the values that this command line would use."""
-    recipe, settings = chosen_recipe(argv, has_spikes=True), None
+    settings: Settings = RECIPES[given_recipe(argv) or "timing"].of()
     try:
-        scene = scene_of(argv)
-        recipe = chosen_recipe(argv, scene.has_spikes)
-        settings = parse_training(argv, scene.has_spikes).for_scene(len(scene.train), *scene.size)
+        if "--resume" in argv:
+            settings = resumed_settings(argv)
+        else:
+            scene = scene_of(argv)
+            settings = parse_training(argv, scene.has_spikes).for_scene(len(scene.train), *scene.size)
     except ValueError:
         pass  # no scene, or not readable: show the recipe's defaults
-    training_parser(recipe, settings, all_flags=asks_for_help(argv) == "--help-all").print_help()
+    training_parser(settings, all_flags=asks_for_help(argv) == "--help-all").print_help()
     return 0
 
 

@@ -87,10 +87,9 @@ def _check(item: dataclasses.Field[Any], kind: Any, value: Any) -> None:
     if not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, not {value}")
     for word, bound in bounds.items():
-        text, holds = _BOUNDS[word]
-        if not holds(value, bound):
+        if not _BOUNDS[word][1](value, bound):
             both = " and ".join(f"{_BOUNDS[word][0]} {bound:g}" for word, bound in bounds.items())
-            raise ValueError(f"{name} must be {both or text}, not {value}")
+            raise ValueError(f"{name} must be {both}, not {value}")
     if item.metadata["odd"] and value % 2 == 0:
         raise ValueError(f"{name} must be odd, not {value}")
 

@@ -59,8 +59,17 @@ def _add(group: argparse._ActionsContainer, name: str, names: list[str], hint: A
         group.add_argument(f"--no-{short}", dest=name, action="store_const", const=0.0, default=hidden, help=hidden)
 
 
-def training_parser(recipe: str, settings: Settings | None = None, all_flags: bool = True) -> argparse.ArgumentParser:
-    """The command line of ``train.py`` for a recipe; its help shows the values of ``settings``."""
+_ALIASES = {
+    name
+    for kind in RECIPES.values()
+    for part in kind.parts().values()
+    for item in dataclasses.fields(part)
+    for name in item.metadata["names"]
+}
+
+
+def training_parser(settings: Settings, all_flags: bool = True) -> argparse.ArgumentParser:
+    """The command line of ``train.py`` with the recipe of ``settings``; its help shows their values."""
     parser = argparse.ArgumentParser(
         prog="train.py", add_help=False, allow_abbrev=False,
         description="Learn Gaussians, camera trajectories and Recon-Net from spike streams.",
@@ -75,10 +84,8 @@ def training_parser(recipe: str, settings: Settings | None = None, all_flags: bo
         "--images", action="store_true", help="the same as --recipe images; the default of a scene without spikes"
     )
     group.add_argument("--spike", action="store_true", help=argparse.SUPPRESS)  # accepted; streams are used anyway
-    kind = RECIPES[recipe]
-    values = (settings or kind.of()).values()
-    for part in kind.parts().values():
-        add_options(parser, part, values, all_flags)
+    for part in settings.parts().values():
+        add_options(parser, part, settings.values(), all_flags)
     return parser
 
 
@@ -119,7 +126,7 @@ def current_names(argv: Iterable[str]) -> list[str]:
         renamed = f"--{'no-' if off else ''}{new}"
         if off and plain not in FLAGS:  # --no-opacity stood for --lambda_opacity 0
             renamed, equals, value = f"--{new}", "=", "0"
-        if plain != "opacity_lr" and plain != "rotation_lr":  # these are also Inria's names
+        if plain not in _ALIASES:
             notes.append(f"{name} is now {renamed}")
         words[i] = renamed + equals + value
     for note in notes:
@@ -149,11 +156,11 @@ def scene_options(argv: Sequence[str]) -> SceneOptions:
     return SceneOptions(**vars(given))
 
 
-def chosen_recipe(argv: Sequence[str], has_spikes: bool) -> str:
-    """The recipe that a command line asks for; if none is named, a scene with spike streams is trained on them.
+def given_recipe(argv: Sequence[str]) -> str:
+    """The recipe that a command line names, or nothing.
 
     Raises:
-        ValueError: --images together with another recipe.
+        ValueError: --images and another recipe.
     """
     parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--recipe", choices=list(RECIPES), default="")
@@ -161,9 +168,12 @@ def chosen_recipe(argv: Sequence[str], has_spikes: bool) -> str:
     given, _ = parser.parse_known_args(argv)
     if given.images and given.recipe not in ("", ImageSettings.recipe):
         raise ValueError(f"--images is --recipe {ImageSettings.recipe}, but --recipe {given.recipe} is given")
-    if given.images or not (given.recipe or has_spikes):
-        return ImageSettings.recipe
-    return given.recipe or TimingSettings.recipe
+    return ImageSettings.recipe if given.images else str(given.recipe)
+
+
+def chosen_recipe(argv: Sequence[str], has_spikes: bool) -> str:
+    """The recipe of a run: streams that are there are learned from, unless the command line names another recipe."""
+    return given_recipe(argv) or (TimingSettings.recipe if has_spikes else ImageSettings.recipe)
 
 
 def parse_training(argv: Sequence[str], has_spikes: bool = True) -> Settings:
@@ -174,7 +184,7 @@ def parse_training(argv: Sequence[str], has_spikes: bool = True) -> Settings:
         has_spikes: whether the scene has spike streams.
     """
     recipe = chosen_recipe(argv, has_spikes)
-    given = vars(training_parser(recipe).parse_args(argv))
+    given = vars(training_parser(RECIPES[recipe].of()).parse_args(argv))
     scene = dataclasses.asdict(scene_options(argv))
     return RECIPES[recipe].of(**(_flags(given) | scene))
 
@@ -195,10 +205,10 @@ def resumed_settings(argv: Sequence[str]) -> Settings:
     """
     scene = scene_options(argv)
     stored = load_settings(scene.model_path)
-    recipe = chosen_recipe(argv, has_spikes=True)
-    if recipe != stored.recipe and any(word in ("--recipe", "--images") for word in argv):
+    recipe = given_recipe(argv)
+    if recipe and recipe != stored.recipe:
         raise ValueError(f"--resume continues with the stored --recipe {stored.recipe}, not --recipe {recipe}")
-    given = _flags(vars(training_parser(stored.recipe).parse_args(argv)))
+    given = _flags(vars(training_parser(stored).parse_args(argv)))
     free = {item.name for item in dataclasses.fields(RunOptions)} - {"seed"} | set(_MOVED)
     before = stored.values()
     for name, value in given.items():

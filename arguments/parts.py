@@ -7,6 +7,9 @@ from typing import Literal
 
 from arguments.options import Options, option
 
+# Width of the window that supervises one instant, spike frames.
+SUBFRAME_WIDTH = 9
+
 
 @dataclass(frozen=True)
 class SceneOptions(Options):
@@ -24,8 +27,14 @@ class WindowOptions(Options):
     """Exposure"""
 
     exposure: int = option(97, "length of the virtual long exposure, spike frames")
-    short: int = option(41, "length of the short window of Recon-Net and TFP, spike frames")
     subframes: int = option(13, "number M of sub-frames in the exposure")
+
+
+@dataclass(frozen=True)
+class SpikeWindowOptions(WindowOptions):
+    """Exposure"""
+
+    short: int = option(41, "length of the short window of Recon-Net and TFP, spike frames")
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,8 @@ class NetworkOptions(Options):
         "adjacent", "frames summed in fours for the long input: neighbors (paper) or 34 apart (released program)"
     )
     crop: int = option(0, "side of the random crop that Recon-Net is trained on, pixels (0: the full frame)")
+    recon_lr: float = option(1e-3, "initial rate of Recon-Net")
+    recon_lr_final: float = option(1e-5, "final rate of Recon-Net", above=0)
 
 
 @dataclass(frozen=True)
@@ -140,8 +151,6 @@ class RateOptions(Options):
     pose_opt_lr: float = option(1e-3, "initial rate of the knots")
     pose_opt_lr_final: float = option(1e-5, "final rate of the knots", above=0)
     pose_every: int = option(25, "iterations over which gradients of the knots are summed", at_least=1)
-    recon_lr: float = option(1e-3, "initial rate of Recon-Net")
-    recon_lr_final: float = option(1e-5, "final rate of Recon-Net", above=0)
 
 
 @dataclass(frozen=True)

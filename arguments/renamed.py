@@ -31,7 +31,7 @@ _GONE = ("spike", "lambda_sub")
 _OF_TIMING = ("subframe_width", "window_points", "window_from", "fixed_pattern_every", "instants", "fuse",
               "recon_from", "recon_every")  # fmt: skip
 _OF_PAPER = ("lambda_gs", "lambda_rec", "lambda_dssim", "flip", "multi_interval")
-_OF_NETWORK = ("targets", "recon_net", "long_grouping", "crop", "lambda_joint")
+_OF_NETWORK = ("targets", "recon_net", "long_grouping", "crop", "lambda_joint", "short", "recon_lr", "recon_lr_final")
 
 
 def upgraded(stored: dict[str, Any]) -> tuple[str, dict[str, Any]]:

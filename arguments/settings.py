@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
 
 from arguments.options import Options, option
 from arguments.parts import (
+    SUBFRAME_WIDTH,
     DensificationOptions,
     GaussianOptions,
     MotionOptions,
@@ -22,6 +23,7 @@ from arguments.parts import (
     RegularizationOptions,
     RunOptions,
     SceneOptions,
+    SpikeWindowOptions,
     WindowOptions,
 )
 from arguments.renamed import upgraded
@@ -59,6 +61,11 @@ class Settings:
     supervises_instants: ClassVar[bool] = False
 
     @property
+    def short(self) -> int:
+        """Length of the short window, spike frames."""
+        return 41
+
+    @property
     def target_mode(self) -> Literal["counting", "timing"]:
         """How spikes are converted to intensities."""
         return "counting"
@@ -66,7 +73,7 @@ class Settings:
     @property
     def subframe_width(self) -> int:
         """Width of the window around a sub-frame, spike frames."""
-        return 9
+        return SUBFRAME_WIDTH
 
     @property
     def window_points(self) -> int:
@@ -128,7 +135,8 @@ class SpikeTargets(Options):
     targets: Literal["counting", "timing"] = option(
         "timing", "intensity from counts over a window, or from the intervals between spike times", common=True
     )
-    subframe_width: int = option(9, "window of spikes that supervises one instant, spike frames", odd=True)
+    subframe_width: int = option(
+        SUBFRAME_WIDTH, "window of spikes that supervises one instant, spike frames", odd=True)
     window_points: int = option(
         3, "instants across that window whose renders are averaged (1: only its middle)", odd=True
     )
@@ -155,42 +163,48 @@ class TimingNetwork(NetworkOptions):
     recon_every: int = option(1, "iterations between Recon-Net's steps", at_least=1)
 
 
+# Our own schedule: fewer and faster steps than 3DGS, Gaussians under a budget.
+_OURS: dict[str, Any] = {
+    "trajectory": "bezier",
+    "iterations": None,
+    "strategy": "mcmc",
+    "cap_max": None,
+    "low_pass": 0.1,
+    "init_num_pts": None,
+    "densify_from_iter": 100,
+    "densify_until_iter": None,
+    "means_lr": 2e-3,
+    "means_lr_final": 6e-5,
+    "means_unit": "depth",
+    "scales_lr": 2e-2,
+    "quats_lr": 3e-3,
+    "pose_opt_lr_final": 3e-5,
+    "pose_every": 1,
+    "sh_degree_interval": None,
+}
+
+
 @dataclass(frozen=True)
 class TimingSettings(Settings):
     """Our method: single instants supervised by spike timing."""
 
     recipe = "timing"
     summary = "supervises single instants by spike timing (the default)"
-    defaults: ClassVar[dict[str, Any]] = {
-        "trajectory": "bezier",
-        "iterations": None,
-        "strategy": "mcmc",
-        "cap_max": None,
-        "low_pass": 0.1,
-        "init_num_pts": None,
-        "densify_from_iter": 100,
-        "densify_until_iter": None,
-        "means_lr": 2e-3,
-        "means_lr_final": 6e-5,
-        "means_unit": "depth",
-        "scales_lr": 2e-2,
-        "quats_lr": 3e-3,
-        "pose_opt_lr_final": 3e-5,
-        "pose_every": 1,
-        "recon_net": "slim",
-        "recon_lr_final": 1e-4,
-        "crop": 96,
-        "sh_degree_interval": None,
-    }
+    defaults: ClassVar[dict[str, Any]] = _OURS | {"recon_net": "slim", "recon_lr_final": 1e-4, "crop": 96}
 
+    window: SpikeWindowOptions = field(default_factory=SpikeWindowOptions)
     targets: SpikeTargets = field(default_factory=SpikeTargets)
     network: TimingNetwork = field(default_factory=TimingNetwork)
 
     def __post_init__(self) -> None:
-        if self.network.fuse and self.targets.targets != "timing":
+        if self.network.lambda_joint and self.network.fuse and self.targets.targets != "timing":
             raise ValueError("--fuse takes spikes by their timing, counts are too noisy: --targets timing or --no-fuse")
 
     supervises_instants = True
+
+    @property
+    def short(self) -> int:
+        return self.window.short
 
     @property
     def target_mode(self) -> Literal["counting", "timing"]:
@@ -239,9 +253,14 @@ class PaperSettings(Settings):
     recipe = "paper"
     summary = "USP-Gaussian as published (CVPR 2025, supplement D and E)"
 
+    window: SpikeWindowOptions = field(default_factory=SpikeWindowOptions)
     targets: PaperTargets = field(default_factory=PaperTargets)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     losses: PaperLosses = field(default_factory=PaperLosses)
+
+    @property
+    def short(self) -> int:
+        return self.window.short
 
     @property
     def target_mode(self) -> Literal["counting", "timing"]:
@@ -275,13 +294,9 @@ class ImageSettings(Settings):
     """Blurred images only, as in BAD-Gaussians: no spikes, no Recon-Net."""
 
     recipe = "images"
-    summary = "learns from the scene's (blurred) images instead of spikes, as BAD-Gaussians"
+    summary = "learns from the scene's (blurred) images instead of spikes: BAD-Gaussians' loss on our schedule"
     from_spikes = False
-    defaults: ClassVar[dict[str, Any]] = {
-        name: value
-        for name, value in TimingSettings.defaults.items()
-        if name not in ("recon_net", "recon_lr_final", "crop")
-    }
+    defaults = _OURS
 
     losses: ImageLosses = field(default_factory=ImageLosses)
 
@@ -300,7 +315,9 @@ def load_settings(folder: str | Path) -> Settings:
     path = Path(folder) / CONFIG_NAME
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (PermissionError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable ({error})") from None
+    except OSError:
         raise ValueError(f"{path}: not found; is {folder} the folder of a trained model?") from None
     try:
         recipe, values = upgraded(json.loads(text))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _VIEWS, _PIXELS = 16, 200 * 124
 _STEPS, _GAUSSIANS = 3600, 60_000
 # Exponents for the number of views and pixels, and bounds.
-_STEPS_BY_VIEWS, _STEPS_BY_PIXELS = 0.5, 0.0
+_STEPS_BY_VIEWS = 0.5
 _GAUSSIANS_BY_PIXELS = 0.5
 _LEAST_STEPS, _MOST_STEPS = 2400, 30_000
 
@@ -37,7 +37,7 @@ class Size:
 def size_for(views: int, width: int, height: int) -> Size:
     """Scale the steps with the square root of the number of views, and the Gaussians with that of the pixels."""
     by_views, by_pixels = views / _VIEWS, width * height / _PIXELS
-    steps = _STEPS * by_views**_STEPS_BY_VIEWS * by_pixels**_STEPS_BY_PIXELS
+    steps = _STEPS * by_views**_STEPS_BY_VIEWS
     budget = _rounded(_GAUSSIANS * by_pixels**_GAUSSIANS_BY_PIXELS)
     return Size(min(max(_rounded(steps), _LEAST_STEPS), _MOST_STEPS), budget, budget // 3)
 

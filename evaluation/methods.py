@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from arguments import TimingSettings
+from arguments.parts import SUBFRAME_WIDTH
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure, usable_margin
@@ -79,9 +80,6 @@ GROUPS = {
     ],
 }
 
-# Width of the window for a timing image, spike frames.
-_TIMING_WIDTH = 9
-
 
 def title_of(method: str) -> str:
     """The title of a method or baseline in tables."""
@@ -96,11 +94,11 @@ def baseline_image(method: str, scene: SceneData, view: View) -> Tensor:
         rate = tfi(stream.central(spec, margin), margin + spec.context // 2)
         pixels = scene.sensor.intensity(rate, spurious_left=False)[None]
     else:
-        exposure = Exposure.from_spikes(view.camera, stream, spec, scene.sensor, "counting", _TIMING_WIDTH)
+        exposure = Exposure.from_spikes(view.camera, stream, spec, scene.sensor, "counting", SUBFRAME_WIDTH)
         if method == "tfp-long":
             pixels = exposure.long
         elif method == "timing":
-            pixels = exposure.middle_image(scene.sensor, "timing", _TIMING_WIDTH)
+            pixels = exposure.middle_image(scene.sensor, "timing", SUBFRAME_WIDTH)
         else:
             pixels = exposure.middle_image(scene.sensor, "counting", spec.short)
     return pixels if scene.mosaic is None else scene.mosaic.colors(pixels)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arguments.parts import SUBFRAME_WIDTH
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
@@ -82,7 +83,7 @@ class TargetSpec:
 
     window: WindowSpec
     mode: Mode = "timing"
-    width: int = 9
+    width: int = SUBFRAME_WIDTH
     intervals: tuple[tuple[int, int], ...] = ()
     wide: bool = False
 

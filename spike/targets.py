@@ -202,7 +202,7 @@ class Targets:
             variance = torch.full_like(rate, 1 / (6 * width**2)) + self.spurious_rate / width
         else:
             hard = 4 / (3 * width**2) * rate.square()  # two ends, each between two independent spikes
-            weights = window_weights(width + 4 * smoothing + 4, *_centerd(width, smoothing), smoothing)
+            weights = window_weights(width + 4 * smoothing + 4, *_centered(width, smoothing), smoothing)
             soft = float(np.square(np.diff(weights)).sum()) * rate
             spread = float(np.square(weights).sum())  # 1 / width of a hard window
             variance = torch.minimum(hard, soft) / 12 + _MISSED_SPURIOUS * self.spurious_rate * spread
@@ -227,5 +227,5 @@ class Targets:
         return self.sensor.intensity(rate, spurious_left=False)
 
 
-def _centerd(width: int, smoothing: int) -> tuple[int, int]:
+def _centered(width: int, smoothing: int) -> tuple[int, int]:
     return 2 * smoothing + 2, 2 * smoothing + 2 + width

@@ -25,11 +25,11 @@ SHARED = """
 antialiased cap_max checkpoint_every densification_interval densify_from_iter densify_grad_threshold densify_subframes
 densify_until_iter device eval exposure init_num_pts init_opa iterations json_log knot_spacing lambda_scale_ratio
 llffhold log_every low_pass means_lr means_lr_final means_unit min_opacity model_path motion_init opacities_lr
-opacity_reg opacity_reset_interval pose_every pose_opt pose_opt_lr pose_opt_lr_final quats_lr quiet rasterizer recon_lr
-recon_lr_final resume save_iterations scale_reg scales_lr seed sh0_lr shN_lr sh_degree sh_degree_interval short
-source_path strategy subframes tensorboard trajectory transforms view_spacing viewer viewer_port
+opacity_reg opacity_reset_interval pose_every pose_opt pose_opt_lr pose_opt_lr_final quats_lr quiet rasterizer resume
+save_iterations scale_reg scales_lr seed sh0_lr sh_degree sh_degree_interval shN_lr source_path strategy subframes
+tensorboard trajectory transforms view_spacing viewer viewer_port
 """.split()
-NETWORK = "crop lambda_joint long_grouping recon_net targets".split()
+NETWORK = "crop lambda_joint long_grouping recon_lr recon_lr_final recon_net short targets".split()
 FROZEN = {
     "timing": [*SHARED, *NETWORK, *"""
         fixed_pattern_every fuse instants recon_every recon_from subframe_width window_from window_points
@@ -58,7 +58,7 @@ def test_the_list_of_flags_is_frozen(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_help_shows_the_common_flags_with_their_values(recipe):
     settings = RECIPES[recipe].of(seed=7).for_scene(16, 200, 124)
-    few, many = (training_parser(recipe, settings, all_flags).format_help() for all_flags in (False, True))
+    few, many = (training_parser(settings, all_flags).format_help() for all_flags in (False, True))
 
     def shown(text: str) -> list[str]:
         return [line.split()[0].rstrip(",") for line in text.splitlines() if line.startswith("  -")]
@@ -137,7 +137,7 @@ def test_hyphens_are_underscores():
         ("--cap_max 0", "--strategy mcmc needs a number of Gaussians: give --cap_max"),
         ("--subframe_width 8", "--subframe_width must be odd"),
         ("--window_points 4", "--window_points must be odd"),
-        ("--targets counting", "--fuse takes spikes by their timing"),
+        ("--targets counting", "--fuse "),
         ("--log_every 0", "--log_every must be at least 1"),
         ("--min_opacity 0", "--min_opacity must be more than 0 and less than 0.5"),
         ("--min_opacity 0.5", "--min_opacity must be more than 0 and less than 0.5"),
@@ -158,6 +158,10 @@ def test_impossible_values_are_refused(flags, words):
     with pytest.raises(ValueError) as refused:
         parsed(*flags.split())
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_nothing_is_fused_without_a_network():
+    assert parsed("--targets", "counting", "--no-joint").target_mode == "counting"
 
 
 def test_a_scene_is_needed():
@@ -299,6 +303,7 @@ def test_resuming_keeps_what_was_learned_with(tmp_path):
     assert settings.run.seed == 5 and not settings.run.quiet and settings.densification.cap_max == 330
     assert settings.run.checkpoint_every == 7 and again("--checkpoint_every", "8").run.checkpoint_every == 8
     for flags, words in {
+        "--recipe=paper": "--recipe timing, not --recipe paper",
         "--iterations 9": "--iterations 6, not --iterations 9",
         "--no-fuse": "--fuse, not --no-fuse",
         "--no-joint": "--lambda_joint 0.2, not --lambda_joint 0.0",

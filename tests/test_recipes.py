@@ -166,7 +166,8 @@ class Reversed:
 
 
 @pytest.mark.parametrize(
-    ("flags", "turned"), [((), True), (("--no-flip",), False), (("--trajectory", "spline"), False)]
+    ("flags", "turned"),
+    [((), True), (("--no-flip",), False), (("--trajectory", "spline"), False), (("--no-pose_opt",), False)],
 )
 def test_a_view_whose_reverse_keeps_winning_is_turned_round(flags, turned, scene_folder, tmp_path, monkeypatch):
     """For good, and no other view; not on a spline, which knows the direction."""
@@ -384,6 +385,18 @@ def test_a_loss_that_is_no_number_stops_before_it_is_learned_from(scene_folder, 
     with pytest.raises(ValueError, match="iteration 2: the loss joint is nan, expected a finite number"):
         t.step()
     assert same(learned(t), before)
+
+
+def test_two_terms_of_one_name_are_refused(scene_folder, tmp_path):
+    """One would take the place of the other."""
+    t = small_training(scene_folder, tmp_path, *TIMING)
+    t.objectives = [SubframeLoss(1.0), SubframeLoss(0.5)]
+    with pytest.raises(ValueError, match="two objectives are called sub"):
+        t.step()
+    t.objectives = [InstantJointLoss(1.0)]  # whose network joins later
+    t.state.iteration = 0
+    with pytest.raises(ValueError, match="iteration 1: none of the objectives applies"):
+        t.step()
 
 
 def test_a_training_needs_something_to_learn_from(scene_folder, tmp_path):

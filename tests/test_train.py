@@ -224,6 +224,20 @@ def test_help_shows_what_this_scene_would_use(scene_folder, monkeypatch, capsys)
     assert "--lambda_gs" in shown and "(default: 30000)" in shown
 
 
+def test_a_moved_scene_is_remembered(scene_folder, tmp_path, monkeypatch):
+    """Training goes on elsewhere: render.py finds the scene where it is now."""
+    first, second, model = tmp_path / "first", tmp_path / "second", tmp_path / "model"
+    shutil.copytree(scene_folder, first)
+    t = stepped(small_training(first, model, *TIMING), 2)
+    t.settings.save(model)
+    checkpoint.save(t)
+    first.rename(second)
+    assert command(monkeypatch, "-s", str(second), "-m", str(model), "--resume", "--quiet") == 0
+    stored = load_settings(model)
+    assert stored.scene.source_path == str(second) and not stored.run.resume and stored.run.quiet
+    assert stored.replaced(source_path=str(first)) == t.settings
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 def test_a_full_disk_names_the_curves(tmp_path):
     log = RunLog(tmp_path, 0)

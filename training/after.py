@@ -38,7 +38,7 @@ class DirectionVotes:
     # Weight of one step in a view's moving average, and the average at which the view is reversed: after about twenty
     # steps of the view that nearly all favor the reverse.
     vote = 0.1
-    reversed = -0.8
+    threshold = -0.8
 
     def __init__(self, views: int):
         # Moving average of the pairings of each view, from 1 (always in order) to -1 (always reversed).
@@ -50,7 +50,7 @@ class DirectionVotes:
             frames, view = moment.frames.images.detach(), moment.sample.view
             forward = bool(l1(renders, frames) <= l1(renders, frames.flip(0)))
             self.direction[view] += self.vote * ((1.0 if forward else -1.0) - self.direction[view])
-        for view in torch.nonzero(self.direction < self.reversed).flatten().tolist():
+        for view in torch.nonzero(self.direction < self.threshold).flatten().tolist():
             self.direction[view] = 0.0
             optimizers.reverse(view)
 

@@ -22,7 +22,7 @@ from utils.io import LUMA
 
 def window_of(c: Settings) -> WindowSpec:
     """The exposure window and its sub-frames."""
-    return WindowSpec(exposure=c.window.exposure, short=c.window.short, subframes=c.window.subframes)
+    return WindowSpec(exposure=c.window.exposure, short=c.short, subframes=c.window.subframes)
 
 
 def target_spec(c: Settings, intervals: tuple[tuple[int, int], ...] = (), wide: bool = False) -> TargetSpec:

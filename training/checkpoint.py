@@ -7,13 +7,14 @@ from typing import Any
 
 from scene.model_folder import camera_entries, save_iteration, write_cameras
 from spike import SensorModel
+from training.after import FixedPatternUpdates
 from training.training import Training
 from utils.checkpoint import load_checkpoint, save_checkpoint
 
 
 def learned_sensor(training: Training) -> SensorModel | None:
     """The sensor with the gains estimated so far, or None if training does not estimate them."""
-    looked_for = any(action.name == "fixed_pattern" for action in training.after)
+    looked_for = any(isinstance(action, FixedPatternUpdates) for action in training.after)
     return training.state.recording.sensor if looked_for else None
 
 

@@ -57,6 +57,11 @@ class Journal:
         self._started = time.monotonic()
 
     @property
+    def seconds_in_all(self) -> float:
+        """The time of the whole run, before it was resumed included."""
+        return self._log.before + self.seconds
+
+    @property
     def seconds(self) -> float:
         """Seconds since this process started training."""
         return time.monotonic() - self._started

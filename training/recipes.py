@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from arguments import ImageSettings, PaperSettings, ReleasedSettings, Settings, TimingSettings
+from arguments.parts import NetworkOptions
 from recon_net import SpikeToImage, make_network
 from scene.dataset import SceneData
 from scene.views import Quadrature
@@ -81,7 +82,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         else InstantFrames(network, c.network.crop, c.network.recon_from, c.network.recon_every),
         objectives=present([SubframeLoss(1.0), *regularizers(c), distillation(c.network.lambda_joint)]),
         strategy=densification(c, recording),
-        optimizers=optimizers(c, state, network_from=c.network.recon_from),
+        optimizers=optimizers(c, state, network_rate(c.network), c.network.recon_from),
         after=[FixedPatternUpdates(c.targets.fixed_pattern_every)] if c.targets.fixed_pattern_every else [],
     )
 
@@ -92,6 +93,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
     The initial motion is estimated from the neighboring views by default, or zero.
     """
     device = pick_device(c.run.device)
+    c = sized(c, scene)
     window, losses = window_of(c), c.losses
     network = recon_net(c, c.network.recon_net, device) if losses.lambda_rec or losses.lambda_joint else None
     reblur = ReblurLoss(losses.lambda_rec, window.subframes, losses.multi_interval)
@@ -106,7 +108,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
         network=network,
         seed=c.run.seed,
     )
-    can_turn = losses.lambda_joint > 0 and losses.flip and c.motion.trajectory != "spline"
+    can_turn = bool(losses.lambda_joint and losses.flip and c.motion.pose_opt) and c.motion.trajectory != "spline"
     return Training(
         c,
         state,
@@ -122,7 +124,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
         ),
         # L_rec alone trains only the network, so no Gaussians need densification.
         strategy=densification(c, recording) if losses.lambda_gs or losses.lambda_joint else None,
-        optimizers=optimizers(c, state),
+        optimizers=optimizers(c, state, network_rate(c.network)),
         after=[DirectionVotes(len(recording))] if can_turn else [],
     )
 
@@ -194,7 +196,12 @@ def regularizers(c: Settings) -> list[ScaleRatio | MeanOpacity | MeanScale]:
     return [ScaleRatio(r.lambda_scale_ratio), MeanOpacity(r.opacity_reg), MeanScale(r.scale_reg)]
 
 
-def optimizers(c: Settings, state: State, network_from: int = 0) -> Optimizers:
+def network_rate(c: NetworkOptions) -> Rate:
+    """The learning rate of Recon-Net."""
+    return Rate(c.recon_lr, c.recon_lr_final)
+
+
+def optimizers(c: Settings, state: State, network: Rate | None = None, network_from: int = 0) -> Optimizers:
     """Adam with the rates of the settings; the rate of the means is in units of the scene."""
     r = c.rates
     rates = {
@@ -206,5 +213,4 @@ def optimizers(c: Settings, state: State, network_from: int = 0) -> Optimizers:
         "shN": Rate(r.shN_lr),
     }
     poses = Rate(r.pose_opt_lr, r.pose_opt_lr_final) if c.motion.pose_opt else None
-    network = Rate(r.recon_lr, r.recon_lr_final)
     return Optimizers(state, r.iterations, rates, poses, r.pose_every, network, network_from)

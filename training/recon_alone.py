@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from arguments.parts import SUBFRAME_WIDTH
 from recon_net import SpikeToImage, recon_frames
 from scene.cameras import Camera
 from scene.exposure import Exposure
@@ -26,8 +27,6 @@ from utils.io import load_image
 
 # Number of windows to learn from, spread over the recording.
 WINDOWS = 6
-# Width of the timing targets, spike frames.
-NARROW = 9
 # Learning rate at the first and last step.
 RATES = (1e-3, 1e-5)
 # Number of validations in a run, and side of the square that is validated.
@@ -68,7 +67,7 @@ class Clip:
         camera = Camera("", self.stream.width, self.stream.height, torch.eye(3), torch.eye(4))
         intervals = [(PAPER.middle - k, PAPER.middle + k) for k in half_widths(PAPER.subframes)] + KEPT_BACK
         stream = SpikeStream.from_array(spikes, self.stream.name)
-        return Exposure.from_spikes(camera, stream, PAPER, self.sensor, self.targets, NARROW, intervals)
+        return Exposure.from_spikes(camera, stream, PAPER, self.sensor, self.targets, SUBFRAME_WIDTH, intervals)
 
     def at(self, frame: int) -> tuple[int, int]:
         """The first context frame of a window that has a sub-frame at ``frame``, and the number of that sub-frame.
@@ -207,7 +206,7 @@ def compare(
             "Recon-Net": sharp(network, clip, frame, device),
             f"TFP({PAPER.short})": picture(clip.stream, frame, "tfp", PAPER.short, clip.sensor),
             "TFI": picture(clip.stream, frame, "tfi", sensor=clip.sensor),
-            f"timing({NARROW})": picture(clip.stream, frame, "timing", NARROW, clip.sensor, spurious),
+            f"timing({SUBFRAME_WIDTH})": picture(clip.stream, frame, "timing", SUBFRAME_WIDTH, clip.sensor, spurious),
         }
         for name, image in images.items():
             found = gray(image.float())[None, None]

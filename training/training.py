@@ -66,7 +66,7 @@ class Training:
         """Render the sampled cameras, compute the loss, run the backward pass, update.  Returns the loss and its terms.
 
         Raises:
-            ValueError: the loss is not finite; nothing is updated.
+            ValueError: the loss is not finite, or there is none; nothing is updated.
         """
         state = self.state
         state.iteration += 1
@@ -78,19 +78,29 @@ class Training:
         renders = state.render(sample)
         frames = self.reconstruct(state, sample, random) if self.reconstruct is not None and joins else None
         moment = Moment(state, sample, renders, frames)
-        terms = {}
-        for objective in self.objectives:
-            value = objective(moment)
-            if value is not None:
-                terms[objective.name] = (objective.weight, value)
+        terms = self._terms(moment)
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
-        loss.backward()
         total = self._finite(loss, terms)
+        loss.backward()
 
         self.optimizers.step(renders.info, self.strategy, with_network=joins)
         for action in self.after:
             action(moment, self.optimizers)
         return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": total}
+
+    def _terms(self, moment: Moment) -> dict[str, tuple[float, Tensor]]:
+        """Weight and value of every objective that applies, by name."""
+        terms: dict[str, tuple[float, Tensor]] = {}
+        for objective in self.objectives:
+            value = objective(moment)
+            if value is None:
+                continue
+            if objective.name in terms:
+                raise ValueError(f"two objectives are called {objective.name}: the loss needs a name for each term")
+            terms[objective.name] = (objective.weight, value)
+        if not terms:
+            raise ValueError(f"iteration {self.iteration}: none of the objectives applies, so there is no loss")
+        return terms
 
     def _finite(self, loss: Tensor, terms: dict[str, tuple[float, Tensor]]) -> float:
         total = float(loss.detach())
