@@ -39,7 +39,7 @@ def size_for(views: int, width: int, height: int) -> Size:
     by_views, by_pixels = views / _VIEWS, width * height / _PIXELS
     steps = _STEPS * by_views**_STEPS_BY_VIEWS
     budget = _rounded(_GAUSSIANS * by_pixels**_GAUSSIANS_BY_PIXELS)
-    return Size(min(max(_rounded(steps), _LEAST_STEPS), _MOST_STEPS), budget, budget // 3)
+    return Size(min(max(_rounded(steps), _LEAST_STEPS), _MOST_STEPS), budget, _rounded(budget / 3))
 
 
 def _rounded(value: float) -> int:

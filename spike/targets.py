@@ -148,7 +148,7 @@ class Targets:
             raise ValueError(
                 f"targets need {spec.context} frames and {margin} at either end, not {len(spikes)} in all"
             )
-        if mode not in ("counting", "timing"):
+        if mode not in get_args(Mode):
             raise ValueError(f"the mode of targets must be counting or timing, not {mode!r}")
         sensor.check_size(*spikes.shape[1:])
         self.spec = spec

@@ -80,7 +80,7 @@ class Clip:
         latest = min((frame - PAPER.half) // PAPER.stride, PAPER.subframes - 1)
         if earliest > latest:
             raise ValueError(
-                f"{self.stream.name}: frame {frame} is too near the ends; instants lie between {PAPER.half} and "
+                f"{self.stream.name}: frame {frame} is too near the ends; frames must lie between {PAPER.half} and "
                 f"{len(self.stream) - PAPER.half - 1}"
             )
         m = min(max(PAPER.middle, earliest), latest)
