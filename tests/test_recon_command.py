@@ -60,7 +60,7 @@ def test_any_instant_has_a_window(clip):
         assert 0 <= first <= FRAMES - PAPER.context and first + PAPER.centers[m] == frame
     assert clip.at(95)[1] == 6  # the middle, where there is room on both sides
     for frame in (PAPER.half - 1, FRAMES - PAPER.half):
-        with pytest.raises(ValueError, match="too near the ends; instants lie between 20 and 169"):
+        with pytest.raises(ValueError, match="too near the ends; frames must lie between 20 and 169"):
             clip.at(frame)
 
 
