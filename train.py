@@ -74,7 +74,7 @@ def start(settings: Settings, scene: SceneData) -> Training:
     aside = set_aside(model)
     if aside is not None:
         print(f"{model} contained an earlier run, which is now in {aside}")
-    training.settings.save(model)
+    checkpoint.save_settings(training)
     gaussians = training.state.gaussians
     save_input_points(model, gaussians.means, gaussians.base_colors)
     return training
@@ -91,7 +91,7 @@ def resume(settings: Settings, scene: SceneData) -> Training:
         raise ValueError(f"{settings.scene.model_path}: no checkpoint chkpnt<iteration>.pth to resume from")
     training = build(settings, scene)
     checkpoint.load(training, path)
-    settings.replaced(resume=False).save(settings.scene.model_path)  # the scene may have been moved
+    checkpoint.save_settings(training)  # the scene may have been moved
     return training
 
 

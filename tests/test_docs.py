@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from commands.flags import flags_page
+from training.trained_model import TrainedModel
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -61,4 +62,5 @@ def test_the_example_in_the_readme_runs(scene_folder, tmp_path, monkeypatch):
         assert long in code
         code = code.replace(long, short)
     exec(compile(code, "README.md", "exec"), {})
-    assert (tmp_path / "point_cloud/iteration_3/point_cloud.ply").exists()
+    model = TrainedModel.load(tmp_path)
+    assert model.iteration == 3 and len(model.exposures(model.scene.train)) == 5

@@ -19,14 +19,28 @@ def learned_sensor(training: Training) -> SensorModel | None:
 
 
 def save_model(training: Training) -> Path:
-    """Save this iteration's Gaussians, network and trajectories in 3DGS's folder layout; returns the folder."""
+    """Save this iteration's Gaussians, network and trajectories in 3DGS's folder layout; returns the folder.
+
+    Raises:
+        ValueError: the settings name no folder for the results.
+    """
     state = training.state
+    if not training.settings.scene.model_path:
+        raise ValueError("the settings name no folder for the results: give model_path")
+    save_settings(training)
     folder = save_iteration(
         training.settings.scene.model_path, state.iteration, state.gaussians, state.trajectory, state.network,
         learned_sensor(training),
     )  # fmt: skip
     save_cameras(training)
     return folder
+
+
+def save_settings(training: Training) -> None:
+    """Write ``cfg_args.json``, with the scene's folder also where the settings do not name it."""
+    settings = training.settings
+    source = settings.scene.source_path or str(training.state.recording.scene.root)
+    settings.replaced(source_path=source, resume=False).save(settings.scene.model_path)
 
 
 def save_cameras(training: Training) -> None:
