@@ -442,7 +442,8 @@ MUTANTS: list[Mutant] = [
         ("reversed view: moments stay", '(moments.get("exp_avg"), moments.get("exp_avg_sq"), trajectory',
          "(trajectory"),
         ("fixed poses: gradients", "requires_grad_(poses is not None)", "requires_grad_(True)"),
-        ("resumed: gradients of the knots lost", 'if len(state["pose_gradient"]):', "if False:"),
+        ("resumed: gradients of the knots lost", 'increments.grad = state.get("pose_gradient")',
+         "increments.grad = None"),
     ),
     *_of(
         "training/after.py",

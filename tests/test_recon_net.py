@@ -1,5 +1,7 @@
 """Recon-Net: the paper's layers, crops that equal the full frame, the long branch, the slim variant."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -57,6 +59,19 @@ def test_a_crop_equals_the_full_frame(variant, crop, exposure):
     # bfloat16 where the processor has it: sums of another order differ by its rounding
     assert torch.allclose(crop.of(full), part, atol=2e-2)
     assert (crop.of(full) - part).abs().mean() < 2e-3
+
+
+@pytest.mark.parametrize("variant", ["paper", "slim"])
+def test_a_crop_s_surround_is_as_wide_as_the_network_looks(variant, exposure, monkeypatch):
+    """In full precision, where one ring of pixels less shows."""
+    monkeypatch.setattr("recon_net.network.autocast", lambda device: contextlib.nullcontext())
+    u, net, crop = torch.tensor(SPEC.times), network(variant), Crop(8, 14, 9, 19)
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.abs_()  # nothing cancels
+        full, part = (recon_frames(net, exposure, u, c) for c in (Crop.whole(H, W), crop))
+    torch.testing.assert_close(crop.of(full), part, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["paper", "slim"])

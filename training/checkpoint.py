@@ -91,7 +91,7 @@ def load(training: Training, path: Path) -> None:
         state.trajectory.load_state_dict(stored["trajectory"])
         if state.network is not None:
             state.network.load_state_dict(stored["network"])
-        training.optimizers = training.optimizers.renewed()
+        training.optimizers.restart()
         training.optimizers.load_state_dict(stored["optimizers"])
         if training.strategy is not None:
             training.strategy.load_state_dict(stored["strategy"])
