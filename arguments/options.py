@@ -42,11 +42,6 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def default_of(item: dataclasses.Field[Any]) -> Any:
-    """The default value of a field."""
-    return item.default_factory() if callable(item.default_factory) else item.default
-
-
 @dataclass(frozen=True)
 class Options:
     """Base class of all options; values are checked on construction.

@@ -129,14 +129,42 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class SpikeTargets(Options):
+class TargetOptions(Options):
     """Targets from spikes"""
 
     targets: Literal["counting", "timing"] = option(
-        "timing", "intensity from counts over a window, or from the intervals between spike times", common=True
+        "counting", "intensity from counts over a window, or from the intervals between spike times"
     )
+
+
+@dataclass(frozen=True)
+class SpikeSettings(Settings):
+    """What the recipes that learn from spikes have in common."""
+
+    window: SpikeWindowOptions = field(default_factory=SpikeWindowOptions)
+    targets: TargetOptions = field(default_factory=TargetOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+
+    @property
+    def short(self) -> int:
+        return self.window.short
+
+    @property
+    def target_mode(self) -> Literal["counting", "timing"]:
+        return self.targets.targets
+
+    @property
+    def grouping(self) -> Literal["adjacent", "strided"]:
+        return self.network.long_grouping
+
+
+@dataclass(frozen=True)
+class TimingTargets(TargetOptions):
+    """Targets from spikes"""
+
     subframe_width: int = option(
-        SUBFRAME_WIDTH, "window of spikes that supervises one instant, spike frames", odd=True)
+        SUBFRAME_WIDTH, "window of spikes that supervises one instant, spike frames", odd=True
+    )
     window_points: int = option(
         3, "instants across that window whose renders are averaged (1: only its middle)", odd=True
     )
@@ -156,7 +184,8 @@ class TimingNetwork(NetworkOptions):
     """Recon-Net"""
 
     lambda_joint: float = option(
-        0.2, "weight of L_joint: Recon-Net's images against the scene (0: no Recon-Net)", common=True
+        0.2, "weight of L_joint: Recon-Net's images against the scene (0: no Recon-Net; with --fuse only Recon-Net "
+        "learns from it)", common=True,
     )
     fuse: bool = option(True, "train Recon-Net on renders corrected by the residuals of the spikes")
     recon_from: int = option(None, "iterations before Recon-Net joins", by_size=True)
@@ -185,30 +214,22 @@ _OURS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class TimingSettings(Settings):
+class TimingSettings(SpikeSettings):
     """Our method: single instants supervised by spike timing."""
 
     recipe = "timing"
     summary = "supervises single instants by spike timing (the default)"
-    defaults: ClassVar[dict[str, Any]] = _OURS | {"recon_net": "slim", "recon_lr_final": 1e-4, "crop": 96}
+    supervises_instants = True
+    defaults: ClassVar[dict[str, Any]] = _OURS | {
+        "targets": "timing", "recon_net": "slim", "recon_lr_final": 1e-4, "crop": 96
+    }  # fmt: skip
 
-    window: SpikeWindowOptions = field(default_factory=SpikeWindowOptions)
-    targets: SpikeTargets = field(default_factory=SpikeTargets)
+    targets: TimingTargets = field(default_factory=TimingTargets)
     network: TimingNetwork = field(default_factory=TimingNetwork)
 
     def __post_init__(self) -> None:
         if self.network.lambda_joint and self.network.fuse and self.targets.targets != "timing":
             raise ValueError("--fuse takes spikes by their timing, counts are too noisy: --targets timing or --no-fuse")
-
-    supervises_instants = True
-
-    @property
-    def short(self) -> int:
-        return self.window.short
-
-    @property
-    def target_mode(self) -> Literal["counting", "timing"]:
-        return self.targets.targets
 
     @property
     def subframe_width(self) -> int:
@@ -217,10 +238,6 @@ class TimingSettings(Settings):
     @property
     def window_points(self) -> int:
         return self.targets.window_points
-
-    @property
-    def grouping(self) -> Literal["adjacent", "strided"]:
-        return self.network.long_grouping
 
 
 @dataclass(frozen=True)
@@ -238,37 +255,13 @@ class PaperLosses(Options):
 
 
 @dataclass(frozen=True)
-class PaperTargets(Options):
-    """Targets from spikes"""
-
-    targets: Literal["counting", "timing"] = option(
-        "counting", "intensity from counts over a window, or from the intervals between spike times"
-    )
-
-
-@dataclass(frozen=True)
-class PaperSettings(Settings):
+class PaperSettings(SpikeSettings):
     """USP-Gaussian as described in the supplement."""
 
     recipe = "paper"
     summary = "USP-Gaussian as published (CVPR 2025, supplement D and E)"
 
-    window: SpikeWindowOptions = field(default_factory=SpikeWindowOptions)
-    targets: PaperTargets = field(default_factory=PaperTargets)
-    network: NetworkOptions = field(default_factory=NetworkOptions)
     losses: PaperLosses = field(default_factory=PaperLosses)
-
-    @property
-    def short(self) -> int:
-        return self.window.short
-
-    @property
-    def target_mode(self) -> Literal["counting", "timing"]:
-        return self.targets.targets
-
-    @property
-    def grouping(self) -> Literal["adjacent", "strided"]:
-        return self.network.long_grouping
 
 
 @dataclass(frozen=True)
