@@ -22,6 +22,7 @@ from arguments.parser import (
     scene_options,
     training_parser,
 )
+from arguments.parts import SceneOptions
 from commands.guard import guarded
 from scene.dataset import SceneData, read_scene
 from scene.model_folder import save_input_points, set_aside
@@ -102,7 +103,7 @@ def show_help(argv: Sequence[str]) -> int:
         if "--resume" in argv:
             settings = resumed_settings(argv)
         else:
-            scene = scene_of(argv)
+            scene = read(scene_options(argv))
             settings = parse_training(argv, scene.has_spikes).for_scene(len(scene.train), *scene.size)
     except ValueError:
         pass  # no scene, or not readable: show the recipe's defaults
@@ -110,9 +111,8 @@ def show_help(argv: Sequence[str]) -> int:
     return 0
 
 
-def scene_of(argv: Sequence[str]) -> SceneData:
-    """The scene given on the command line."""
-    options = scene_options(argv)
+def read(options: SceneOptions) -> SceneData:
+    """The scene that the options name."""
     return read_scene(options.source_path, options.transforms, eval=options.eval, llffhold=options.llffhold)
 
 
@@ -122,10 +122,8 @@ def main() -> int:
         return show_help(argv)
     if "--resume" in argv:
         settings = resumed_settings(argv)
-        options = settings.scene
-        scene = read_scene(options.source_path, options.transforms, eval=options.eval, llffhold=options.llffhold)
-        return run(resume(settings, scene))
-    scene = scene_of(argv)
+        return run(resume(settings, read(settings.scene)))
+    scene = read(scene_options(argv))
     settings = parse_training(argv, scene.has_spikes)
     training = start(settings, scene)
     c = training.settings

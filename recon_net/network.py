@@ -34,6 +34,9 @@ class Recorded(Protocol):
     def wide(self) -> Tensor | None:
         """Half-width windows around the sub-frames [M, 1, H, W]."""
 
+    def cropped(self, crop: Crop) -> Recorded:
+        """The same on a crop, its spikes excepted."""
+
     def spikes(self, crop: Crop) -> Tensor:
         """The context's spikes [T, h, w] on a crop."""
 
@@ -165,11 +168,12 @@ class SlimReconNet(SpikeToImage):
 
     def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
         """Inputs for some sub-frames [S] of a view: short [1, S, 6, h, w] and long [1, 1, h, w]."""
-        narrow, wide, reach = exposure.subframes, exposure.wide, self.neighbors // 2
+        part = exposure.cropped(crop)
+        narrow, wide, reach = part.subframes, part.wide, self.neighbors // 2
         assert narrow is not None and wide is not None, "the exposure has no windows"
         around = (subframes[:, None] + torch.arange(-reach, reach + 1)).clamp(0, len(narrow) - 1)
-        near = crop.of(narrow)[around][:, :, 0]
-        return torch.cat([near, crop.of(wide)[subframes]], dim=1)[None], crop.of(exposure.long)[None]
+        near = narrow[around][:, :, 0]
+        return torch.cat([near, wide[subframes]], dim=1)[None], part.long[None]
 
     def frames(self, short: Tensor, long: Tensor, u: Tensor) -> Tensor:
         """Sharp images [V, S, 1, h, w], in the precision of the layers.

@@ -116,6 +116,18 @@ class Exposure:
             moved(self._gain_map),
         )  # fmt: skip
 
+    def cropped(self, crop: Crop) -> Exposure:
+        """The targets on a crop, in shared memory: gains are applied to the crop alone.  ``spikes`` stays as it is."""
+
+        def part(values: Tensor | None) -> Tensor | None:
+            return None if values is None else crop.of(values)
+
+        return Exposure(
+            self.camera, crop.of(self._long), part(self._subframes), part(self._wide), None,
+            {key: crop.of(value) for key, value in self._intervals.items()}, self.spec, self._stream,
+            part(self._gain_map),
+        )  # fmt: skip
+
     def use_gains(self, gain_map: Tensor | None) -> None:
         """Read the targets with these pixel gains [H, W] from now on."""
         self._gain_map = None if gain_map is None else gain_map.to(self._long)

@@ -64,6 +64,14 @@ def test_targets_are_those_of_the_whole_stream(scene, gains):
     assert torch.equal(exposure.spikes(Crop(2, 5, 3, 9)), torch.as_tensor(stream.central(window))[:, 2:5, 3:9])
 
 
+def test_a_crop_of_the_targets_has_their_gains(scene, gains):
+    exposure, crop = read(scene, with_map(scene, gains)), Crop(3, 20, 10, 41)
+    part = exposure.cropped(crop)
+    for name in ("long", "subframes", "wide"):
+        assert torch.equal(getattr(part, name), crop.of(getattr(exposure, name))), name
+    assert torch.equal(part.interval(3, 9), crop.of(exposure.interval(3, 9)))
+
+
 def test_half_width_windows_are_made_where_they_are_wanted(scene):
     narrow = spike_exposures(scene.train[:1], scene, dataclasses.replace(SPEC, wide=False), CPU)[0]
     assert narrow.wide is None and narrow.to(CPU).wide is None and read(scene).to(CPU).wide.shape == (13, 1, 32, 48)

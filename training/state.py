@@ -105,7 +105,7 @@ class Recording:
     def middle(self, view: int) -> Tensor:
         """The target [C, H, W] of a view at u = 0.5: its narrow window, or the long exposure if there is none."""
         exposure = self.exposures[view]
-        return exposure.long if exposure.subframes is None else exposure.subframes[self.window.middle]
+        return exposure.subframe(self.window.middle) if self.from_spikes else exposure.long
 
 
 @dataclass
