@@ -121,6 +121,11 @@ class NetworkOptions(Options):
 
 
 @dataclass(frozen=True)
+class ImageOptions(Options):
+    """Images from the spikes of one view"""
+
+
+@dataclass(frozen=True)
 class RegularizationOptions(Options):
     """Regularization of the Gaussians"""
 

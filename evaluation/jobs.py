@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from baselines.images import image_of
+from baselines.providers import prepare
 from evaluation.images import load_like, measure
-from evaluation.methods import BASELINES, METHODS, POSES, baseline_image
+from evaluation.methods import BASELINES, METHODS, POSES
 from pictures.kinds import IMAGE
 from scene.dataset import read_scene
 from scene.manifest import DEBLURRING, ImageWriter, images_folder
@@ -97,11 +99,11 @@ def _lpips() -> tuple[nn.Module | None, str]:
 def measure_baseline(root: Path, method: str, folder: Path) -> dict[str, Any]:
     """Write the images of one of ``BASELINES`` of the scene in ``root`` and measure them as metrics.py does."""
     scene, (network, source) = read_scene(root), _lpips()
-    rows = []
+    rows, provider = [], prepare(method, scene)
     with ImageWriter(folder, "train", 0) as images:
         for view in scene.train:
             name = view.camera.name
-            image = baseline_image(method, scene, view)
+            image = image_of(provider, scene, view)
             images.save(IMAGE, DEBLURRING, name, None, 0.5, image)
             if view.image_path is not None:
                 truth = load_image(view.image_path, len(image))

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from arguments import TimingSettings
-from arguments.parts import SUBFRAME_WIDTH
-from scene.cameras import View
-from scene.dataset import SceneData
-from scene.exposure import Exposure, usable_margin
-from spike import WindowSpec, tfi
+from baselines.providers import PROVIDERS
 
 
 @dataclass(frozen=True)
@@ -68,8 +62,8 @@ METHODS = {
         [*_PAPER, *"--exposure 41 --subframes 1 --no-rec --no-joint --no-pose_opt --no-motion_init".split()],
     ),
 }
-# Images from the spikes of one view alone, at u = 0.5, without a network or a scene.
-BASELINES = {"tfp": "TFP(41)", "tfp-long": "TFP(97)", "tfi": "TFI", "timing": "spike timing (9 frames)"}
+# Images from the spikes of one view alone, at u = 0.5.
+BASELINES = {name: method.title for name, method in PROVIDERS.items()}
 POSES = {"accurate": "transforms.json", "colmap": "transforms_colmap.json", "noisy": "transforms_noisy.json"}
 GROUPS = {
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
@@ -84,21 +78,3 @@ GROUPS = {
 def title_of(method: str) -> str:
     """The title of a method or baseline in tables."""
     return BASELINES[method] if method in BASELINES else METHODS[method].title
-
-
-def baseline_image(method: str, scene: SceneData, view: View) -> Tensor:
-    """The image [C, H, W] that one of ``BASELINES`` makes from a view's spikes; in color for a color sensor."""
-    spec, stream = WindowSpec(), scene.open_stream(view)
-    if method == "tfi":
-        margin = usable_margin(stream, spec)
-        rate = tfi(stream.central(spec, margin), margin + spec.context // 2)
-        pixels = scene.sensor.intensity(rate, spurious_left=False)[None]
-    else:
-        exposure = Exposure.from_spikes(view.camera, stream, spec, scene.sensor, "counting", SUBFRAME_WIDTH)
-        if method == "tfp-long":
-            pixels = exposure.long
-        elif method == "timing":
-            pixels = exposure.middle_image(scene.sensor, "timing", SUBFRAME_WIDTH)
-        else:
-            pixels = exposure.middle_image(scene.sensor, "counting", spec.short)
-    return pixels if scene.mosaic is None else scene.mosaic.colors(pixels)

@@ -188,6 +188,10 @@ class Targets:
         windows = [self.spec.window(m, width) for m in range(self.spec.subframes)]
         return self._means(windows, smoothing)
 
+    def around(self, frame: int, width: int, smoothing: int = SMOOTHING) -> Tensor:
+        """Mean intensity [H, W] of the ``width`` (odd) frames around a context frame; see ``subframes``."""
+        return self._means([(frame - width // 2, frame + width // 2 + 1)], smoothing)[0]
+
     def variance(self, means: Tensor, width: int, smoothing: int = SMOOTHING) -> Tensor:
         """Expected variance [M, H, W] of ``means = subframes(width, smoothing)`` around the true mean intensity.
 

@@ -97,6 +97,10 @@ class WindowSpec:
         """Voxel frames of the long input (34)."""
         return (self.context - 1) // self.long_group
 
+    def frame(self, u: float) -> int:
+        """The context frame nearest to the time ``u`` in [0, 1] of the exposure."""
+        return self.half + round(u * (self.exposure - 1))
+
     def interval(self, a: int, b: int) -> tuple[int, int]:
         """Context frames [start, stop) from the center of sub-frame ``a`` to that of ``b``, both included."""
         centers = self.centers

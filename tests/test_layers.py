@@ -15,6 +15,7 @@ LAYERS = (
     ("commands",),
     ("evaluation", "conversion"),
     ("training",),
+    ("baselines",),
     ("gaussian_renderer",),
     ("simulation",),
     ("scene",),
