@@ -1,5 +1,7 @@
 """Images from the spikes of one view: the interface, and the methods that learn nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,8 +52,7 @@ def test_methods_are_prepared_by_name(scene_folder):
 
 
 def test_a_color_sensor_gives_color_images(scene_folder):
-    scene = read_scene(scene_folder)
-    scene.mosaic = Mosaic("RGGB")
+    scene = replace(read_scene(scene_folder), mosaic=Mosaic("RGGB"))
     assert image_of(WindowMean(41), scene, scene.train[0]).shape == (3, 32, 48)
 
 
