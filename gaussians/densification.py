@@ -90,7 +90,8 @@ class DefaultStrategy:
 
     Args:
         grow_gradient: threshold on the mean gradient norm of the projected center, in normalized device
-            units per camera (the images span [-1, 1]).
+            units (the images span [-1, 1]).  A step's loss is a mean over its cameras, so the gradient in one of
+            them is multiplied by their number: the threshold means the same for any number of cameras.
         scene_extent: world units; Gaussians wider than ``split_scale`` times it are split, the others cloned.
         cull_opacity: opacity below which Gaussians are removed.
         cull_scale: Gaussians wider than this times the extent are removed, after the first opacity reset.
@@ -136,6 +137,7 @@ class DefaultStrategy:
         scale = gradient.new_tensor([info["width"] / 2, info["height"] / 2])
         norms = (gradient.reshape(-1, count, 2) * scale).norm(dim=-1)
         visible = (info["radii"].reshape(norms.shape[0], count, -1) > 0).all(-1)
+        norms = norms * len(norms)
         if self.last_only:
             norms, visible = norms[-1:], visible[-1:]
         if len(self._gradient) != count:

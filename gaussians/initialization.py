@@ -26,16 +26,15 @@ class Picture:
 EXPLORE = 0.25
 # Number of random points for a scene without points, as in 3DGS for synthetic scenes (Kerbl et al. 2023).
 RANDOM_POINTS = 100_000
-# Maximum number of depths for quantiles: more add no precision, and older torch rejects more than 2^24.
+# Maximum number of depths for quantiles: more add no precision, need memory for points times views, and older torch
+# rejects more than 2^24.
 _DEPTHS = 1_000_000
 
 
 def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, float]:
     """Near and far limits of random depths: from the depths of the given points, or the spread of the cameras."""
     if points is not None and len(points):
-        depths = torch.cat([points @ p.w2c[2, :3] + p.w2c[2, 3] for p in pictures])
-        depths = depths[depths > 0]
-        depths = depths[:: -(-len(depths) // _DEPTHS) or 1]
+        depths = _depths(points, pictures)
         if len(depths):
             return 0.2 * float(depths.quantile(0.05)), 1.5 * float(depths.quantile(0.95))
     centers = camera_centers(torch.stack([p.w2c for p in pictures]))
@@ -44,10 +43,18 @@ def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, 
     return 0.5 * spread, 10.0 * spread
 
 
+def _depths(points: Tensor, pictures: list[Picture]) -> Tensor:
+    """Positive depths [n] of points [N, 3] in all pictures, sampled evenly if there are more than ``_DEPTHS``."""
+    every = max(-(-len(points) * len(pictures) // _DEPTHS), 1)
+    # Another offset in each picture: every point takes part if there are enough pictures.
+    sampled = ((points[i % every :: every], p) for i, p in enumerate(pictures))
+    depths = torch.cat([some @ p.w2c[2, :3] + p.w2c[2, 3] for some, p in sampled])
+    return depths[depths > 0]
+
+
 def median_depth(points: Tensor, pictures: list[Picture]) -> float:
     """Median depth over all views of the points [N, 3] in front of them; 1 if there are none."""
-    depths = torch.cat([points @ p.w2c[2, :3] + p.w2c[2, 3] for p in pictures])
-    depths = depths[depths > 0]
+    depths = _depths(points, pictures)
     return float(depths.median()) if len(depths) else 1.0
 
 

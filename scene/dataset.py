@@ -20,7 +20,6 @@ Lens distortion is rejected: binary spikes cannot be resampled to an ideal pinho
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 from collections.abc import Sequence
@@ -373,6 +372,7 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
     frames = meta.get("frames")
     if not isinstance(frames, list) or not all(isinstance(f, dict) for f in frames):
         raise ValueError(f"{path}: has no list of frames")
+    sequences = _sequences(root) if are_exposures else {}
     views = []
     for frame in frames:
         file = frame.get("file_path") or frame.get("spike_path")
@@ -380,7 +380,7 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
             raise ValueError(f"{path}: a frame has neither file_path nor spike_path")
         name = Path(file).stem
         camera = _camera(path, name, meta, frame)
-        view = _view(root, camera, frame, are_exposures)
+        view = _view(root, camera, frame, sequences.get(name, {}), are_exposures)
         if "middle_frame" in frame:
             view = replace(view, middle_frame=_number(path, frame, "middle_frame"))
         views.append(view)
@@ -388,7 +388,19 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
     return views, meta
 
 
-def _view(root: Path, camera: Camera, frame: dict[str, Any], is_exposure: bool) -> View:
+def _sequences(root: Path) -> dict[str, dict[int, Path]]:
+    """The sharp sub-frames ``sequence/VVV_MM.png`` by view and number; the folder is listed once for all views."""
+    pattern = re.compile(r"(.+)_(\d+)\.png")
+    found: dict[str, dict[int, Path]] = {}
+    for file in sorted((root / "sequence").glob("*.png")):
+        if match := pattern.fullmatch(file.name):
+            found.setdefault(match[1], {})[int(match[2])] = file
+    return found
+
+
+def _view(
+    root: Path, camera: Camera, frame: dict[str, Any], sequence: dict[int, Path], is_exposure: bool
+) -> View:
     """Match a camera to its files by name; only exposures have spikes and sub-frames."""
     name = camera.name
     file = root / str(frame.get("file_path", f"sharp_data/{name}.png"))
@@ -402,9 +414,6 @@ def _view(root: Path, camera: Camera, frame: dict[str, Any], is_exposure: bool) 
     spike = next((c for c in candidates if c.is_file()), None)
     if spike is None and "spike_path" in frame:
         raise ValueError(f"{candidates[0]}: the spike stream of view {name} is not there")
-    pattern = re.compile(re.escape(name) + r"_(\d+)\.png")
-    files = sorted((root / "sequence").glob(f"{glob.escape(name)}_*.png"))
-    sequence = {int(match[1]): file for file in files if (match := pattern.fullmatch(file.name))}
     return View(camera, spike, image, sequence, recording)
 
 
@@ -499,6 +508,7 @@ def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
     folder = root / "sparse" / "0"
     folder = folder if folder.is_dir() else root / "sparse"
     model = open_model(folder)
+    sequences = _sequences(root)
     views = []
     for image in sorted((i for i in model.images.values() if i.has_pose), key=lambda i: i.name):
         source = model.cameras[image.camera_id]
@@ -512,7 +522,8 @@ def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
         k = torch.as_tensor(source.calibration_matrix(), dtype=torch.float32)
         camera = Camera(name, source.width, source.height, k, torch.as_tensor(pose_of(image), dtype=torch.float32))
         file = next((f for f in ("images", "sharp_data") if (root / f / image.name).is_file()), "images")
-        views.append(_view(root, camera, {"file_path": f"{file}/{image.name}"}, is_exposure=True))
+        frame = {"file_path": f"{file}/{image.name}"}
+        views.append(_view(root, camera, frame, sequences.get(name, {}), is_exposure=True))
     _refuse_duplicates(folder, views)
     meta: dict[str, Any] = {}
     if (root / "spike.json").is_file():

@@ -134,7 +134,8 @@ class Exposure:
         self._noise = None
         if self._variance is not None:
             gains = 1 if self._gain_map is None else self._gain_map.square()
-            self._noise = (self._variance / gains).mean()
+            # By rows: the bits of a sum over a whole image depend on the number of threads.
+            self._noise = (self._variance / gains).mean(-1).mean()
 
     def _read(self, values: Tensor) -> Tensor:
         return values if self._gain_map is None else values / self._gain_map

@@ -189,8 +189,10 @@ class Trajectory(nn.Module):
         else:
             base, local = self.first[views].long(), u
         basis = _basis(self.curve, local)
-        offsets = torch.arange(basis.shape[-1], device=views.device)
-        knots = (se3.exp(self.increments) @ self.anchors)[base[:, None] + offsets]
+        rows = base[:, None] + torch.arange(basis.shape[-1], device=views.device)
+        # Only the knots that are asked for: a recording may have a hundred thousand of them.
+        asked, position_of = rows.unique(return_inverse=True)
+        knots = (se3.exp(self.increments[asked]) @ self.anchors[asked])[position_of]
         steps = se3.log(knots[:, 1:] @ se3.inverse(knots[:, :-1]))
         cumulative = basis.flip(-1).cumsum(-1).flip(-1)[:, 1:, None]
         pose = knots[:, 0]

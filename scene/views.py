@@ -17,6 +17,7 @@ from scene.exposure import Exposure
 from scene.trajectory import Timing
 from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
+from utils.device import each_on_one_thread
 from utils.io import load_image
 
 # If a scene has ground truth, it is at the sub-frames of the default exposure, whatever window the model has.
@@ -121,14 +122,15 @@ def spike_exposures(
         ValueError: a view without a stream, or of another size than the first (one call renders several views, and
             they share pixel gains).
     """
-    read = [
-        Exposure.from_spikes(
+
+
+    def read(view: View) -> Exposure:
+        return Exposure.from_spikes(
             view.camera, scene.open_stream(view), spec.window, sensor or scene.sensor, spec.mode, spec.width,
             spec.intervals, spec.wide,
-        ).to(device)
-        for view in views
-    ]  # fmt: skip
-    return _alike(scene, views, read)
+        ).to(device)  # fmt: skip
+
+    return _alike(scene, views, each_on_one_thread(read, views))
 
 
 def image_exposures(

@@ -6,7 +6,7 @@ A deviation from the prediction that a pixel shows in all views, whatever they s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,16 +17,23 @@ from spike.sensor import LEAST_GAIN, SensorModel
 _LEAST_LIGHT = 0.05
 
 
-@dataclass
 class FixedPattern:
-    """Relative gain of each pixel, accumulated view by view in order, shrunk by how well two halves of them agree."""
+    """Relative gain of each pixel, accumulated view by view in order, shrunk by how well two halves of them agree.
 
-    _moments: list[Tensor] = field(default_factory=list)
+    Args:
+        views: number of views that will be added.
+    """
+
+    def __init__(self, views: int):
+        self.views = views
+        self._added = 0
+        self._halves: list[Tensor | float] = [0.0, 0.0]  # sums of the moments [2, H, W] of each half of the views
 
     def add(self, measured: Tensor, predicted: Tensor) -> None:
         """Add one view's measured intensities and predictions [M, 1, H, W]."""
         cross, power = (measured * predicted).sum((0, 1)), predicted.square().sum((0, 1))
-        self._moments.append(torch.stack([cross, power]) / len(measured))
+        self._halves[self._added >= self.views // 2] += torch.stack([cross, power]) / len(measured)
+        self._added += 1
 
     def gain(self) -> tuple[Tensor, float]:
         """Relative gain [H, W] with a mean near 1, and the pattern's standard deviation over pixels.
@@ -36,12 +43,17 @@ class FixedPattern:
         have the same pattern and independent errors.  (Neighboring views show the same content in the same
         pixels, so their errors are not independent.)  With no pattern, fewer than four views, or no pixel with
         light in both halves, the gain is 1 everywhere and the deviation 0.  Dead pixels have gain 1.
+
+        Raises:
+            ValueError: not all views were added.
         """
-        moments = torch.stack(self._moments)
-        if len(moments) < 4:
-            return torch.ones_like(moments[0, 0]), 0.0
-        middle = len(moments) // 2
-        halves = torch.stack([self._factor(moments[:middle]), self._factor(moments[middle:])])
+        if self._added != self.views:
+            raise ValueError(f"{self._added} of {self.views} views were added")
+        moments, early = torch.as_tensor(sum(self._halves)), self.views // 2
+        if self.views < 4:
+            return torch.ones_like(moments[0]), 0.0
+        counts = (early, self.views - early)
+        halves = torch.stack([self._factor(half, n) for half, n in zip(self._halves, counts, strict=True)])
         clear = halves.isfinite().all(0)
         if not clear.any():
             return torch.ones_like(halves[0]), 0.0
@@ -53,16 +65,19 @@ class FixedPattern:
         noise = float((a - b).square().mean()) / 4  # of the mean of both halves
         if signal <= 0:
             return torch.ones_like(halves[0]), 0.0
-        factor = self._factor(moments)
+        factor = self._factor(moments, self.views)
         factor = factor / factor[clear].median()
         factor = torch.where(clear & (factor >= LEAST_GAIN), factor, torch.ones_like(factor))
         return 1 + (factor - 1) * signal / (signal + noise), signal**0.5
 
     @staticmethod
-    def _factor(moments: Tensor) -> Tensor:
-        """Ratio of measured to predicted intensity [H, W] from moments [V, 2, H, W]; NaN where there was no light."""
-        cross, power = moments.sum(0)
-        dark = power < len(moments) * _LEAST_LIGHT**2
+    def _factor(moments: Tensor, views: int) -> Tensor:
+        """Ratio of measured to predicted intensity [H, W] from the sums [2, H, W] of some views' moments.
+
+        NaN where there was no light.
+        """
+        cross, power = moments
+        dark = power < views * _LEAST_LIGHT**2
         return torch.where(dark, torch.nan, cross / power)
 
     def applied_to(self, sensor: SensorModel) -> SensorModel:

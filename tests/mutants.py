@@ -133,7 +133,8 @@ MUTANTS: list[Mutant] = [
         ("pattern: clipped to little", "limit = 4 * 1.4826", "limit = 0.4 * 1.4826"),
         ("pattern: noise doubled", ".square().mean()) / 4  # of", ".square().mean()) / 2  # of"),
         ("pattern: not drawn to one", "return 1 + (factor - 1) * signal / (signal + noise)", "return factor"),
-        ("pattern: light's threshold not squared", "len(moments) * _LEAST_LIGHT**2", "len(moments) * _LEAST_LIGHT"),
+        ("pattern: light's threshold not squared", "views * _LEAST_LIGHT**2", "views * _LEAST_LIGHT"),
+        ("pattern: all views in one half", "self._added >= self.views // 2", "self._added >= 0"),
         ("pattern: divides the own map", "(own * gain).cpu()", "(own / gain).cpu()"),
     ),
     *_of(
@@ -212,6 +213,7 @@ MUTANTS: list[Mutant] = [
     *_of(
         "gaussians/densification.py",
         "test_densification test_densification_rules",
+        ("densification: gradient of a mean over cameras", "norms = norms * len(norms)", "norms = norms * 1"),
         ("densification: half the threshold", "gradient > self.grow_gradient", "gradient > 0.5 * self.grow_gradient"),
         ("densification: width and height swapped", '[info["width"] / 2, info["height"] / 2]',
          '[info["height"] / 2, info["width"] / 2]'),
@@ -465,8 +467,6 @@ MUTANTS: list[Mutant] = [
     *_of(
         "training/building.py",
         "test_recipes",
-        ("densification: threshold of an exposure", "options.densify_grad_threshold / c.window.subframes",
-         "options.densify_grad_threshold"),
         ("initial points: no cap", "if c.densification.cap_max:", "if False:"),
         ("means: always in extents", 'if c.rates.means_unit == "extent":', "if True:"),
         ("motion: always at rest", "if moves else None", "if False else None"),

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from utils.device import pick_device, use_threads
+from utils.device import each_on_one_thread, pick_device, use_threads
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,23 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch):
     assert pick_device("auto").type == "cpu"
     with pytest.raises(ValueError, match="--device cuda: this machine has no CUDA device"):
         pick_device("cuda")
+
+
+def test_each_call_has_one_torch_thread_and_the_caller_keeps_its_own(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert each_on_one_thread(lambda i: (i, torch.get_num_threads()), range(20)) == [(i, 1) for i in range(20)]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_error_of_the_first_item_is_raised():
+    def refuse(i):
+        raise ValueError(f"item {i}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        each_on_one_thread(refuse, range(8))

@@ -1,14 +1,16 @@
 """An exposure's targets: gains of the pixels, noise, and what images have."""
 
 import dataclasses
+import os
 
+import numpy as np
 import pytest
 import torch
 
-from scene.dataset import read_scene
+from scene.dataset import SceneData, read_scene
 from scene.exposure import Exposure, usable_margin
 from scene.views import TargetSpec, image_exposures, spike_exposures
-from spike import Targets, WindowSpec
+from spike import SensorModel, SpikeStream, Targets, WindowSpec
 from utils.crops import Crop
 
 SPEC = TargetSpec(WindowSpec(), intervals=((3, 9),), wide=True)
@@ -91,3 +93,28 @@ def test_images_are_long_exposures(scene):
         image_exposures(
             scene.train[:2], scene, CPU, lambda view: torch.zeros(3 if view.camera.name == "000" else 1, 32, 48)
         )
+
+
+def test_targets_have_the_same_bits_on_any_number_of_threads(monkeypatch):
+    """Sums over large images depend on the number of threads, if several threads share them."""
+    size = (250, 401)
+    random = np.random.default_rng(0)
+    stream = SpikeStream.from_array(random.random((137, *size)) < 0.4)
+    scene = SceneData.from_streams([stream], torch.eye(3), torch.eye(4)[None], sensor=SensorModel(0.5))
+    gains = 1 + 0.1 * torch.rand(8, *size, generator=torch.Generator().manual_seed(0))
+    read_on = {}
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=threads: set(range(n)), raising=False)
+            monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+            torch.set_num_threads(threads)
+            exposure = spike_exposures(scene.train, scene, SPEC, CPU)[0]
+            read_on[threads] = [exposure.noise, exposure.long, exposure.subframes, exposure.interval(3, 9)]
+            for gain_map in gains:  # as training does, on any number of threads
+                exposure.use_gains(gain_map)
+                read_on[threads].append(exposure.noise)
+    finally:
+        torch.set_num_threads(before)
+    for threads in (2, 3):
+        assert all(torch.equal(a, b) for a, b in zip(read_on[1], read_on[threads], strict=True)), threads

@@ -11,7 +11,7 @@ VIEWS, SUBFRAMES, SIZE = 12, 3, (40, 50)
 def gathered(true_gain, error=0.03, views=VIEWS, seed=0):
     """Views of random light, measured with ``true_gain`` and rendered with errors that differ between views."""
     random = torch.Generator().manual_seed(seed)
-    pattern = FixedPattern()
+    pattern = FixedPattern(views)
     for _ in range(views):
         light = 0.1 + 0.8 * torch.rand(1, 1, *SIZE, generator=random).expand(SUBFRAMES, -1, -1, -1)
         render = light + error * torch.randn(1, 1, *SIZE, generator=random)
@@ -51,9 +51,8 @@ def test_the_scene_s_brightness_stays():
 
 def test_dark_pixels_and_few_views_say_nothing():
     pattern = gathered(true_pattern())
-    pattern._moments = [m.clone() for m in pattern._moments]
-    for moments in pattern._moments:
-        moments[:, 0, 0] = 1e-6
+    for half in pattern._halves:
+        half[:, 0, 0] = 1e-6
     gain, _ = pattern.gain()
     assert float(gain[0, 0]) == 1 and bool(gain.isfinite().all())
     gain, deviation = gathered(true_pattern(), views=3).gain()
@@ -62,7 +61,7 @@ def test_dark_pixels_and_few_views_say_nothing():
 
 def test_a_scene_too_dark_to_tell_has_no_pattern():
     pattern = gathered(true_pattern())
-    pattern._moments = [m * 1e-6 for m in pattern._moments]
+    pattern._halves = [half * 1e-6 for half in pattern._halves]
     gain, deviation = pattern.gain()
     assert deviation == 0 and bool((gain == 1).all())
     assert pattern.applied_to(SensorModel(0.4)).gain == 0.4
@@ -80,3 +79,10 @@ def test_it_comes_on_top_of_the_calibration():
     sensor = gathered(true_pattern()).applied_to(SensorModel(0.4, gain_map=own))
     assert sensor.gain == 0.4 and sensor.gain_map is not None
     assert torch.allclose(sensor.gain_map, own * gathered(true_pattern()).gain()[0])
+
+
+def test_all_the_views_that_were_announced_are_added():
+    pattern = gathered(true_pattern())
+    pattern.views += 1
+    with pytest.raises(ValueError, match="12 of 13 views were added"):
+        pattern.gain()

@@ -367,12 +367,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(scene_folder, tmp_path):
     assert terms["opacity"] == pytest.approx(0.1, rel=1e-3)  # as Gaussians begin
 
 
-def test_the_threshold_of_densification_is_that_of_a_sub_frame(scene_folder, tmp_path):
-    """One sub-frame's gradient is a thirteenth of the exposure's."""
-    t = small_training(scene_folder, tmp_path, *PAPER, "--densify_grad_threshold", "0.0026")
-    assert t.strategy.grow_gradient == pytest.approx(0.0002)
-
-
 def test_the_pixels_gains_are_found_from_the_scene(scene_folder, tmp_path):
     """What the pixels measured over what the scene shows there, in the iterations in which it is due."""
     t = small_training(scene_folder, tmp_path, *TIMING, "--fixed_pattern_every", "3")

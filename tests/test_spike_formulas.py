@@ -270,7 +270,7 @@ def halves(s, t):
 
 def gathered(s, t):
     """Three views of each half, in even light."""
-    found, light = FixedPattern(), torch.full((1, 1, 1, 17), 0.5)
+    found, light = FixedPattern(6), torch.full((1, 1, 1, 17), 0.5)
     for factor in halves(s, t):
         for _ in range(3):
             found.add(factor * light, light)
@@ -297,7 +297,7 @@ def test_pixels_with_little_light_take_part_and_dark_ones_do_not():
     factor[..., :2] = 1.05
     light = torch.full((1, 1, 1, 400), 0.5)
     light[..., 0], light[..., 1] = 0.06, 0.04
-    found = FixedPattern()
+    found = FixedPattern(4)
     for _ in range(4):
         found.add(factor * light, light)
     gain, _ = found.gain()

@@ -176,3 +176,20 @@ def test_a_spline_s_views_cannot_be_reversed():
     trajectory = Trajectory(torch.eye(4).repeat(3, 1, 1), "spline", timing)
     with pytest.raises(ValueError, match="cannot be reversed alone"):
         trajectory.reverse(1)
+
+
+@pytest.mark.parametrize("curve", ["linear", "spline"])
+def test_a_step_costs_the_knots_it_asks_for_and_not_the_recording(curve):
+    """Of 20,000 views, only the knots of the asked ones enter the graph."""
+    poses = torch.eye(4).repeat(20_000, 1, 1)
+    poses[:, 0, 3] = torch.arange(20_000.0)
+    timing = Timing(np.arange(20_000.0) * 2, np.zeros(20_000, int))
+    trajectory = Trajectory(poses, curve, timing if curve == "spline" else None)
+    sizes = []
+    exp = se3.exp
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(se3, "exp", lambda twist: sizes.append(twist.numel()) or exp(twist))
+        trajectory(torch.tensor([7, 19_999, 7]), torch.tensor([0.1, 0.5, 0.9])).sum().backward()
+    assert sizes and max(sizes) <= 6 * 16
+    asked = trajectory.increments.grad.abs().sum(-1).nonzero()[:, 0]
+    assert 4 <= len(asked) <= 16

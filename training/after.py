@@ -69,6 +69,8 @@ class FixedPatternUpdates:
     """
 
     name: ClassVar[str] = "fixed_pattern"
+    # Maximum number of views for an estimate, evenly spaced: the noise of a gain is then far below its pattern.
+    views = 256
 
     def __init__(self, every: int):
         self.every = every
@@ -78,9 +80,11 @@ class FixedPatternUpdates:
         state = moment.state
         if state.iteration % self.every:
             return
-        pattern = FixedPattern()
+        count = len(state.recording)
+        views = torch.linspace(0, count - 1, min(count, self.views)).round().long().tolist()
+        pattern = FixedPattern(len(views))
         with torch.no_grad():
-            for view in range(len(state.recording)):
+            for view in views:
                 sample = Sample.exposure(view, state.recording.window.subframes)
                 pattern.add(state.recording.targets(sample), state.render(sample).images)
         state.recording.use_gains(pattern.applied_to(state.recording.sensor).gain_map)

@@ -86,7 +86,7 @@ def densification(c: Settings, recording: Recording) -> Strategy | None:
         return MCMCStrategy(options.cap_max, dead_opacity=options.min_opacity, **common)
     if options.strategy == "default":
         return DefaultStrategy(
-            options.densify_grad_threshold / c.window.subframes,
+            options.densify_grad_threshold,
             recording.scene.extent,
             options.min_opacity,
             reset_every=options.opacity_reset_interval,

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def pick_device(name: str) -> torch.device:
@@ -28,6 +34,21 @@ def use_threads(heavy: bool) -> None:
     wanted = _processors() if heavy else 1
     if torch.get_num_threads() != wanted:
         torch.set_num_threads(wanted)
+
+
+def each_on_one_thread(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+    """``function`` of every item, in order, on all processors, each call on a single torch thread.
+
+    Sums in torch depend on the number of threads in their last bits.  On one thread they do not, so a result is the
+    same on machines with another number of processors.  If several calls fail, the error of the first item is raised.
+    """
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(_processors(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            return list(pool.map(function, items))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)  # MKL has one number for all threads
 
 
 def _processors() -> int:
