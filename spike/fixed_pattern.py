@@ -27,12 +27,14 @@ class FixedPattern:
     def __init__(self, views: int):
         self.views = views
         self._added = 0
-        self._halves: list[Tensor | float] = [0.0, 0.0]  # sums of the moments [2, H, W] of each half of the views
+        # Sums of the moments [2, H, W] over each half of the views.
+        self._halves = [torch.zeros(2, 1, 1), torch.zeros(2, 1, 1)]
 
     def add(self, measured: Tensor, predicted: Tensor) -> None:
         """Add one view's measured intensities and predictions [M, 1, H, W]."""
         cross, power = (measured * predicted).sum((0, 1)), predicted.square().sum((0, 1))
-        self._halves[self._added >= self.views // 2] += torch.stack([cross, power]) / len(measured)
+        half = int(self._added >= self.views // 2)
+        self._halves[half] = self._halves[half] + torch.stack([cross, power]) / len(measured)
         self._added += 1
 
     def gain(self) -> tuple[Tensor, float]:
@@ -49,7 +51,7 @@ class FixedPattern:
         """
         if self._added != self.views:
             raise ValueError(f"{self._added} of {self.views} views were added")
-        moments, early = torch.as_tensor(sum(self._halves)), self.views // 2
+        moments, early = self._halves[0] + self._halves[1], self.views // 2
         if self.views < 4:
             return torch.ones_like(moments[0]), 0.0
         counts = (early, self.views - early)
