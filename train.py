@@ -22,9 +22,8 @@ from arguments.parser import (
     scene_options,
     training_parser,
 )
-from arguments.parts import SceneOptions
 from commands.guard import guarded
-from scene.dataset import SceneData, read_scene
+from scene.dataset import SceneData, scene_of
 from scene.model_folder import save_input_points, set_aside
 from training import checkpoint
 from training.hooks import Hook, Journal, Keeper, Watching, stopped_by_signals
@@ -103,17 +102,12 @@ def show_help(argv: Sequence[str]) -> int:
         if "--resume" in argv:
             settings = resumed_settings(argv)
         else:
-            scene = read(scene_options(argv))
+            scene = scene_of(scene_options(argv))
             settings = parse_training(argv, scene.has_spikes).for_scene(len(scene.train), *scene.size)
     except ValueError:
         pass  # no scene, or not readable: show the recipe's defaults
     training_parser(settings, all_flags=asks_for_help(argv) == "--help-all").print_help()
     return 0
-
-
-def read(options: SceneOptions) -> SceneData:
-    """The scene that the options name."""
-    return read_scene(options.source_path, options.transforms, eval=options.eval, llffhold=options.llffhold)
 
 
 def main() -> int:
@@ -122,8 +116,8 @@ def main() -> int:
         return show_help(argv)
     if "--resume" in argv:
         settings = resumed_settings(argv)
-        return run(resume(settings, read(settings.scene)))
-    scene = read(scene_options(argv))
+        return run(resume(settings, scene_of(settings.scene)))
+    scene = scene_of(scene_options(argv))
     settings = parse_training(argv, scene.has_spikes)
     training = start(settings, scene)
     c = training.settings

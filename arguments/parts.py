@@ -20,6 +20,10 @@ class SceneOptions(Options):
     transforms: str = option("transforms.json", "pose file in the scene's folder", common=True)
     eval: bool = option(False, "hold out every llffhold-th view", common=True)
     llffhold: int = option(8, "distance between held-out views", at_least=1)
+    perturb: float = option(
+        0.0, "noise on the initial poses: degrees, and percent of the median distance to the points (0: none)"
+    )
+    perturb_seed: int = option(0, "seed of that noise")
 
 
 @dataclass(frozen=True)

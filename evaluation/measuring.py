@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ def measure_model(model: TrainedModel, lpips: nn.Module | None, lpips_source: st
     path, why = measure_trajectories(found)
     results: dict[str, Any] = {"iteration": model.iteration, "LPIPS": lpips_source}
     results |= {"trajectory": path} if path is not None else {"trajectory_missing": why}
+    before, _ = measure_trajectories(replace(found, poses=found.initial))
+    results |= {"initial_trajectory": before} if before is not None else {}
     reversed_views = dict.fromkeys(path["reversed_views"], path["subframes"]) if path is not None else {}
     frames = frames_by_protocol(model.folder, model.iteration, [image for split in SPLITS for image in images[split]])
     measured = {

@@ -39,17 +39,23 @@ def results_table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, *_trajectory_lines(results), f"LPIPS: {results['LPIPS']}"])
 
 
+def _trajectory_line(label: str, path: dict[str, Any]) -> str:
+    rpe, turn, motion = (path[key] for key in ("RPE_translation", "RPE_rotation_deg", "motion_error"))
+    return (
+        f"{label:<11} ATE {path['ATE']:.4f}, "
+        + ("RPE missing, " if rpe is None else f"RPE {rpe:.4f} and {turn:.3f} degrees per sub-frame, ")
+        + ("motion error missing, " if motion is None else f"motion error {100 * motion:.1f} %, ")
+        + f"{len(path['reversed_views'])} views reversed in time"
+    )
+
+
 def _trajectory_lines(results: dict[str, Any]) -> list[str]:
     path = results.get("trajectory")
     if path is None:
         return [f"trajectory  missing: {results['trajectory_missing']}"]
-    rpe, turn, motion = (path[key] for key in ("RPE_translation", "RPE_rotation_deg", "motion_error"))
-    lines = [
-        f"trajectory  ATE {path['ATE']:.4f}, "
-        + ("RPE missing, " if rpe is None else f"RPE {rpe:.4f} and {turn:.3f} degrees per sub-frame, ")
-        + ("motion error missing, " if motion is None else f"motion error {100 * motion:.1f} %, ")
-        + f"{len(path['reversed_views'])} views reversed in time"
-    ]
+    lines = [_trajectory_line("trajectory", path)]
+    if "initial_trajectory" in results:
+        lines.insert(0, _trajectory_line("initial", results["initial_trajectory"]))
     as_recovered = results.get(DEBLURRING, {}).get(GAUSSIANS.name, {}).get("PSNR_all_subframes_as_recovered")
     if as_recovered is not None:
         lines.append(

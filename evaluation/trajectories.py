@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from scene.model_folder import why_stale
 from scene.views import true_poses
@@ -16,11 +17,15 @@ from utils.trajectory_metrics import trajectory_errors
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Training views with their recovered and true poses [V, M, 4, 4]; without truth, ``why`` gives the reason."""
+    """Training views with their recovered, true and initial poses [V, M, 4, 4].
+
+    Without truth, ``why`` gives the reason.
+    """
 
     names: list[str]
     poses: np.ndarray | None
     truth: np.ndarray | None = None
+    initial: np.ndarray | None = None
     why: str = ""
 
 
@@ -54,7 +59,16 @@ def read_trajectories(model: TrainedModel, cameras: Sequence[dict[str, Any]]) ->
             why = f"{file} has view {name} at {count} instants, not at the model's {spec.subframes}"
             return Trajectories(names, poses, why=why)
         found.append(true.numpy())
-    return Trajectories(names, poses, np.stack(found))
+    return Trajectories(names, poses, np.stack(found), _initial_poses(model, names))
+
+
+@torch.no_grad()
+def _initial_poses(model: TrainedModel, names: Sequence[str]) -> np.ndarray | None:
+    """The poses [V, M, 4, 4] from which training started; None if the scene now has other views."""
+    index = {view.camera.name: i for i, view in enumerate(model.scene.train)}
+    if not set(names) <= index.keys():
+        return None
+    return np.stack([model.initial_trajectory.view(index[name], model.u).cpu() for name in names])
 
 
 def measure_trajectories(found: Trajectories) -> tuple[dict[str, Any] | None, str]:

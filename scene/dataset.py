@@ -31,9 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arguments.parts import SceneOptions
 from gaussians.ply import read_point_ply
 from scene.cameras import OPENGL_TO_OPENCV, Camera, View
 from scene.colmap import open_model, pose_of
+from scene.perturbation import median_distance, perturbed
 from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
 from spike.stream import SUFFIXES, BitOrder
@@ -154,15 +156,25 @@ class SceneData:
         return cls(IN_MEMORY, views, [], [], points, rgb, sensor, mosaic, Layout(), truth, extent, frames)
 
 
+def scene_of(options: SceneOptions) -> SceneData:
+    """Read the scene that ``options`` name (see ``read_scene``)."""
+    return read_scene(
+        options.source_path, options.transforms, options.eval, options.llffhold, options.perturb, options.perturb_seed
+    )
+
+
 def read_scene(
-    root: str | Path, transforms: str = "transforms.json", eval: bool = False, llffhold: int = 8
-) -> SceneData:
+    root: str | Path, transforms: str = "transforms.json", eval: bool = False, llffhold: int = 8,
+    perturb: float = 0.0, perturb_seed: int = 0,
+) -> SceneData:  # fmt: skip
     """Read the scene in ``root``.
 
     Args:
         transforms: pose file in the authors' layout; if ``transforms.json`` is missing, COLMAP's ``sparse/0`` is
             used instead.
         eval: hold every ``llffhold``-th view out of training.
+        perturb: level of the noise on the poses of the views with exposures (``scene.perturbation``).
+        perturb_seed: seed of that noise.
 
     Raises:
         ValueError: nothing to read, or inconsistent content; the message names the file.
@@ -184,12 +196,14 @@ def read_scene(
     if not views:
         raise ValueError(f"{root}: its pose file lists no views")
     views = _in_order(path, views)
+    points, rgb = _read_points(root, meta)
+    if perturb:
+        views = _perturbed(root, views, points, perturb, perturb_seed)
     held = [eval and i % llffhold == 0 for i in range(len(views))]
     train = [view for view, out in zip(views, held, strict=True) if not out]
     test = [view for view, out in zip(views, held, strict=True) if out]
     if not train:
         raise ValueError(f"{root}: none of {len(views)} views is left to train on; {len(test)} are held out")
-    points, rgb = _read_points(root, meta)
     scene = SceneData(
         root,
         train,
@@ -206,6 +220,15 @@ def read_scene(
     if not train[0].has_spikes:
         return scene
     return replace(scene, frames_per_view=len(scene.open_stream(train[0])))
+
+
+def _perturbed(root: Path, views: list[View], points: Tensor | None, level: float, seed: int) -> list[View]:
+    """The views with noise on their poses, in units of the scene's points."""
+    if points is None or not len(points):
+        raise ValueError(f"{root}: has no points, which --perturb needs: its noise is in percent of their distance")
+    poses = torch.stack([view.camera.w2c for view in views])
+    moved = perturbed(poses, level, median_distance(poses, points), seed)
+    return [replace(v, camera=replace(v.camera, w2c=pose)) for v, pose in zip(views, moved, strict=True)]
 
 
 def _extent(views: list[View]) -> float:

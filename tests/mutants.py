@@ -510,6 +510,14 @@ MUTANTS: list[Mutant] = [
         ("size: fewer steps for more views", "by_views**_STEPS_BY_VIEWS", "by_views**-_STEPS_BY_VIEWS"),
         ("size: no bound", "min(max(_rounded(steps), _LEAST_STEPS), _MOST_STEPS)", "_rounded(steps)"),
     ),
+    *_of(
+        "scene/perturbation.py",
+        "test_perturbation",
+        ("perturbation: about the world's axes", "(se3.exp(-torch.stack(draws) * units) @ w2c.double())",
+         "(w2c.double() @ se3.exp(-torch.stack(draws) * units))"),
+        ("perturbation: radians for degrees", "[math.radians(level)] * 3", "[level / 100] * 3"),
+        ("perturbation: points behind the camera", "[seen[..., 2] > 0]", "[seen[..., 2] < 1e9]"),
+    ),
 ]
 
 # Mutants that may survive, with the reason: at most ``MOST_ALLOWED``.

@@ -24,6 +24,8 @@ CHANGES = {
     "transforms": ("timing", "--transforms transforms_noisy.json"),
     "eval": ("timing", "--eval"),
     "llffhold": ("timing", "--eval --llffhold 2"),
+    "perturb": ("timing", "--perturb 1"),
+    "perturb_seed": ("timing", "--perturb 1 --perturb_seed 3"),
     "sh_degree": ("timing", "--sh_degree 1"),
     "sh_degree_interval": ("timing", "--sh_degree_interval 3"),
     "low_pass": ("timing", "--low_pass 0.2"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from arguments.parser import current_names, parse_training
-from scene.dataset import read_scene
+from scene.dataset import scene_of
 from training.recipes import build
 from training.training import Training
 
@@ -22,8 +22,7 @@ IMAGES = ["--images", *(word for word in SMALL if word not in ("--crop", "16")),
 def small_training(scene: Path, model: Path, *flags: str) -> Training:
     """The training that train.py makes of these flags."""
     settings = parse_training(current_names(["-s", str(scene), "-m", str(model), *flags]))
-    options = settings.scene
-    return build(settings, read_scene(scene, options.transforms, options.eval, options.llffhold))
+    return build(settings, scene_of(settings.scene))
 
 
 def stepped(training: Training, steps: int = 6) -> Training:

@@ -13,6 +13,7 @@ from gaussians.densification import DefaultStrategy, MCMCStrategy, Strategy
 from gaussians.initialization import Picture, fill_points, median_depth, thinned
 from gaussians.model import GaussianModel
 from gaussians.ply import LowPass
+from scene.dataset import SceneData
 from scene.trajectory import Trajectory
 from scene.views import Quadrature, TargetSpec, view_timing
 from spike import WindowSpec
@@ -64,13 +65,13 @@ def means_unit(c: Settings, state: State) -> float:
     return median_depth(state.gaussians.means.detach().cpu(), _pictures(state.recording))
 
 
-def start_trajectory(c: Settings, recording: Recording, window: Quadrature) -> Trajectory:
+def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Trajectory:
     """Curves through the given poses, with motion estimated from the neighboring views or at rest."""
-    motion, views = c.motion, recording.scene.train
+    motion, views = c.motion, scene.train
     poses = torch.stack([view.camera.w2c for view in views])
     moves = motion.motion_init or motion.trajectory == "spline"
-    timing = view_timing(views, recording.scene, c.window.exposure, motion.view_spacing) if moves else None
-    return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach).to(recording.device)
+    timing = view_timing(views, scene, c.window.exposure, motion.view_spacing) if moves else None
+    return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach)
 
 
 def densification(c: Settings, recording: Recording) -> Strategy | None:

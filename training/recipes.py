@@ -68,7 +68,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
     state = State(
         recording,
         field=initial_gaussians(c, recording),
-        trajectory=start_trajectory(c, recording, quadrature),
+        trajectory=start_trajectory(c, scene, quadrature).to(device),
         network=network,
         seed=c.run.seed,
     )
@@ -104,7 +104,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
     state = State(
         recording,
         field=initial_gaussians(c, recording),
-        trajectory=start_trajectory(c, recording, Quadrature.middle()),
+        trajectory=start_trajectory(c, scene, Quadrature.middle()).to(device),
         network=network,
         seed=c.run.seed,
     )
@@ -147,7 +147,7 @@ def images(c: ImageSettings, scene: SceneData) -> Training:
     state = State(
         recording,
         field=initial_gaussians(c, recording),
-        trajectory=start_trajectory(c, recording, Quadrature.middle()),
+        trajectory=start_trajectory(c, scene, Quadrature.middle()).to(device),
         seed=c.run.seed,
     )
     return Training(

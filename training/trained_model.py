@@ -19,7 +19,7 @@ from arguments import Settings, load_settings
 from gaussians.model import GaussianModel
 from recon_net import SpikeToImage
 from scene.cameras import View
-from scene.dataset import SceneData, read_scene
+from scene.dataset import SceneData, scene_of
 from scene.exposure import Exposure
 from scene.model_folder import (
     find_iteration,
@@ -31,7 +31,7 @@ from scene.model_folder import (
 from scene.trajectory import Timing, Trajectory
 from scene.views import Quadrature, TargetSpec, image_exposures, spike_exposures, view_timing
 from spike import SensorModel, WindowSpec
-from training.building import target_spec
+from training.building import start_trajectory, target_spec
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class TrainedModel:
         return load_trajectory(self.folder, self.iteration).to(self.device)
 
     @cached_property
+    def initial_trajectory(self) -> Trajectory:
+        """The curves that training started from."""
+        return start_trajectory(self.settings, self.scene, self.quadrature).to(self.device)
+
+    @cached_property
     def network(self) -> SpikeToImage | None:
         """Recon-Net, or None if the model was trained without it."""
         network = load_network(self.folder, self.iteration, self.window_spec, self.settings.grouping)
@@ -87,8 +92,7 @@ class TrainedModel:
         Raises:
             ValueError: the scene no longer exists, or cannot be read.
         """
-        options = self.settings.scene
-        return read_scene(options.source_path, options.transforms, eval=options.eval, llffhold=options.llffhold)
+        return scene_of(self.settings.scene)
 
     @cached_property
     def learned_scene(self) -> SceneData:

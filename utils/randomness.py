@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-_PURPOSES = ("step", "epoch", "densification")
+Purpose = Literal["step", "epoch", "densification", "perturbation"]
+_PURPOSES = get_args(Purpose)
 
 
-def generator(
-    purpose: Literal["step", "epoch", "densification"], seed: int, number: int, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """A generator for the iteration (or epoch) ``number`` and one purpose, independent of all other purposes.
+def generator(purpose: Purpose, seed: int, number: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for the iteration (or epoch, or view) ``number`` and one purpose, independent of all other purposes.
 
     NumPy mixes the three into one number: torch's generators use only the lower 32 bits of a seed.
     """
