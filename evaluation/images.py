@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.page import Embedded
@@ -16,7 +16,7 @@ from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, MEASURED, TRUTH, Kind
 from scene.manifest import PROTOCOLS, SavedImage, image_name, images_folder, read_manifest, require_files
 from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import load_image
-from utils.lpips_offline import lpips_distances
+from utils.lpips_offline import Lpips, lpips_distances
 
 # Measured values by image name, without a suffix.
 Rows = dict[str, dict[str, float]]
@@ -101,10 +101,11 @@ def load_like(path: Path, truth: Tensor) -> Tensor:
     return image
 
 
-def measure(images: Sequence[Tensor], truth: Tensor, model: nn.Module | None) -> list[dict[str, float]]:
+def measure(images: Sequence[Tensor], truth: Tensor, model: Lpips | None) -> list[dict[str, float]]:
     """PSNR, SSIM and LPIPS of images [C, H, W] against the same truth [C, H, W], raw and after the best single gain.
 
-    LPIPS features of the truth are computed once.  Without ``model``, LPIPS is not measured.
+    LPIPS features of the truth are computed once.  Without ``model``, or if the images are too small for it, LPIPS is
+    not measured.
     """
     assert all(image.shape == truth.shape for image in images)
     wanted = truth[None]
@@ -115,7 +116,7 @@ def measure(images: Sequence[Tensor], truth: Tensor, model: nn.Module | None) ->
         "PSNR": psnr(both, wanted).tolist(),
         "SSIM": ssim_map(both, wanted).mean((1, 2, 3)).tolist(),
     }
-    if model is not None:
+    if model is not None and min(truth.shape[1:]) >= model.smallest:
         measured["LPIPS"] = lpips_distances(model, both.split(1), wanted)
     rows = []
     for i, gain in enumerate(gains):
@@ -162,7 +163,7 @@ def decoded(frames: Sequence[Frame]) -> Iterator[tuple[Frame, dict[Kind, Tensor]
 
 def measure_frames(
     frames: Sequence[Frame],
-    model: nn.Module | None,
+    model: Lpips | None,
     reversed_views: dict[str, int] | None = None,
     label: str = "",
     quiet: bool = False,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from baselines.images import image_of
 from baselines.providers import prepare
@@ -21,7 +20,7 @@ from pictures.kinds import IMAGE
 from scene.dataset import read_scene
 from scene.manifest import DEBLURRING, ImageWriter, images_folder
 from utils.io import load_image, write_json
-from utils.lpips_offline import load_lpips
+from utils.lpips_offline import Lpips, load_lpips
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,7 +90,7 @@ def _has_poses(scene: Path, kind: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _lpips() -> tuple[nn.Module | None, str]:
+def _lpips() -> tuple[Lpips | None, str]:
     """LPIPS's network, read once for all images from spikes alone."""
     return load_lpips()
 

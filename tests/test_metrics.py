@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rendered_model import H, M, Model, W, entry, put_subframes
 import metrics
 from evaluation import images
 from evaluation.images import Frame, decoded, measure, measure_frames, rendered_images, summarize
+from evaluation.measuring import measure_model
 from evaluation.tables import results_table
 from evaluation.trajectories import measure_trajectories, read_trajectories
 from pictures.kinds import GAUSSIANS, RECON_NET, TRUTH
@@ -114,8 +116,9 @@ def test_several_images_measure_as_each_alone(monkeypatch):
         return [float((image - true).abs().mean()) for image in compared]
 
     monkeypatch.setattr(images, "lpips_distances", distances)
-    together = measure(several, truth, torch.nn.Identity())
-    alone = [measure([image], truth, torch.nn.Identity())[0] for image in several]
+    network = SimpleNamespace(smallest=20)
+    together = measure(several, truth, network)
+    alone = [measure([image], truth, network)[0] for image in several]
     assert calls == [6, 2, 2, 2]  # with and without the gain, the truth once for all of them
     for row, own, image in zip(together, alone, several, strict=True):
         assert row == pytest.approx(own, rel=1e-6)
@@ -123,6 +126,19 @@ def test_several_images_measure_as_each_alone(monkeypatch):
         assert row["SSIM"] == pytest.approx(float(ssim(image[None], truth[None])), rel=1e-6)
         assert row["SSIM_gain"] == pytest.approx(float(ssim(matched[None], truth[None])), rel=1e-6)
         assert row["LPIPS_gain"] == pytest.approx(float((matched - truth).abs().mean()), rel=1e-6)
+
+
+def test_pictures_too_small_for_lpips_are_measured_otherwise(tmp_path, monkeypatch):
+    """What LPIPS's network cannot take is said; the rest is measured."""
+    model = Model(tmp_path)
+    model.put("train", TRUTH, "000", 0.5)
+    model.put("train", GAUSSIANS, "000", 0.6)
+    monkeypatch.setattr(images, "lpips_distances", lambda *_: pytest.fail("asked for too small an image"))
+    measured = measure_model(model.trained, SimpleNamespace(smallest=H + 1), "vgg", quiet=True)
+    assert measured.results["LPIPS"] == f"not measured: it needs images of at least {H + 1}x{H + 1} pixels"
+    row = measured.results["deblurring"]["gaussians"]
+    assert row["PSNR"] == pytest.approx(20, abs=0.01) and "LPIPS" not in row
+    assert "missing" in results_table(measured.results)
 
 
 # ---- sub-frames and the direction of time ----------------------------------------------------------------
