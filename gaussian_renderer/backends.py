@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diff_gaussian_rasterization_cpu import rasterization as cpu_rasterization
 from torch import Tensor
 
 from gaussians.sh import eval_sh, view_directions
@@ -37,18 +36,32 @@ def get_rasterizer(name: str, device: torch.device) -> Rasterizer:
             name = next((n for n in ("gsplat", "inria") if _installed(n)), "gsplat")
     if (name == "cpu") != (device.type == "cpu"):
         raise ValueError(f"--rasterizer {name} does not work with tensors on {device.type}")
-    if name == "cpu":
-        return cpu_rasterization
     if not _installed(name):
-        raise ValueError(f"--rasterizer {name}: the package {_PACKAGES[name]} is not installed")
+        package, command = _PACKAGES[name], _COMMANDS[name]
+        raise ValueError(f"--rasterizer {name}: the package {package} is not installed; install it with: {command}")
+    if name == "cpu":
+        # Imported here: the CUDA backends do not need the native module.
+        from diff_gaussian_rasterization_cpu import rasterization as cpu_rasterization
+
+        return cpu_rasterization
     return _gsplat if name == "gsplat" else inria_rasterizer(*_inria_classes())
 
 
-_PACKAGES = {"gsplat": "gsplat", "inria": "diff_gaussian_rasterization"}
+_PACKAGES = {
+    "cpu": "diff_gaussian_rasterization_cpu", "gsplat": "gsplat", "inria": "diff_gaussian_rasterization"
+}  # fmt: skip
+_COMMANDS = {
+    "cpu": "pip install ./submodules/diff-gaussian-rasterization-cpu",
+    "gsplat": 'pip install "gsplat>=1.5,<1.6"',
+    "inria": "pip install --no-build-isolation ./submodules/diff-gaussian-rasterization",
+}
 
 
 def _installed(name: str) -> bool:
-    return importlib.util.find_spec(_PACKAGES[name]) is not None
+    try:
+        return importlib.util.find_spec(_PACKAGES[name]) is not None
+    except ValueError:  # a name that sys.modules blocks
+        return False
 
 
 def _gsplat(

@@ -1,6 +1,9 @@
 """Rasterizers behind one call: the choice, and Inria's glue against our own."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
@@ -13,6 +16,7 @@ from gaussian_renderer import backends
 from gaussian_renderer.backends import get_rasterizer, inria_rasterizer
 from utils import se3
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 WIDTH, HEIGHT, VIEWS = 24, 18, 3
 LEARNED = ("means", "quats", "scales", "opacities", "colors")
@@ -164,6 +168,22 @@ def test_auto_takes_what_is_there(monkeypatch):
         get_rasterizer("auto", CUDA)
     with pytest.raises(ValueError, match="diff_gaussian_rasterization is not installed"):
         get_rasterizer("inria", CUDA)
+
+
+def test_nothing_but_the_cpu_rasterizer_needs_the_cpu_rasterizer():
+    """Every command can be imported on a machine where the package was never built, and says what is missing."""
+    code = """
+import sys
+sys.modules["diff_gaussian_rasterization_cpu"] = None
+import torch, train, render, metrics, full_eval, convert
+from gaussian_renderer.backends import get_rasterizer
+try:
+    get_rasterizer("auto", torch.device("cpu"))
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "the package diff_gaussian_rasterization_cpu is not installed; install it with: pip" in done.stdout
 
 
 @pytest.mark.parametrize(("name", "device"), [("cpu", CUDA), ("gsplat", CPU), ("inria", CPU), ("magic", CPU)])

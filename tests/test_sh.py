@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from diff_gaussian_rasterization_cpu import reference
 from scipy.spatial.transform import Rotation
 
-from gaussians.sh import SH_C0, eval_sh, view_directions
+from gaussians.sh import SH_C0, eval_sh, sh_basis, view_directions
 
 
 def unit(n, seed=0):
@@ -29,6 +30,12 @@ def test_the_first_band_has_3dgs_order_and_signs():
         coefficients[:, k] = 0.5
         expected = 0.5 + 0.5 * sign * 0.4886025119029199 * directions[:, axis]
         assert torch.allclose(eval_sh(1, coefficients, directions)[:, 0], expected)
+
+
+@pytest.mark.parametrize("degree", range(4))
+def test_the_basis_is_the_rasterizer_s(degree):
+    directions = unit(50)
+    assert torch.allclose(sh_basis(degree, directions), reference.sh_basis(degree, directions), atol=1e-14)
 
 
 def test_the_basis_is_orthonormal_over_the_sphere():

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import platform
-import resource
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -42,8 +41,12 @@ def read_curves(model: str | os.PathLike[str]) -> tuple[list[dict[str, float]], 
     return [records[iteration] for iteration in sorted(records)], unreadable
 
 
-def peak_memory() -> int:
-    """The largest resident memory of this process so far, in bytes."""
+def peak_memory() -> int | None:
+    """The largest resident memory of this process so far, in bytes; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
