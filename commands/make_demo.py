@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from simulation.demo import Recipe, make
+from simulation.sensor import SENSORS
 
 
 def main() -> int:
@@ -14,6 +15,7 @@ def main() -> int:
     parser.add_argument("--views", type=int, default=16, help="views of the recording (default: 16)")
     parser.add_argument("--size", default="200x124", help="width x height in pixels (default: 200x124)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the path and the sensor (default: 0)")
+    parser.add_argument("--sensor", choices=SENSORS, default="default", help="simulated sensor (default: default)")
     args = parser.parse_args()
     try:
         width, height = (int(x) for x in args.size.split("x"))
@@ -21,7 +23,7 @@ def main() -> int:
         raise ValueError(f"--size {args.size}: expected width x height, for example 200x124") from None
     if args.views < 2 or width < 16 or height < 16 or width * height % 8:
         raise ValueError("--views must be at least 2, and --size at least 16x16 and a multiple of 8 pixels")
-    recipe = Recipe(args.views, width, height, args.seed)
+    recipe = Recipe(args.views, width, height, args.seed, sensor=args.sensor)
     if recipe.state(args.out) == "done":
         print(f"{args.out} already exists")
         return 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from commands.recording_flags import (
 from pictures.colors import limits, stretched, three_channels
 from pictures.video import write_mp4
 from simulation.recording import simulate_recording, truth_folder
-from simulation.sensor import Simulator
+from simulation.sensor import SENSORS, Simulator, sensor_named
 from simulation.sources import MESHES, Lit, between, is_mesh, mesh_pictures, source_pictures
 from spike.calibration import calibrate, dead_pixels, load_sensor, save_sensor
 from spike.formats import check_output, write_recording
@@ -38,6 +39,12 @@ from spike.preview import picture
 from spike.sensor import SensorModel
 from spike.stream import Packing
 from utils.io import IMAGE_SUFFIXES, save_image, write_json
+
+# Flags of simulate that are settings of the simulator.
+SENSOR_FLAGS = (
+    "gain", "gain_sigma", "dark_rate", "spurious_gap", "shot_photons", "reset", "threshold_sigma", "dead", "hot",
+    "random_phase",
+)  # fmt: skip
 
 
 def run_inspect(args: argparse.Namespace) -> None:
@@ -108,10 +115,11 @@ def run_simulate(args: argparse.Namespace) -> None:
     if alone and not is_mesh(args.source):
         raise ValueError(f"--{alone[0]} is for meshes ({', '.join(MESHES)}); {args.source} is not a mesh")
     check_output(args.out)
-    gap = None if args.spurious_gap is None else (args.spurious_gap[0], args.spurious_gap[1])
-    simulator = Simulator(
-        args.gain, args.gain_sigma, args.dark_rate, gap, args.shot_photons, args.reset, args.random_phase, args.seed
-    )
+    start = Simulator() if args.sensor is None else sensor_named(args.sensor)
+    given = {name: getattr(args, name) for name in SENSOR_FLAGS if getattr(args, name) is not None}
+    if "spurious_gap" in given:
+        given["spurious_gap"] = tuple(given["spurious_gap"])
+    simulator = replace(start, seed=args.seed, **given)
     truth = truth_folder(args.out)
     channels = 1 if args.bayer is None else 3
     pictures: Iterator[Lit] = (
@@ -196,20 +204,27 @@ def parser() -> argparse.ArgumentParser:
     mesh.add_argument(
         "--truth_every", type=int, default=8, help="spike frames from one sharp image to the next (default: 8)"
     )
-    model = Simulator()
-    sub.add_argument("--gain", type=float, default=model.gain, help="spikes per frame for white (default: %(default)s)")
-    sub.add_argument(
-        "--gain_sigma", type=float, default=0.0, help="relative standard deviation of the pixels' gain (default: 0)"
-    )
-    sub.add_argument("--dark_rate", type=float, default=0.0, help="charge per frame without light (default: 0)")
-    sub.add_argument(
-        "--spurious_gap", type=float, nargs=2, metavar=("MEAN", "SIGMA"),
-        help="mean and standard deviation of the frames between spurious spikes (default: no spurious spikes)",
+    pixels = sub.add_argument_group("pixels (default: those of --sensor)")
+    pixels.add_argument(
+        "--sensor", choices=SENSORS, help="start from this sensor instead of an ideal one with a gain of "
+        f"{Simulator().gain}",
     )  # fmt: skip
-    sub.add_argument("--shot_photons", type=float, help="photons per full charge (default: no Poisson noise)")
-    sub.add_argument("--reset", choices=["soft", "hard"], default="soft", help="reset of a pixel (default: soft)")
-    sub.add_argument(
-        "--random_phase", action=argparse.BooleanOptionalAction, default=True, help="start pixels with random charge"
+    pixels.add_argument("--gain", type=float, help="spikes per frame for white")
+    pixels.add_argument("--gain_sigma", type=float, help="relative standard deviation of the pixels' gain")
+    pixels.add_argument("--dark_rate", type=float, help="charge per frame without light")
+    pixels.add_argument(
+        "--spurious_gap", type=float, nargs=2, metavar=("MEAN", "SIGMA"),
+        help="mean and standard deviation of the frames between spurious spikes",
+    )  # fmt: skip
+    pixels.add_argument("--shot_photons", type=float, help="photons per full charge (Poisson noise)")
+    pixels.add_argument("--reset", choices=["soft", "hard"], help="whether charge beyond a full one is kept")
+    pixels.add_argument(
+        "--threshold_sigma", type=float, help="relative standard deviation of the full charge from spike to spike"
+    )
+    pixels.add_argument("--dead", type=float, help="share of dead pixels")
+    pixels.add_argument("--hot", type=float, help="share of hot pixels")
+    pixels.add_argument(
+        "--random_phase", action=argparse.BooleanOptionalAction, help="start pixels with random charge"
     )
     sub.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     add_color_arguments(sub)

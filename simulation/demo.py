@@ -20,7 +20,7 @@ from tqdm import tqdm
 from gaussians.ply import write_point_ply
 from scene.cameras import look_at, opengl
 from scene.dataset import POINTS
-from simulation.sensor import Simulator
+from simulation.sensor import Simulator, sensor_named, stuck_pixels
 from simulation.still_life import picture, surface
 from spike import write_dat
 from spike.window import PAPER, SPARE, STORED
@@ -30,6 +30,8 @@ GAP = 8  # frames between two views of the recording
 # Increase with every change that makes a different scene from the same settings.
 VERSION = 2
 RECIPE = "recipe.json"
+# The simulated sensor's settings and stuck pixels: truth, which nothing reads.
+SIMULATION = "simulation.json"
 FILES = {"spike_data": "*.dat", "sharp_data": "*.png", "sequence": "*.png", "novel": "*.png"}
 # transforms_noisy.json: RMS errors of an initial pose, as used in method comparisons.
 NOISE_DEGREES = 1.0
@@ -94,6 +96,7 @@ class Recipe:
     height: int
     seed: int
     version: int = VERSION
+    sensor: str = "default"
 
     def state(self, out: Path) -> str:
         """Whether ``out`` is ``"done"`` (holds this recipe's complete scene) or still ``"to make"``.
@@ -119,7 +122,7 @@ class Recipe:
 
 def clear(out: Path) -> None:
     """Remove the files of an earlier recipe, the points first: without them the folder counts as incomplete."""
-    for name in (POINTS, "transforms.json", "transforms_noisy.json", "trajectory.json", "novel.json"):
+    for name in (POINTS, "transforms.json", "transforms_noisy.json", "trajectory.json", "novel.json", SIMULATION):
         (out / name).unlink(missing_ok=True)
     for folder, pattern in FILES.items():
         for file in (out / folder).glob(pattern):
@@ -137,7 +140,7 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
     views, width, height, seed = recipe.views, recipe.width, recipe.height, recipe.seed
     focal = 0.78 * width
     k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    simulator = Simulator(spurious_gap=(140, 50), seed=seed)
+    simulator = sensor_named(recipe.sensor, seed)
     work = partial(
         make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed
     )
@@ -159,6 +162,7 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
     mid = [p[PAPER.middle] for p in poses]
     for name, table in (("transforms.json", mid), ("transforms_noisy.json", [perturbed(p, rng) for p in mid])):
         write_json(out / name, transforms(k, width, height, entries(table, "sharp_data"), simulator.gain))
+    write_json(out / SIMULATION, asdict(simulator) | stuck_pixels(simulator, height, width))
     write_json(
         out / "trajectory.json",
         {

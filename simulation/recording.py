@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from simulation.sensor import Simulator
+from simulation.sensor import Simulator, stuck_pixels
 from simulation.sources import Lit, filtered
 from spike.bayer import BayerPattern
 from spike.calibration import save_sensor
@@ -67,6 +67,7 @@ def simulate_recording(
         packed.append(SpikeStream.from_array(spikes[None]).packed)
     stream = SpikeStream.from_packed(np.concatenate(packed), *size, str(out))
     write_recording(out, stream)
-    write_json(truth / "simulation.json", (origin or {}) | dataclasses.asdict(simulator))
+    settings = dataclasses.asdict(simulator) | stuck_pixels(simulator, *size)
+    write_json(truth / "simulation.json", (origin or {}) | settings)
     save_sensor(truth / "sensor.json", simulator.sensor())
     return stream

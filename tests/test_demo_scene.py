@@ -189,6 +189,15 @@ def test_the_firing_rate_is_gain_times_intensity(scene):
     assert np.corrcoef(rate.ravel(), light.ravel())[0, 1] > 0.98
 
 
+def test_the_sensor_of_a_scene_is_chosen_by_name(tmp_path):
+    demo.make(tmp_path, demo.Recipe(2, 24, 16, seed=3, sensor="dim"), processes=0)
+    made = read_scene(tmp_path)
+    stream = made.open_stream(made.train[0])
+    assert made.sensor.gain == 0.06 and 0.01 < stream.count().mean() / len(stream) < 0.06
+    assert json.loads((tmp_path / demo.SIMULATION).read_text())["gain_sigma"] == 0.02
+    assert demo.Recipe(2, 24, 16, seed=3).state(tmp_path) == "to make"
+
+
 def test_points_lie_near_the_surfaces(scene):
     points = scene.points.numpy()
     assert (points[:, 2] > -0.03).all() and (np.abs(points[:, :2]) < still_life.ROOM + 0.03).all()
@@ -236,7 +245,9 @@ def test_the_same_recipe_is_done_and_another_is_not(folder):
     ):
         assert other.state(folder) == "to make"
     stored = json.loads((folder / "recipe.json").read_text())
-    assert stored == {"views": 2, "width": WIDTH, "height": HEIGHT, "seed": 3, "version": demo.VERSION}
+    assert stored == {
+        "views": 2, "width": WIDTH, "height": HEIGHT, "seed": 3, "version": demo.VERSION, "sensor": "default"
+    }  # fmt: skip
 
 
 def test_an_unfinished_scene_is_made_again_without_what_was_there(tmp_path):

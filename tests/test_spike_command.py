@@ -297,6 +297,16 @@ def test_files_that_end_within_a_frame(recording, tmp_path):
         assert "no frame size explains" in str(error)
 
 
+def test_a_named_sensor_and_a_flag_that_changes_it(tmp_path, monkeypatch, capsys):
+    for i in range(2):
+        save_image(tmp_path / "frames" / f"{i}.png", scene(10 * i))
+    words = ("simulate", tmp_path / "frames", "--between", "40", "--sensor", "jitter", "--gain", "0.2", "--seed", "4")
+    assert run(monkeypatch, capsys, *words, "--out", tmp_path / "rec.npy")[0] == 0
+    stored = json.loads((tmp_path / "rec_truth" / "simulation.json").read_text())
+    assert (stored["gain"], stored["threshold_sigma"], stored["reset"], stored["seed"]) == (0.2, 0.08, "hard", 4)
+    assert stored["dead_pixels"] == [] and stored["source"] == str(tmp_path / "frames")
+
+
 # ---- color sensors --------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from simulation import Simulator, simulate
+from simulation.sensor import SENSORS, sensor_named, stuck_pixels
 from spike import (
     Mosaic,
     SensorModel,
@@ -78,6 +79,51 @@ def test_shot_noise_keeps_the_mean_and_breaks_the_rhythm():
     assert spread[0] < 0.5 < spread[1]
 
 
+def intervals(spikes):
+    return np.concatenate([np.diff(np.flatnonzero(s)) for s in spikes.reshape(len(spikes), -1).T])
+
+
+def test_thresholds_vary_from_spike_to_spike_and_keep_the_mean():
+    noisy = simulate(constant(0.5, 2000), gain=0.1, threshold_sigma=0.08)
+    assert intervals(noisy).std() / 20 == pytest.approx(0.08, abs=0.015)
+    assert noisy.mean() == pytest.approx(0.05, rel=0.01)
+    clean = simulate(constant(0.5, 400), gain=0.1)
+    assert intervals(clean).std() < 0.1
+
+
+def test_a_hard_reset_loses_the_charge_beyond_a_full_one():
+    assert set(intervals(simulate(constant(0.7, 300), gain=0.4, reset="hard"))) == {4}  # ceil(1 / 0.28)
+    assert intervals(simulate(constant(0.7, 300), gain=0.4)).mean() == pytest.approx(1 / 0.28, rel=0.01)
+
+
+def test_dead_pixels_are_silent_and_hot_ones_fire_in_the_dark():
+    simulator = Simulator(spurious_gap=(50, 5), dead=0.1, hot=0.05, seed=3)
+    dead, hot = simulator.stuck(40, 50)
+    assert dead.mean() == pytest.approx(0.1, abs=0.02) and hot.mean() == pytest.approx(0.05, abs=0.015)
+    assert not (dead & hot).any()
+    rate = simulator(constant(0.0, 200, 40, 50)).mean(0)
+    assert (rate[dead] == 0).all() and (rate[hot] > 0.28).all() and rate[hot].std() > 0.1
+    assert rate[~dead & ~hot].mean() == pytest.approx(0.02, abs=0.003)
+    named = stuck_pixels(simulator, 40, 50)
+    assert [tuple(place) for place in named["hot_pixels"]] == list(zip(*np.nonzero(hot), strict=True))
+    assert len(named["dead_pixels"]) == dead.sum()
+    assert not any(mask.any() for mask in Simulator().stuck(40, 50))
+
+
+def test_named_sensors_differ_from_the_default_as_they_say():
+    light, rate = constant(0.5, 400, 30, 40), {}
+    for name in SENSORS:
+        rate[name] = sensor_named(name, 1)(light).mean()
+    assert sensor_named("dim", 7).seed == 7
+    assert rate["default"] == pytest.approx(0.5 * 0.4964 + 1 / 140, abs=0.005)
+    assert rate["photon"] == pytest.approx(rate["default"], rel=0.02)
+    assert rate["dim"] == pytest.approx(0.5 * 0.06 + 1 / 2000, abs=0.002)
+    assert rate["jitter"] < 0.5 * 0.35 + 1 / 140  # a hard reset loses charge
+    assert sensor_named("bright")(constant(0.9, 20)).all()
+    with pytest.raises(ValueError, match="'blind' is unknown; expected one of default, dim"):
+        sensor_named("blind")
+
+
 @pytest.mark.parametrize(
     ("settings", "frames", "expected"),
     [
@@ -87,6 +133,8 @@ def test_shot_noise_keeps_the_mean_and_breaks_the_rhythm():
         ({"spurious_gap": (0, 1)}, constant(1), "at least 1 frame apart"),
         ({"shot_photons": 0}, constant(1), "photons per full charge must be positive"),
         ({"reset": "none"}, constant(1), "soft or hard"),
+        ({"threshold_sigma": -0.1}, constant(1), "threshold_sigma must be at least 0"),
+        ({"dead": 0.7, "hot": 0.3}, constant(1), "less than 1 together"),
         ({}, [], "no frames"),
         ({}, constant(float("nan")), "frame 0: expected finite"),
         ({}, constant(-1.0), "frame 0: expected finite"),
