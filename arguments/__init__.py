@@ -4,6 +4,7 @@ from arguments.parts import Video
 from arguments.settings import (
     CONFIG_NAME,
     RECIPES,
+    CascadeSettings,
     ImageSettings,
     PaperSettings,
     ReleasedSettings,
@@ -15,6 +16,7 @@ from arguments.settings import (
 __all__ = [
     "CONFIG_NAME",
     "RECIPES",
+    "CascadeSettings",
     "ImageSettings",
     "PaperSettings",
     "ReleasedSettings",

@@ -17,6 +17,7 @@ from arguments.parts import (
     SUBFRAME_WIDTH,
     DensificationOptions,
     GaussianOptions,
+    ImageOptions,
     MotionOptions,
     NetworkOptions,
     RateOptions,
@@ -294,8 +295,27 @@ class ImageSettings(Settings):
     losses: ImageLosses = field(default_factory=ImageLosses)
 
 
+@dataclass(frozen=True)
+class CascadeImages(ImageOptions):
+    """Images from the spikes of one view"""
+
+    image_method: str = option("tfp", "method that makes the images, such as tfp, tfi or timing", common=True)
+
+
+@dataclass(frozen=True)
+class CascadeSettings(Settings):
+    """Plain 3D Gaussian splatting on one image per view, made from the view's spikes."""
+
+    recipe = "cascade"
+    summary = "3DGS on images from another method, such as TFP-3DGS: no motion, poses fixed"
+    defaults: ClassVar[dict[str, Any]] = {"subframes": 1, "pose_opt": False, "motion_init": False}
+
+    images: CascadeImages = field(default_factory=CascadeImages)
+    losses: ImageLosses = field(default_factory=ImageLosses)
+
+
 RECIPES: dict[str, type[Settings]] = {
-    kind.recipe: kind for kind in (TimingSettings, PaperSettings, ReleasedSettings, ImageSettings)
+    kind.recipe: kind for kind in (TimingSettings, PaperSettings, ReleasedSettings, ImageSettings, CascadeSettings)
 }
 
 

@@ -2,19 +2,31 @@
 
     python -m scene export -m output/tanabata      trajectories for evo, Gaussians as .splat and .spz, Recon-Net in ONNX
     python -m scene convert cloud.spz cloud.ply    between .ply, .splat and .spz
+
+Finds the poses of a scene again, from the images of a method:
+
+    python -m scene poses -s data/demo --image_method tfi --out output/demo_tfi.json
+    python train.py -s data/demo --recipe cascade --image_method tfi --transforms $PWD/output/demo_tfi.json
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from arguments.parser import add_options
+from arguments.settings import CascadeImages, CascadeSettings
+from baselines.images import image_of
+from baselines.providers import prepare
+from conversion.posing import posed_by_images, write_transforms
 from gaussians.formats import FORMATS, read_gaussians, write_gaussians
 from recon_net.onnx import export_onnx
+from scene.dataset import read_scene
 from scene.model_folder import iteration_folder, read_cameras, why_stale
 from scene.tum import write_tum
 from scene.views import true_poses
@@ -92,6 +104,28 @@ def export_network(model: TrainedModel) -> list[Path]:
     return [path]
 
 
+def find_poses_again(args: argparse.Namespace) -> int:
+    """Find poses from the images of a method, and write them as a pose file.
+
+    Raises:
+        ValueError: not a .json to write, or too few views could be registered.
+    """
+    if args.out.suffix != ".json":
+        raise ValueError(f"{args.out}: expected a name ending in .json")
+    names = {item.name for item in dataclasses.fields(CascadeImages)}
+    options = CascadeImages(**{name: value for name, value in vars(args).items() if name in names})
+    scene = read_scene(args.source_path, args.transforms)
+    provider = prepare(options.image_method, scene, options)
+    posed = posed_by_images(scene, lambda view: image_of(provider, scene, view), options.image_method)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_transforms(args.out, scene, posed, options.image_method)
+    print(
+        f"{len(posed.views)} of {posed.count} views, reprojection error {posed.reprojection:.2f} px, ATE "
+        f"{posed.ate:.4f} ({'truth' if posed.against_truth else 'poses before'}); written: {args.out}"
+    )
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scene", description="Export a trained model for other programs, and convert files of Gaussians."
@@ -105,7 +139,14 @@ def main() -> int:
     between = commands.add_parser("convert", help="Gaussians between .ply, .splat and .spz")
     between.add_argument("source", type=Path, help="file to read")
     between.add_argument("target", type=Path, help="file to write")
+    again = commands.add_parser("poses", help="structure from motion on the images of a method, as a pose file")
+    again.add_argument("-s", "--source_path", required=True, help="folder of the scene")
+    again.add_argument("--transforms", default="transforms.json", help="its pose file, which gives the world")
+    add_options(again, CascadeImages, CascadeSettings.of().values())
+    again.add_argument("--out", type=Path, required=True, help="pose file to write (.json); its points go next to it")
     args = parser.parse_args()
+    if args.command == "poses":
+        return find_poses_again(args)
     if args.command == "convert":
         count = convert(args.source, args.target)
         print(f"{count} Gaussians are in {args.target}")

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from conversion.windows import FEWEST, Window
@@ -87,15 +88,20 @@ def save_previews(
     windows: Sequence[Window], names: Sequence[str], attempt: Attempt, scale: int, folder: Path, sensor: SensorModel
 ) -> None:
     """Write the windows' middle images as NAME.png, enlarged by ``scale``, with local contrast equalized."""
-    equalize = cv2.createCLAHE(2.0, (8, 8))
     for window, name in zip(windows, names, strict=True):
         image = picture(
             window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
             sensor.spurious_rate if attempt.method == "timing" else 0.0,
         )  # fmt: skip
-        shown = equalize.apply((stretched(gray(image)) * 255).astype(np.uint8))
-        size = (scale * window.stream.width, scale * window.stream.height)
-        save_image(folder / f"{name}.png", cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC) / 255)
+        save_image(folder / f"{name}.png", enlarged(gray(image), scale) / 255)
+
+
+def enlarged(image: Tensor, scale: int) -> NDArray[np.uint8]:
+    """An image [H, W] with its local contrast equalized, ``scale`` times as large: bytes [scale H, scale W]."""
+    height, width = image.shape
+    shown = cv2.createCLAHE(2.0, (8, 8)).apply((stretched(image) * 255).astype(np.uint8))
+    size = (scale * width, scale * height)
+    return np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def structure_from_motion(

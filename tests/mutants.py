@@ -511,6 +511,14 @@ MUTANTS: list[Mutant] = [
         ("size: no bound", "min(max(_rounded(steps), _LEAST_STEPS), _MOST_STEPS)", "_rounded(steps)"),
     ),
     *_of(
+        "conversion/posing.py",
+        "test_cascade",
+        ("posing: points in another scale", "xyz = scale * found.xyz @ rotation.T", "xyz = found.xyz @ rotation.T"),
+        ("posing: time closed up", "dropped=len(posed.views) < posed.count)", "dropped=False)"),
+        ("posing: the wrong view's pose", "views = [scene.train[i] for i in index]",
+         "views = scene.train[: len(index)]"),
+    ),
+    *_of(
         "scene/perturbation.py",
         "test_perturbation",
         ("perturbation: about the world's axes", "(se3.exp(-torch.stack(draws) * units) @ w2c.double())",

@@ -36,6 +36,7 @@ FROZEN = {
     """.split()],
     "paper": [*SHARED, *NETWORK, *"flip lambda_dssim lambda_gs lambda_rec multi_interval".split()],
     "images": [*SHARED, "lambda_dssim"],
+    "cascade": [*SHARED, "lambda_dssim", "image_method"],
 }  # fmt: skip
 FROZEN["released"] = FROZEN["paper"]
 ALIASES = (

@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-from training_runs import IMAGES, PAPER, TIMING, learned, same, small_training, stepped
+from training_runs import CASCADE, IMAGES, PAPER, TIMING, learned, same, small_training, stepped
 
 from arguments import RECIPES
 
-FLAGS = {"timing": TIMING, "paper": PAPER, "images": IMAGES}
+FLAGS = {"timing": TIMING, "paper": PAPER, "images": IMAGES, "cascade": CASCADE}
 
 # Every option that changes what is learned, with another value, in a recipe where it matters.
 CHANGES = {
@@ -54,6 +54,7 @@ CHANGES = {
     "lambda_gs": ("paper", "--no-gs"),
     "lambda_rec": ("paper", "--no-rec"),
     "lambda_joint": ("paper", "--no-joint"),
+    "image_method": ("cascade", "--image_method tfi"),
     "lambda_dssim": ("images", "--no-dssim"),
     "multi_interval": ("paper", "--no-multi_interval"),
     "opacity_reg": ("timing", "--opacity_reg 0.1"),

@@ -16,7 +16,9 @@ SMALL = (
 ).split()
 TIMING = [*SMALL, *"--cap_max 330 --recon_from 1 --fixed_pattern_every 2 --window_from 3".split()]
 PAPER = [*SMALL, *"--recipe paper --densify_grad_threshold 1e-6".split()]
-IMAGES = ["--images", *(word for word in SMALL if word not in ("--crop", "16")), "--cap_max", "330"]
+_WITHOUT_NETWORK = [word for word in SMALL if word not in ("--crop", "16")]
+IMAGES = ["--images", *_WITHOUT_NETWORK, "--cap_max", "330"]
+CASCADE = ["--recipe", "cascade", *_WITHOUT_NETWORK, "--cap_max", "330"]
 
 
 def small_training(scene: Path, model: Path, *flags: str) -> Training:

@@ -15,10 +15,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from arguments import ImageSettings, PaperSettings, ReleasedSettings, Settings, TimingSettings
+from arguments import CascadeSettings, ImageSettings, PaperSettings, ReleasedSettings, Settings, TimingSettings
 from arguments.parts import NetworkOptions
+from baselines.images import image_of
+from baselines.providers import prepare
 from recon_net import SpikeToImage, make_network
+from scene.cameras import View
 from scene.dataset import SceneData
 from scene.views import Quadrature
 from training.after import DirectionVotes, FixedPatternUpdates
@@ -140,10 +144,23 @@ def released(c: ReleasedSettings, scene: SceneData) -> Training:
 
 def images(c: ImageSettings, scene: SceneData) -> Training:
     """BAD-Gaussians (Zhao et al. 2024): compare the mean of an exposure's renders with the view's blurred image."""
+    return on_images(c, scene, c.losses.lambda_dssim, None)
+
+
+def cascade(c: CascadeSettings, scene: SceneData) -> Training:
+    """3D Gaussian splatting (Kerbl et al. 2023) on one image of every view from its spikes: TFP-3DGS and others."""
+    provider = prepare(c.images.image_method, scene, c.images)
+    return on_images(c, scene, c.losses.lambda_dssim, lambda view: image_of(provider, scene, view))
+
+
+def on_images(
+    c: ImageSettings | CascadeSettings, scene: SceneData, dssim: float, read: Callable[[View], Tensor] | None
+) -> Training:
+    """Compare the mean of an exposure's renders with one image per view: its file, or ``read(view)`` [C, H, W]."""
     device = pick_device(c.run.device)
     c = sized(c, scene)
     window = window_of(c)
-    recording = Recording.of_images(scene, window, device)
+    recording = Recording.of_images(scene, window, device, read)
     state = State(
         recording,
         field=initial_gaussians(c, recording),
@@ -154,7 +171,7 @@ def images(c: ImageSettings, scene: SceneData) -> Training:
         c,
         state,
         sample=WholeExposures(len(recording), window.subframes, c.run.seed),
-        objectives=present([ExposureLoss(1.0, c.losses.lambda_dssim), *regularizers(c)]),
+        objectives=present([ExposureLoss(1.0, dssim), *regularizers(c)]),
         strategy=densification(c, recording),
         optimizers=optimizers(c, state),
     )
@@ -165,6 +182,7 @@ RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
     "paper": paper,
     "released": released,
     "images": images,
+    "cascade": cascade,
 }
 
 
