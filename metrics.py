@@ -32,7 +32,7 @@ def main() -> int:
     args = parser.parse_args(underscored(sys.argv[1:]))
     if not args.model_path:
         raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
-    model = TrainedModel.load(args.model_path, args.iteration)
+    model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
     measured = measure_model(model, *load_lpips(args.lpips), args.quiet)
     if not any(protocol in measured.results for protocol in PROTOCOLS):
         print(f"{model.folder}: the scene has no sharp images, so there is nothing to compare the renders with")

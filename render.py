@@ -16,8 +16,11 @@ from commands.guard import guarded
 from commands.video import add_video_arguments, parse_video
 from evaluation.rendering import Renderer, render_model
 from gaussian_renderer.backends import get_rasterizer
+from scene.model_folder import RENDERING
 from training.trained_model import TrainedModel
 from utils.device import pick_device
+from utils.io import remove_leftovers
+from utils.locks import LOCK, FolderLock
 
 
 def main() -> int:
@@ -38,12 +41,14 @@ def main() -> int:
     video = parse_video(args)
 
     device = pick_device(args.device)
-    model = TrainedModel.load(args.model_path, args.iteration, device)
-    renderer = Renderer(model, get_rasterizer(args.rasterizer, device), args.fit_steps, args.quiet)
-    if video.video:
-        print(f"The video is in {renderer.video(video)}")
-        return 0
-    render_model(renderer, train=not args.skip_train, test=not args.skip_test)
+    model = TrainedModel.load(args.model_path, args.iteration, device, args.source_path)
+    with FolderLock(model.folder, RENDERING, f".{RENDERING}{LOCK}"):
+        remove_leftovers(model.folder)
+        renderer = Renderer(model, get_rasterizer(args.rasterizer, device), args.fit_steps, args.quiet)
+        if video.video:
+            print(f"The video is in {renderer.video(video)}")
+            return 0
+        render_model(renderer, train=not args.skip_train, test=not args.skip_test)
     print(f"Rendered iteration {model.iteration}; the images are in {args.model_path}")
     return 0
 

@@ -24,12 +24,15 @@ from arguments.parser import (
 )
 from commands.guard import guarded
 from scene.dataset import SceneData, scene_of
-from scene.model_folder import save_input_points, set_aside
+from scene.model_folder import TRAINING, claim, save_input_points
 from training import checkpoint
-from training.hooks import Hook, Journal, Keeper, Watching, stopped_by_signals
+from training.hooks import Hook, Journal, Keeper, Watching
 from training.recipes import build
 from training.training import Training
 from utils.checkpoint import latest_checkpoint
+from utils.io import remove_leftovers
+from utils.locks import FolderLock
+from utils.signals import StopRequest, handled
 
 
 def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
@@ -41,58 +44,68 @@ def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
 
 
 def run(training: Training) -> int:
-    """Train with progress and checkpoints; Ctrl-C and SIGTERM stop it cleanly.  Returns the exit status."""
-    settings, stop = training.settings, Event()
+    """Train with progress and checkpoints; Ctrl-C, SIGTERM and SIGHUP stop it cleanly.  Returns the exit status."""
+    settings, request = training.settings, StopRequest()
     journal = Journal(training, echo=sys.stdout if settings.run.json_log else None)
     hooks: list[Hook] = [journal, Keeper()]
     if settings.run.viewer:
-        hooks.insert(0, Watching(training, journal, stop))
-    with ExitStack() as open_hooks:
-        for hook in hooks:
-            open_hooks.callback(hook.close)
-        with stopped_by_signals(stop):
-            learn(training, hooks, stop)
-    path = checkpoint.save(training)
-    journal.finish(training)
-    if training.iteration < training.steps:
-        if settings.run.viewer:
-            checkpoint.save_model(training)  # as the viewer's button says
-        print(
-            f"Stopped after iteration {training.iteration}; the state is saved in {path}. Continue with:\n"
-            f"  python train.py -s {settings.scene.source_path} -m {settings.scene.model_path} --resume"
-        )
-        return 130
-    folder = checkpoint.save_model(training)
-    print(f"{training.steps} iterations in {journal.seconds_in_all:.0f} s; the model is in {folder}")
-    return 0
+        hooks.insert(0, Watching(training, journal, request.event))
+    with handled(request.receive):  # until everything is saved
+        with ExitStack() as open_hooks:
+            for hook in hooks:
+                open_hooks.callback(hook.close)
+            learn(training, hooks, request.event)
+        path = checkpoint.save(training)
+        journal.finish(training)
+        done = training.iteration == training.steps
+        folder = checkpoint.save_model(training) if done or settings.run.viewer else None  # as the viewer's button says
+    if done:
+        print(f"{training.steps} iterations in {journal.seconds_in_all:.0f} s; the model is in {folder}")
+        return 0
+    print(
+        f"Stopped{request.reason} after iteration {training.iteration}; the state is saved in {path}. Continue with:\n"
+        f"  python train.py -s {settings.scene.source_path} -m {settings.scene.model_path} --resume"
+    )
+    return request.status
 
 
-def start(settings: Settings, scene: SceneData) -> Training:
+def start(settings: Settings, scene: SceneData) -> int:
     """Start a new training; an earlier run in its folder is moved aside."""
-    training = build(settings, scene)
     model = settings.scene.model_path
-    aside = set_aside(model)
-    if aside is not None:
-        print(f"{model} contained an earlier run, which is now in {aside}")
-    checkpoint.save_settings(training)
-    gaussians = training.state.gaussians
-    save_input_points(model, gaussians.means, gaussians.base_colors)
-    return training
+    with FolderLock(model, TRAINING):  # nothing is built for a folder that is in use
+        training = build(settings, scene)
+    lock, aside = claim(model)
+    with lock:
+        if aside is not None:
+            print(f"{model} contained an earlier run, which is now in {aside}")
+        remove_leftovers(model)
+        checkpoint.save_settings(training)
+        gaussians = training.state.gaussians
+        save_input_points(model, gaussians.means, gaussians.base_colors)
+        c = training.settings
+        print(
+            f"{c.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {c.rates.iterations} steps, "
+            f"{len(gaussians)} initial Gaussians, at most {c.densification.cap_max or 'any number'}"
+        )
+        return run(training)
 
 
-def resume(settings: Settings, scene: SceneData) -> Training:
+def resume(settings: Settings) -> int:
     """Resume training from the newest checkpoint.
 
     Raises:
         ValueError: there is no checkpoint, or it does not fit the scene.
     """
-    path = latest_checkpoint(settings.scene.model_path)
-    if path is None:
-        raise ValueError(f"{settings.scene.model_path}: no checkpoint chkpnt<iteration>.pth to resume from")
-    training = build(settings, scene)
-    checkpoint.load(training, path)
-    checkpoint.save_settings(training)  # the scene may have been moved
-    return training
+    model = settings.scene.model_path
+    with FolderLock(model, TRAINING):
+        remove_leftovers(model)
+        path = latest_checkpoint(model)
+        if path is None:
+            raise ValueError(f"{model}: no checkpoint chkpnt<iteration>.pth to resume from")
+        training = build(settings, scene_of(settings.scene))
+        checkpoint.load(training, path)
+        checkpoint.save_settings(training)  # the scene may have been moved
+        return run(training)
 
 
 def show_help(argv: Sequence[str]) -> int:
@@ -115,17 +128,9 @@ def main() -> int:
     if asks_for_help(argv):
         return show_help(argv)
     if "--resume" in argv:
-        settings = resumed_settings(argv)
-        return run(resume(settings, scene_of(settings.scene)))
+        return resume(resumed_settings(argv))
     scene = scene_of(scene_options(argv))
-    settings = parse_training(argv, scene.has_spikes)
-    training = start(settings, scene)
-    c = training.settings
-    print(
-        f"{c.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {c.rates.iterations} steps, "
-        f"{len(training.state.gaussians)} initial Gaussians, at most {c.densification.cap_max or 'any number'}"
-    )
-    return run(training)
+    return start(parse_training(argv, scene.has_spikes), scene)
 
 
 if __name__ == "__main__":

@@ -232,6 +232,7 @@ def asks_for_help(argv: Sequence[str]) -> str:
 def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) -> None:
     """Add the flags shared by commands that read a trained model; ``is_drawn`` adds those for rendering it."""
     parser.add_argument("-m", "--model_path", default="", metavar="STR", help="folder of the trained model")
+    add_source_argument(parser)
     shared = ("rasterizer", "device", "quiet") if is_drawn else ("quiet",)
     run, hints = RunOptions(), get_type_hints(RunOptions)
     for item in dataclasses.fields(RunOptions):
@@ -239,3 +240,10 @@ def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) 
             value = getattr(run, item.name)
             _add(parser, item.name, [f"--{item.name}"], hints[item.name], _help(item, value))
             parser.set_defaults(**{item.name: value})
+
+
+def add_source_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for a scene that was moved since a model was trained on it."""
+    parser.add_argument(
+        "-s", "--source_path", default="", metavar="STR", help="folder of the scene (default: where training read it)"
+    )

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arguments.parser import add_options
+from arguments.parser import add_options, add_source_argument
 from arguments.settings import CascadeImages, CascadeSettings
 from baselines.images import image_of
 from baselines.providers import prepare
@@ -135,6 +135,7 @@ def main() -> int:
         "export", help="trajectories as TUM text (for evo), Gaussians as .splat and .spz, Recon-Net as ONNX"
     )
     export.add_argument("-m", "--model_path", required=True, help="folder of the trained model")
+    add_source_argument(export)
     export.add_argument("--iteration", type=int, help="saved iteration (default: the newest)")
     between = commands.add_parser("convert", help="Gaussians between .ply, .splat and .spz")
     between.add_argument("source", type=Path, help="file to read")
@@ -151,7 +152,7 @@ def main() -> int:
         count = convert(args.source, args.target)
         print(f"{count} Gaussians are in {args.target}")
         return 0
-    model = TrainedModel.load(args.model_path, args.iteration)
+    model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
     for written in (export_gaussians, export_network, export_trajectories):
         for path in written(model):
             print(path)

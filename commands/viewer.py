@@ -96,7 +96,7 @@ def main() -> int:
         path_file = args.ply.with_suffix(".path.json")
     else:
         # Recon-Net runs on the CPU, one image at a time.
-        model = TrainedModel.load(args.model_path, args.iteration)
+        model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
         gaussians = model.load_gaussians()
         drawing = Drawing(gaussians.to(device), rasterizer)
         canvas, initial = open_model(model, drawing, args.quiet)

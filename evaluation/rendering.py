@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,13 +94,12 @@ class Renderer:
 
     # ---- the views of a split --------------------------------------------------------------------------------
 
-    def write_training_views(self) -> None:
+    def write_training_views(self, images: ImageWriter) -> None:
         """Write the images of the training views."""
         paths = [partial(self.trajectory.view, i) for i in range(len(self.scene.train))]
-        with self._writer("train") as images:
-            self._write_exposures(images, DEBLURRING, self.scene.train, self.exposures, paths)
+        self._write_exposures(images, DEBLURRING, self.scene.train, self.exposures, paths)
 
-    def write_held_out_views(self, first: int) -> list[dict[str, Any]]:
+    def write_held_out_views(self, images: ImageWriter, first: int) -> list[dict[str, Any]]:
         """Fit the poses of the held-out views and write their images.
 
         Args:
@@ -108,21 +108,15 @@ class Renderer:
         Returns:
             their entries for ``cameras.json``.
         """
-        if not (self.scene.test or self.scene.novel):
-            return []
         entries: list[dict[str, Any]] = []
-        with self._writer("test") as images:
-            for view, path in zip(self.scene.test, self._held_out_exposures(images), strict=True):
-                entries.append(self._held_out_entry(first + len(entries), view, path, self.u))
-            # If the scene has no other held-out views, the sharp images are the held-out ones.
-            protocol = NOVEL_VIEWS if self.scene.test else HELD_OUT
-            for view, path in zip(self.scene.novel, self._novel_views(images, protocol), strict=True):
-                entry = self._held_out_entry(first + len(entries), view, path, torch.tensor([0.5]))
-                entries.append(entry | {key: NOVEL + entry[key] for key in ("name", "img_name")})
+        for view, path in zip(self.scene.test, self._held_out_exposures(images), strict=True):
+            entries.append(self._held_out_entry(first + len(entries), view, path, self.u))
+        # If the scene has no other held-out views, the sharp images are the held-out ones.
+        protocol = NOVEL_VIEWS if self.scene.test else HELD_OUT
+        for view, path in zip(self.scene.novel, self._novel_views(images, protocol), strict=True):
+            entry = self._held_out_entry(first + len(entries), view, path, torch.tensor([0.5]))
+            entries.append(entry | {key: NOVEL + entry[key] for key in ("name", "img_name")})
         return entries
-
-    def _writer(self, split: str) -> ImageWriter:
-        return ImageWriter(self.model.folder, split, self.model.iteration)
 
     def _held_out_entry(self, index: int, view: View, path: Tensor, times: Tensor) -> dict[str, Any]:
         return camera_entry(index, view, "test", path.cpu(), times.cpu(), self.model.iteration)
@@ -277,13 +271,23 @@ class Renderer:
 
 
 def render_model(renderer: Renderer, train: bool = True, test: bool = True) -> None:
-    """Write the images of one or both splits, and ``cameras.json`` with the poses they were rendered from."""
+    """Write the images of one or both splits, and ``cameras.json`` with the poses they were rendered from.
+
+    The lists of images come last: until then, metrics.py says that the model is not completely rendered.
+    """
     model, scene = renderer.model, renderer.scene
     entries = camera_entries(scene.train, renderer.trajectory, renderer.u, model.iteration)
-    if train:
-        renderer.write_training_views()
-    if test:
-        entries += renderer.write_held_out_views(len(entries))
-    else:
-        entries += [entry for entry in read_cameras(model.folder) if entry["split"] == "test"]
-    write_cameras(model.folder, entries)
+    with ExitStack() as writers:
+        splits = {"train": train, "test": test and bool(scene.test or scene.novel)}
+        images = {
+            split: writers.enter_context(ImageWriter(model.folder, split, model.iteration))
+            for split, wanted in splits.items()
+            if wanted
+        }
+        if "train" in images:
+            renderer.write_training_views(images["train"])
+        if "test" in images:
+            entries += renderer.write_held_out_views(images["test"], len(entries))
+        elif not test:
+            entries += [entry for entry in read_cameras(model.folder) if entry["split"] == "test"]
+        write_cameras(model.folder, entries)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pictures.colors import Image
-from utils.io import atomic_write, save_image, write_json
+from utils.io import atomic_write, partial_folder, save_image, write_json
 
 _RANGE_NAME = "depth.json"
 
@@ -66,8 +65,7 @@ def write_pngs(folder: str | os.PathLike[str], frames: Iterable[Image], bits: in
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or not all(_ours(entry.name) for entry in folder.iterdir())):
         raise ValueError(f"{folder}: holds other files; give a folder for these images only")
-    temporary = folder.parent / f".{folder.name[:64]}.{secrets.token_hex(8)}"
-    try:
+    with partial_folder(folder) as temporary:
         for i, frame in enumerate(frames):
             gray = bool((frame == frame[..., :1]).all())
             save_image(temporary / f"{i:05d}.png", frame[..., 0] if gray else frame, bits=bits)
@@ -76,5 +74,3 @@ def write_pngs(folder: str | os.PathLike[str], frames: Iterable[Image], bits: in
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from pictures.kinds import BY_NAME, Kind
-from utils.io import save_image, write_json
+from utils.io import save_image, unwritable, write_json
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -125,7 +125,12 @@ class ImageWriter:
         self._images: dict[str, SavedImage] = {}
 
     def __enter__(self) -> ImageWriter:
-        (self._folder / MANIFEST).unlink(missing_ok=True)
+        try:
+            # From now on the folder is there without a manifest, so that a reader knows that it is not complete.
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / MANIFEST).unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self._folder / MANIFEST, error) from error
         return self
 
     def save(

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,12 @@ from spike.targets import Grouping
 from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import write_json
+from utils.locks import LOCK, FolderLock
 
 # Held-out sharp images share a folder with held-out exposures; this prefix keeps their names apart.
 NOVEL = "novel_"
+# Programs that reserve the folder; a finished checkpoint can be rendered while training goes on.
+TRAINING, RENDERING = "train.py", "render.py"
 
 
 def iteration_folder(model: str | Path, iteration: int) -> Path:
@@ -56,20 +60,36 @@ def find_iteration(model: str | Path, iteration: int | None = None) -> int:
     return found[-1] if iteration is None else iteration
 
 
-def set_aside(model: str | Path) -> Path | None:
-    """Move a folder with an earlier run to ``<model>.1``, ``.2``, ...; returns its new path.
+def claim(model: str | Path) -> tuple[FolderLock, Path | None]:
+    """Lock the folder of a new training, and move an earlier run in it to ``<model>.1``, ``.2``, ...
 
     A new run in the same folder would mix with the old one: the newest iteration, or the checkpoint to
     resume from, could belong to the old run.
+
+    Returns:
+        the lock, and the path of the earlier run, if there was one.
+
+    Raises:
+        ValueError: another program uses the folder, or it cannot be moved.
     """
-    model = Path(model)
+    model = Path(os.path.realpath(model))
+    lock = FolderLock(model, TRAINING).acquire()
     if not (model / CONFIG_NAME).exists():
-        return None
+        return lock, None
     number = 1
     while (aside := model.with_name(f"{model.name}.{number}")).exists():
         number += 1
-    model.rename(aside)
-    return aside
+    with lock:
+        try:
+            model.rename(aside)
+        except OSError as error:
+            raise ValueError(
+                f"{model}: contains an earlier run that cannot be moved to {aside.name} ({error.strerror}); "
+                "give another folder with -m"
+            ) from None
+        claimed = FolderLock(model, TRAINING).acquire()
+        (aside / LOCK).unlink(missing_ok=True)
+    return claimed, aside
 
 
 def save_input_points(model: str | Path, points: Tensor, colors: Tensor) -> None:

@@ -15,6 +15,7 @@ from commands.guard import guarded
 from training import checkpoint, hooks
 from utils.io import load_image, save_image
 from utils.run_log import RunLog
+from utils.signals import STOPPING
 
 
 def command(monkeypatch, *flags: str) -> int:
@@ -31,7 +32,7 @@ def refused(monkeypatch, capsys, *flags: str) -> str:
     return error
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
 def test_interrupted_and_resumed(number, scene_folder, tmp_path, monkeypatch, capsys):
     t = small_training(scene_folder, tmp_path, *TIMING, "--log_every", "2")
     t.settings.save(tmp_path)
@@ -43,8 +44,8 @@ def test_interrupted_and_resumed(number, scene_folder, tmp_path, monkeypatch, ca
         return step()
 
     monkeypatch.setattr(t, "step", interrupted)
-    assert train.run(t) == 130 and signal.getsignal(number) is handler
-    assert "Continue with" in capsys.readouterr().out
+    assert train.run(t) == 128 + number and signal.getsignal(number) is handler
+    assert f"Stopped by {number.name} after iteration 3" in capsys.readouterr().out
     assert (tmp_path / "chkpnt3.pth").exists() and not (tmp_path / "point_cloud").exists()
 
     with (tmp_path / "log.jsonl").open("a") as file:  # of steps that no checkpoint kept

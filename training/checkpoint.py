@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+from scene.dataset import IN_MEMORY
+from scene.identity import difference
 from scene.model_folder import camera_entries, save_iteration, write_cameras
 from spike import SensorModel
 from training.after import FixedPatternUpdates
+from training.finite import not_finite
 from training.training import Training
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 
 
 def learned_sensor(training: Training) -> SensorModel | None:
@@ -27,6 +31,7 @@ def save_model(training: Training) -> Path:
     state = training.state
     if not training.settings.scene.model_path:
         raise ValueError("the settings name no folder for the results: give model_path")
+    require_finite(training)
     save_settings(training)
     folder = save_iteration(
         training.settings.scene.model_path, state.iteration, state.gaussians, state.trajectory, state.network,
@@ -38,8 +43,9 @@ def save_model(training: Training) -> Path:
 
 def save_settings(training: Training) -> None:
     """Write ``cfg_args.json``, with the scene's folder also where the settings do not name it."""
-    settings = training.settings
-    source = settings.scene.source_path or str(training.state.recording.scene.root)
+    settings, root = training.settings, training.state.recording.scene.root
+    # Absolute, so that the model can be rendered from any directory.
+    source = str(root) if root == IN_MEMORY else os.path.abspath(settings.scene.source_path or root)
     settings.replaced(source_path=source, resume=False).save(settings.scene.model_path)
 
 
@@ -50,17 +56,17 @@ def save_cameras(training: Training) -> None:
     write_cameras(training.settings.scene.model_path, entries)
 
 
-def save(training: Training) -> Path:
-    """Write everything needed to resume, and remove older checkpoints; returns the file.
+def stored_state(training: Training) -> dict[str, Any]:
+    """Everything needed to resume; tensors are not copied.
 
     Random numbers are functions of the seed and the iteration, so no generator state is stored.
     """
     state = training.state
-    path = Path(training.settings.scene.model_path) / f"chkpnt{state.iteration}.pth"
     sensor, gains = learned_sensor(training), {}
     if sensor is not None and sensor.gain_map is not None:
         gains = {"gain_map": sensor.gain_map}
-    stored: dict[str, Any] = gains | {
+    return gains | {
+        "scene": state.recording.identity,
         "iteration": state.iteration,
         "field": {name: value.detach() for name, value in state.field.parameters().items()},
         "trajectory": state.trajectory.state_dict(),
@@ -69,9 +75,34 @@ def save(training: Training) -> Path:
         "strategy": {} if training.strategy is None else training.strategy.state_dict(),
         "after": {action.name: action.state_dict() for action in training.after},
     }
+
+
+def require_finite(training: Training, state: dict[str, Any] | None = None) -> None:
+    """Check that all that was learned, and the optimizers' moments, are finite numbers.
+
+    Raises:
+        ValueError: a number is not; says which, at which iteration, and which checkpoint is still good.
+    """
+    wrong = not_finite(stored_state(training) if state is None else state)
+    if wrong is None:
+        return
+    kept = latest_checkpoint(training.settings.scene.model_path)
+    good = "no checkpoint was written before" if kept is None else f"{kept} is the last good checkpoint"
+    raise ValueError(f"iteration {training.iteration}: {wrong}, expected finite numbers; nothing is saved, {good}")
+
+
+def save(training: Training) -> Path:
+    """Write everything needed to resume, and remove older checkpoints; returns the file.
+
+    Raises:
+        ValueError: a number is not finite, or the file cannot be written; older checkpoints are then kept.
+    """
+    path = Path(training.settings.scene.model_path) / f"chkpnt{training.iteration}.pth"
+    stored = stored_state(training)
+    require_finite(training, stored)
     save_checkpoint(path, stored)
     for old in path.parent.glob("chkpnt*.pth"):
-        if old != path and old.stem[6:].isdigit() and int(old.stem[6:]) < state.iteration:
+        if old != path and old.stem[6:].isdigit() and int(old.stem[6:]) < training.iteration:
             old.unlink()
     return path
 
@@ -87,6 +118,9 @@ def load(training: Training, path: Path) -> None:
     if "gaussian_optimiser" in stored:
         raise ValueError(f"{path}: a checkpoint of version 0.1.0, whose model can be rendered but not trained further")
     try:
+        other = difference(stored["scene"], recording.identity)
+        if other is not None:
+            raise ValueError(f"a checkpoint of another scene than {recording.scene.root}: {other}")
         state.field.restore(stored["field"])
         state.trajectory.load_state_dict(stored["trajectory"])
         if state.network is not None:

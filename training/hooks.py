@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Event
 from typing import Protocol, TextIO
 
@@ -92,12 +89,18 @@ class Journal:
             self._board.close()
 
 
+# Iterations between checks that all numbers are finite; every saving checks them too.
+_FINITE_EVERY = 25
+
+
 class Keeper:
-    """Saves models and checkpoints during training."""
+    """Saves models and checkpoints during training, and stops it when a number is no longer finite."""
 
     def __call__(self, training: Training, terms: dict[str, float]) -> None:
         del terms
         run = training.settings.run
+        if training.iteration % _FINITE_EVERY == 0:
+            checkpoint.require_finite(training)
         if training.iteration in run.save_iterations:
             checkpoint.save_model(training)
         every = run.checkpoint_every
@@ -150,14 +153,3 @@ class Watching:
 
     def close(self) -> None:
         self._viewer.close()
-
-
-@contextmanager
-def stopped_by_signals(stop: Event) -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM set ``stop``, so that the current step finishes and a checkpoint is written."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

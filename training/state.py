@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
+from scene.identity import identity
 from scene.trajectory import Trajectory
 from scene.views import TargetSpec, image_exposures, spike_exposures
 from spike import SensorModel, WindowSpec
@@ -72,6 +75,11 @@ class Recording:
 
     def __len__(self) -> int:
         return len(self.exposures)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint stores to recognize this recording."""
+        return identity(self.scene, self.from_spikes)
 
     @property
     def size(self) -> tuple[int, int]:

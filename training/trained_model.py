@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from arguments import Settings, load_settings
+from arguments import CONFIG_NAME, Settings, load_settings
 from gaussians.model import GaussianModel
 from recon_net import SpikeToImage
 from scene.cameras import View
@@ -45,17 +45,20 @@ class TrainedModel:
 
     @classmethod
     def load(
-        cls, folder: str | Path, iteration: int | None = None, device: str | torch.device = "cpu"
+        cls, folder: str | Path, iteration: int | None = None, device: str | torch.device = "cpu", source: str = ""
     ) -> TrainedModel:
         """Open the model in ``folder``.
 
         Args:
             iteration: a saved iteration (None: the newest).
+            source: the scene's folder, if it is no longer where training read it.
 
         Raises:
             ValueError: no model there, no such iteration, or a configuration of another version.
         """
         settings = load_settings(folder)
+        if source:
+            settings = settings.replaced(source_path=source)
         return cls(Path(folder), find_iteration(folder, iteration), torch.device(device), settings)
 
     # ---- what is on disk -------------------------------------------------------------------------------------
@@ -92,7 +95,13 @@ class TrainedModel:
         Raises:
             ValueError: the scene no longer exists, or cannot be read.
         """
-        return scene_of(self.settings.scene)
+        options = self.settings.scene
+        if not Path(options.source_path).is_dir():
+            raise ValueError(
+                f"{self.folder / CONFIG_NAME}: the scene {options.source_path} is not there; "
+                "if it was moved, give its folder with -s"
+            )
+        return scene_of(options)
 
     @cached_property
     def learned_scene(self) -> SceneData:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +20,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.locks import lock_handle
+
 # Rec.601 luma of RGB, the gray used by spike data sets.
 LUMA = (0.299, 0.587, 0.114)
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Names of files and folders that are being written (see ``_partial``).
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
+
+
+def _partial(path: Path) -> Path:
+    """A new name beside ``path``, on the same file system, for what becomes ``path`` when it is complete."""
+    return path.parent / f".{path.name[:64]}.{secrets.token_hex(8)}.partial"
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left half-written in ``folder`` and below; what is being written is locked."""
+    for path in Path(folder).rglob(".*.partial"):
+        if not _PARTIAL.fullmatch(path.name) or path.is_symlink() or not (path.is_file() or path.is_dir()):
+            continue
+        with contextlib.suppress(OSError):  # another process is writing it, or has just removed it
+            handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+            try:
+                if lock_handle(handle):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
+
+
 class _Recorded(io.FileIO):
-    """A file that remembers why a write failed, whatever exception the writing library raises."""
+    """A file that remembers why a write failed, whatever exception the writing library raises.
+
+    Once the disk is full it only counts, so that the error can say how much was needed.
+    """
 
     failure: OSError | None = None
+    needed = 0
 
     def recorded(self, act: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -33,12 +67,34 @@ class _Recorded(io.FileIO):
             raise
 
     def write(self, data: Any, /) -> int:
-        written: int = self.recorded(super().write, data)
-        return written
+        if self.failure is None:
+            try:
+                written: int = self.recorded(super().write, data)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+            else:
+                self.needed = max(self.needed, self.tell())
+                return written
+        end = self.seek(len(data), os.SEEK_CUR)
+        self.needed = max(self.needed, end)
+        return len(data)
 
     def fileno(self) -> int:
         # Without a descriptor, libraries cannot bypass ``write``.
         raise io.UnsupportedOperation("every byte goes through write()")
+
+
+def _new_file(path: Path) -> int:
+    """Create and lock a file, so that ``remove_leftovers`` of another process leaves it alone."""
+    while True:
+        # Not mkstemp, whose files are private: these get permissions from the umask.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        with contextlib.suppress(OSError):
+            lock_handle(handle)
+            if os.fstat(handle).st_nlink:
+                return handle
+        os.close(handle)
 
 
 @contextmanager
@@ -52,11 +108,10 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
         ValueError: the disk is full, the folder cannot be written, ... (names ``path``).
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name[:64]}.{secrets.token_hex(8)}"
+    temporary = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not mkstemp, whose files are private: these get permissions from the umask.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        handle = _new_file(temporary)
     except OSError as error:
         raise unwritable(path, error) from error
     raw = _Recorded(handle, "wb")
@@ -65,14 +120,34 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
             file: IO[Any] = binary if mode == "wb" else io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
             yield file
             file.flush()
+            if raw.failure is not None:
+                raise raw.failure
             raw.recorded(os.fsync, handle)
-        raw.recorded(os.replace, temporary, path)
+            raw.recorded(os.replace, temporary, path)
     except Exception as error:
+        temporary.unlink(missing_ok=True)
         if raw.failure is None:
             raise
-        raise unwritable(path, raw.failure) from error
+        raise unwritable(path, raw.failure, raw.needed) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder beside ``target`` to write into; the caller moves it, or its content, to where it belongs.
+
+    What is still there at the end of the ``with`` block is removed.
+    """
+    folder = _partial(Path(target))
+    folder.mkdir(parents=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock_handle(handle)
+        yield folder
+    finally:
+        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:
@@ -85,9 +160,18 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
         json.dump(content, file, indent=1)
 
 
-def unwritable(path: Path, error: OSError) -> ValueError:
-    """The error for a file that could not be written."""
-    return ValueError(f"{path}: could not be written ({error.strerror or error})")
+def unwritable(path: Path, error: OSError, needed: int = 0) -> ValueError:
+    """The error for a file that could not be written; ``needed`` is its size in bytes, if known."""
+    reason = error.strerror or str(error)
+    if needed and error.errno in _FULL:
+        reason += f"; the file needs {_megabytes(needed)}"
+        if error.errno == errno.ENOSPC:
+            reason += f", {_megabytes(shutil.disk_usage(path.parent).free)} are free"
+    return ValueError(f"{path}: could not be written ({reason})")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
