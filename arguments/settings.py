@@ -7,7 +7,6 @@ rejected in ``__post_init__``.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
@@ -27,9 +26,11 @@ from arguments.parts import (
     SpikeWindowOptions,
     WindowOptions,
 )
-from arguments.renamed import upgraded
+from arguments.renamed import PRESETS, upgraded
 from arguments.sizing import SCHEDULE, size_for
 from utils.io import write_json
+from utils.json_files import as_stored, items, number, read_json, record, table, text
+from utils.reading import reason
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -326,14 +327,30 @@ def load_settings(folder: str | Path) -> Settings:
         ValueError: no ``cfg_args.json``, not JSON, or options that this version does not know.
     """
     path = Path(folder) / CONFIG_NAME
+    if not path.exists():
+        raise ValueError(f"{path}: not found; is {folder} the folder of a trained model?")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (PermissionError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable ({error})") from None
-    except OSError:
-        raise ValueError(f"{path}: not found; is {folder} the folder of a trained model?") from None
-    try:
-        recipe, values = upgraded(json.loads(text))
+        recipe, values = upgraded(read_json(path, _stored))
         return RECIPES[recipe].of(**values)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a configuration of this version ({error})") from None
+    except (ValueError, TypeError, KeyError) as error:
+        why = reason(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not a configuration of this version ({why})") from None
+
+
+def _stored(value: Any) -> Any:
+    """The contents of ``cfg_args.json``."""
+    return table(_part)(record({}, {"recipe": text(*RECIPES), "preset": text(*PRESETS)})(value))
+
+
+def _part(value: Any) -> Any:
+    """The recipe's name, or the options of a part by name, which check their own values."""
+    return value if isinstance(value, str) else table(_value)(value)
+
+
+def _value(value: Any) -> Any:
+    """A value that an option could have."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, list):
+        return items(_value)(value)
+    return text()(value) if isinstance(value, str) else as_stored(number(-1e300, 1e300))(value)

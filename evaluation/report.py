@@ -18,6 +18,7 @@ from evaluation.page import Card, Embedded, Views, render
 from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, TRUTH, Kind
 from scene.manifest import DEBLURRING
 from utils.io import atomic_write
+from utils.json_files import Schema, anything, number, read_json, record, table, text
 from utils.run_log import CIRCUMSTANCES, CURVES, read_curves
 from utils.trajectory_metrics import align, centers
 
@@ -26,6 +27,9 @@ _MEASURES = (
     ("SSIM_gain", "SSIM, gain-matched", 4), ("LPIPS_gain", "LPIPS, gain-matched", 3),
     ("PSNR_all_subframes", "PSNR, all sub-frames", 2),
 )  # fmt: skip
+
+
+_MADE = record({}, {"seconds": number(), "peak_memory_bytes": number(most=1e18), "versions": table(anything)})
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def write_report(run: Run) -> Path:
 
 def compose_report(run: Run) -> str:
     """The whole page."""
-    config = _json(run.model / CONFIG_NAME)
+    config = _json(run.model / CONFIG_NAME, record({}, {"scene": record({}, {"source_path": text()})}))
     source = Path(str((config or {}).get("scene", {}).get("source_path", run.model)))
     return render(
         "run.html",
@@ -77,13 +81,13 @@ def compose_report(run: Run) -> str:
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(path: Path, schema: Schema) -> dict[str, Any] | None:
     """A JSON object from the model's folder, or None if there is no readable one."""
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        loaded: dict[str, Any] = read_json(path, schema)
+    except ValueError:
         return None
-    return loaded if isinstance(loaded, dict) else None
+    return loaded
 
 
 def _metrics(run: Run) -> dict[str, Any]:
@@ -191,19 +195,20 @@ def _upright(w2c: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _circumstances(model: Path, source: Path, config: dict[str, Any] | None) -> dict[str, Any]:
     """How the run was made."""
-    made = _json(model / CIRCUMSTANCES)
+    made = _json(model / CIRCUMSTANCES, _MADE)
     rows = [["scene", str(source)]]
     if made is not None:
         if "command" in made:
             rows.append(["command", str(made["command"])])
-        if isinstance(made.get("seconds"), (int, float)):
+        if "seconds" in made:
             rows.append(["training time", f"{made['seconds'] / 60:.1f} minutes"])
-        if isinstance(made.get("peak_memory_bytes"), (int, float)):
+        if "peak_memory_bytes" in made:
             rows.append(["peak memory", f"{made['peak_memory_bytes'] / 2**30:.2f} GiB"])
-        versions = made.get("versions")
-        if isinstance(versions, dict):
-            rows.append(["versions", ", ".join(f"{name} {number}" for name, number in versions.items())])
+        if "versions" in made:
+            rows.append(["versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())])
         known = {"command", "seconds", "peak_memory_bytes", "versions"}
         rows += [[str(key), str(value)] for key, value in made.items() if key not in known]
+    # File names that are not UTF-8 are no text that a page can contain.
+    rows = [[cell.encode("utf-8", "replace").decode() for cell in row] for row in rows]
     configuration = None if config is None else json.dumps(config, indent=1)
     return {"known": made is not None, "rows": rows, "configuration": configuration}

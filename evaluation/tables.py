@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from evaluation.jobs import Job
 from evaluation.methods import title_of
 from pictures.kinds import BY_NAME, FUSED, GAUSSIANS, IMAGE, RECON_NET
 from scene.manifest import DEBLURRING, HELD_OUT, PROTOCOLS
+from utils.json_files import number, read_json, record, table
 
 # ---- one run -------------------------------------------------------------------------------------------------
 
@@ -71,6 +71,12 @@ COLUMNS = ("PSNR", "SSIM", "LPIPS", "PSNR, all u", "PSNR, held out", "ATE", "mot
 _DIGITS = dict(zip(COLUMNS, (2, 4, 3, 2, 2, 4, 1, 1), strict=True))
 # Whether higher or lower values of a column are better.
 BETTER = dict(zip(COLUMNS, (1, 1, -1, 1, 1, -1, -1, 0), strict=True))
+# Measured values by kind of image; and what the table needs of the trajectories.
+_MEASURED = table(table(number()))
+_RESULTS = record(
+    {},
+    dict.fromkeys(PROTOCOLS, _MEASURED) | {"trajectory": record({"ATE": number()}, {"motion_error": number()})},
+)
 # The outputs of a run that have their own rows.
 OUTPUTS = (GAUSSIANS, FUSED, RECON_NET, IMAGE)
 
@@ -82,7 +88,7 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
         ValueError: the results were written by another version.
     """
     file = job.folder(out) / "results.json"
-    results = json.loads(file.read_text(encoding="utf-8"))
+    results = read_json(file, _RESULTS)
     deblurring = results.get(DEBLURRING, {})
     unknown = [name for name in deblurring if name not in BY_NAME]
     if unknown:
@@ -91,7 +97,7 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
             "remove this file to repeat the run"
         )
     run = job.folder(out) / "run.json"
-    seconds = json.loads(run.read_text(encoding="utf-8"))["seconds"] if run.exists() else None
+    seconds = read_json(run, record({"seconds": number()}))["seconds"] if run.exists() else None
     rows: dict[str, dict[str, float]] = {}
     shared = {"ATE": "ATE", "motion %": "motion_error"}
     for output in OUTPUTS:

@@ -5,7 +5,6 @@ All poses are world-to-camera [B, 4, 4] with OpenCV axes, float32.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,32 @@ from scene.model_folder import read_cameras
 from scene.trajectory import interpolate_poses
 from utils import se3
 from utils.io import write_json
+from utils.json_files import array, items, number, read_json, record, whole
+from utils.reading import reading
 
 # If the mean viewing direction is longer than this, the cameras look the same way: a full orbit would leave the scene.
 _FACING = 0.5
 _INTRINSICS = ("fx", "fy", "cx", "cy")
+
+_ONE, _MANY, _POINT = array(4, 4), array(None, 4, 4), array(3)
+
+
+def _camera_file(value: Any) -> Any:
+    """The contents of a camera file; a list stands for its key poses."""
+    return _CAMERA_FILE({"keyframes": value} if isinstance(value, list) else value)
+
+
+def _key_poses(value: Any) -> Any:
+    """One pose, or several (an entry of ``cameras.json``)."""
+    nested = isinstance(value, list) and value and isinstance(value[0], list) and value[0]
+    return _MANY(value) if nested and isinstance(value[0][0], list) else _ONE(value)
+
+
+_SIZE, _FOCAL = whole(1, 65535), number(above=0, most=1e7)
+_CAMERA_FILE = record(
+    {"keyframes": items(record({}, {"w2c": _key_poses, "position": _POINT, "look_at": _POINT, "up": _POINT}), 1)},
+    {"width": _SIZE, "height": _SIZE, "fx": _FOCAL, "fy": _FOCAL, "cx": number(), "cy": number()},
+)
 
 
 @dataclass(frozen=True)
@@ -40,24 +61,18 @@ class SavedView:
     w2c: Tensor
 
     @classmethod
-    def of(cls, entry: dict[str, Any], source: str) -> SavedView:
-        """Read one entry; ``source`` names the file in errors."""
-        try:
-            fx, fy, cx, cy = (float(entry[key]) for key in _INTRINSICS)
-            view = cls(
-                str(entry["name"]),
-                str(entry["split"]),
-                int(entry["width"]),
-                int(entry["height"]),
-                torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
-                torch.tensor(entry["time"], dtype=torch.float32),
-                _poses(entry["w2c"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{source}: not a camera with its sub-frames ({error})") from None
-        if view.times.shape != view.w2c.shape[:1]:
-            raise ValueError(f"{source}: {len(view.w2c)} poses of view {view.name} have {view.times.numel()} times")
-        return view
+    def of(cls, entry: dict[str, Any]) -> SavedView:
+        """From an entry that ``read_cameras`` read."""
+        fx, fy, cx, cy = (entry[key] for key in _INTRINSICS)
+        return cls(
+            entry["name"],
+            entry["split"],
+            entry["width"],
+            entry["height"],
+            torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
+            torch.tensor(entry["time"], dtype=torch.float32),
+            torch.tensor(entry["w2c"], dtype=torch.float32),
+        )
 
     @property
     def middle(self) -> Tensor:
@@ -75,18 +90,10 @@ class SavedView:
 
 def read_views(model: str | os.PathLike[str]) -> list[SavedView]:
     """The views of a trained model with their corrected sub-frame poses, in the order of ``cameras.json``."""
-    source = str(Path(model) / "cameras.json")
-    views = [SavedView.of(entry, source) for entry in read_cameras(Path(model))]
+    views = [SavedView.of(entry) for entry in read_cameras(model)]
     if not views:
-        raise ValueError(f"{source}: holds no views; train this model first")
+        raise ValueError(f"{Path(model) / 'cameras.json'}: holds no views; train this model first")
     return views
-
-
-def _poses(stored: Any) -> Tensor:
-    poses = torch.tensor(stored, dtype=torch.float32)
-    if poses.shape[-2:] != (4, 4) or poses.ndim not in (2, 3) or not poses.isfinite().all():
-        raise ValueError(f"poses of shape {tuple(poses.shape)}, expected finite 4x4 matrices")
-    return poses.reshape(-1, 4, 4)
 
 
 def interpolate(w2c: Tensor, times: Tensor, at: Tensor) -> Tensor:
@@ -223,41 +230,29 @@ def file_path(path: str | os.PathLike[str], views: Sequence[SavedView], frames: 
     "up": [3]}`` (``up`` defaults to the scene's).  ``width``, ``height``, ``fx``, ``fy``, ``cx``, ``cy``
     beside the list override those of the first view.  A ``cameras.json`` is also such a file.
     """
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable camera file ({error.strerror})") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    stored = {"keyframes": stored} if isinstance(stored, list) else stored
-    keys = stored.get("keyframes") if isinstance(stored, dict) else None
-    if not isinstance(keys, list) or not keys:
-        raise ValueError(f'{path}: a camera file needs a list "keyframes" of at least one pose')
+    stored = read_json(path, _camera_file, "camera file")
     camera = views[0]
-    try:
-        poses = torch.cat([_key(key, views) for key in keys])
-        fx, fy, cx, cy = (
-            float(stored.get(key, default))
-            for key, default in zip(_INTRINSICS, camera.K[[0, 1, 0, 1], [0, 1, 2, 2]].tolist(), strict=True)
-        )
-        k = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-        width, height = int(stored.get("width", camera.width)), int(stored.get("height", camera.height))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: not a key pose, expected w2c, or position and look_at ({reason})") from None
-    if min(width, height) < 1 or min(fx, fy) <= 0:
-        raise ValueError(f"{path}: a camera of {width}x{height} pixels with focal lengths {fx:g} and {fy:g}")
+    poses = torch.cat([_key(path, key, views) for key in stored["keyframes"]])
+    fx, fy, cx, cy = (
+        stored.get(key, default)
+        for key, default in zip(_INTRINSICS, camera.K[[0, 1, 0, 1], [0, 1, 2, 2]].tolist(), strict=True)
+    )
+    k = torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    width, height = stored.get("width", camera.width), stored.get("height", camera.height)
     times = np.arange(len(poses), dtype=np.float64)
     smooth = interpolate_poses(times, poses.double().numpy(), np.linspace(0, times[-1], frames))
     return CameraPath(torch.as_tensor(smooth, dtype=torch.float32), k, width, height, [None] * frames)
 
 
-def _key(key: dict[str, Any], views: Sequence[SavedView]) -> Tensor:
+def _key(path: str | os.PathLike[str], key: dict[str, Any], views: Sequence[SavedView]) -> Tensor:
+    """Poses [M, 4, 4] of one entry."""
     if "w2c" in key:
-        return _poses(key["w2c"])
-    eye, target = (np.asarray(key[name], np.float64) for name in ("position", "look_at"))
-    up = np.asarray(key["up"], np.float64) if "up" in key else Surround.of(views).up
-    return _poses(look_at(eye[None], target, up).tolist())
+        return torch.as_tensor(key["w2c"], dtype=torch.float32).reshape(-1, 4, 4)
+    if "position" not in key or "look_at" not in key:
+        raise ValueError(f"{path}: not a key pose, expected w2c, or position and look_at")
+    up = key["up"] if "up" in key else Surround.of(views).up
+    with reading(path, "a camera file"):
+        return torch.as_tensor(look_at(key["position"][None], key["look_at"], up), dtype=torch.float32)
 
 
 def save_camera_file(path: str | os.PathLike[str], poses: Iterable[Tensor]) -> None:

@@ -20,7 +20,7 @@ Lens distortion is rejected: binary spikes cannot be resampled to an ideal pinho
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +39,8 @@ from scene.perturbation import median_distance, perturbed
 from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
 from spike.stream import SUFFIXES, BitOrder
+from utils.json_files import array, flag, items, number, read_json, record, table, text, whole
+from utils.reading import inside
 from utils.se3 import camera_centers
 
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
@@ -53,6 +55,32 @@ TRAJECTORY = "trajectory.tum"
 IN_MEMORY = Path("<memory>")
 _SENSOR_KEYS = ("gain", "dark_rate", "spurious_rate")
 _STREAM_KEYS = ("bit_order", "flip", "stored_width")
+
+# Other programs write some numbers as text.
+_NUMBER = number(from_text=True)
+_FOCAL = number(above=0, most=1e7, from_text=True)
+_CAMERA = {
+    "w": whole(1, 65535, from_text=True), "h": whole(1, 65535, from_text=True), "fl_x": _FOCAL, "fl_y": _FOCAL,
+    "cx": _NUMBER, "cy": _NUMBER, "camera_angle_x": number(above=0, most=3.1, from_text=True), "camera_model": text(),
+    **dict.fromkeys(_DISTORTION, _NUMBER),
+}  # fmt: skip
+_FRAME = record(
+    {}, _CAMERA | {"file_path": text(), "spike_path": text(), "recording": text(), "middle_frame": number(most=1e9)}
+)
+_SPIKES = {
+    "spike_gain": _NUMBER,
+    "spike": record(
+        {},
+        dict.fromkeys(_SENSOR_KEYS, _NUMBER)
+        | {"bit_order": text(*get_args(BitOrder)), "flip": flag, "stored_width": whole(1, 65535)}
+        | {"bayer": text(*get_args(BayerPattern))},
+        closed=True,
+    ),
+}
+_TRANSFORMS = record({"frames": items(_FRAME)}, _CAMERA | _SPIKES | {"ply_file_path": text()})
+_TRUTH = record({"w2c": table(array(None, 4, 4))})
+# Largest coordinate of a camera, world units.
+_FARTHEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -196,7 +224,7 @@ def read_scene(
     if not views:
         raise ValueError(f"{root}: its pose file lists no views")
     views = _in_order(path, views)
-    points, rgb = _read_points(root, meta)
+    points, rgb = _read_points(root, path, meta)
     if perturb:
         views = _perturbed(root, views, points, perturb, perturb_seed)
     held = [eval and i % llffhold == 0 for i in range(len(views))]
@@ -212,8 +240,8 @@ def read_scene(
         points,
         rgb,
         load_sensor(root / CALIBRATION) if (root / CALIBRATION).is_file() else _sensor(path, meta),
-        _mosaic(path, meta),
-        _layout(path, meta),
+        _mosaic(meta),
+        _layout(meta),
         _read_truth(root),
         _extent(train),
     )
@@ -318,42 +346,26 @@ def read_cameras(path: Path) -> tuple[list[Camera], np.ndarray | None]:
 # ---- transforms.json -------------------------------------------------------------------------------------
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(loaded).__name__}")
-    return loaded
-
-
-def _number(path: Path, source: dict[str, Any], key: str) -> float:
-    value = source.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise ValueError(f"{path}: {key} is {value!r}, expected a number")
-    return float(value)
-
-
-def _positive(path: Path, source: dict[str, Any], key: str) -> float:
-    value = _number(path, source, key)
-    if value <= 0:
-        raise ValueError(f"{path}: {key} is {value:g}, expected a positive number")
-    return value
-
-
 def _pose(path: Path, name: str, matrix: object) -> Tensor:
     """World-to-camera of a camera-to-world matrix with OpenGL axes."""
     try:
-        pose = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{path}: the pose of view {name} is not a matrix of numbers") from None
+        pose = np.asarray(matrix)
+    except (ValueError, OverflowError):  # rows of different lengths, integers of hundreds of digits
+        pose = np.empty(0, object)
+    if pose.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: the pose of view {name} is not a matrix of numbers")
+    pose = pose.astype(np.float64)
     if pose.shape == (3, 4):
         pose = np.vstack([pose, [0, 0, 0, 1]])
     if pose.shape != (4, 4):
         raise ValueError(f"{path}: the pose of view {name} has shape {pose.shape}, expected (4, 4)")
     if not np.isfinite(pose).all():
         raise ValueError(f"{path}: the pose of view {name} has NaN or infinite entries")
+    if not np.array_equal(pose[3], [0, 0, 0, 1]):
+        last = " ".join(f"{value:g}" for value in pose[3])
+        raise ValueError(f"{path}: the pose of view {name} has the last row {last}, expected 0 0 0 1")
+    if np.abs(pose).max() > _FARTHEST:
+        raise ValueError(f"{path}: the pose of view {name} has entries up to {np.abs(pose).max():g}, not a camera's")
     rotation = pose[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
         raise ValueError(f"{path}: the pose of view {name} is not a rigid motion (rotation not orthonormal)")
@@ -363,12 +375,17 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
 
 
 def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) -> Camera:
-    source = meta | {k: v for k, v in frame.items() if v is not None}
-    width, height = int(_positive(path, source, "w")), int(_positive(path, source, "h"))
+    source = meta | frame
+    for key in ("w", "h"):
+        if key not in source:
+            raise ValueError(f"{path}: view {name} has no {key}")
+    width, height = source["w"], source["h"]
     if "fl_x" not in source and "camera_angle_x" in source:
-        focal = 0.5 * width / np.tan(0.5 * _number(path, source, "camera_angle_x"))
+        focal = 0.5 * width / math.tan(0.5 * source["camera_angle_x"])
         source = source | {"fl_x": focal, "fl_y": focal}
-    source = {"cx": width / 2, "cy": height / 2, "fl_y": source.get("fl_x")} | source
+    if "fl_x" not in source:
+        raise ValueError(f"{path}: view {name} has no fl_x")
+    source = {"cx": width / 2, "cy": height / 2, "fl_y": source["fl_x"]} | source
     model = source.get("camera_model", "PINHOLE")
     if model not in _PERSPECTIVE:
         raise ValueError(
@@ -382,31 +399,26 @@ def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) 
             f"{path}: view {name} has lens distortion ({coefficients}); binary spikes "
             "cannot be undistorted, so calibrate to a pinhole camera or crop to where it is negligible"
         )
-    k = torch.eye(3)
-    k[0, 0], k[1, 1] = _positive(path, source, "fl_x"), _positive(path, source, "fl_y")
-    k[0, 2], k[1, 2] = _number(path, source, "cx"), _number(path, source, "cy")
+    k = torch.tensor([[source["fl_x"], 0, source["cx"]], [0, source["fl_y"], source["cy"]], [0, 0, 1]])
     if "transform_matrix" not in frame:
         raise ValueError(f"{path}: view {name} has no pose (transform_matrix)")
-    return Camera(name, width, height, k, _pose(path, name, frame["transform_matrix"]))
+    return Camera(name, width, height, k.float(), _pose(path, name, frame["transform_matrix"]))
 
 
 def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[View], dict[str, Any]]:
-    meta = _load_json(path)
-    frames = meta.get("frames")
-    if not isinstance(frames, list) or not all(isinstance(f, dict) for f in frames):
-        raise ValueError(f"{path}: has no list of frames")
+    meta = read_json(path, _TRANSFORMS)
     sequences = _sequences(root) if are_exposures else {}
     views = []
-    for frame in frames:
-        file = frame.get("file_path") or frame.get("spike_path")
-        if not isinstance(file, str):
+    for frame in meta["frames"]:
+        name = Path(frame.get("file_path") or frame.get("spike_path") or "").stem
+        if not name:
             raise ValueError(f"{path}: a frame has neither file_path nor spike_path")
-        name = Path(file).stem
+        for key in ("file_path", "spike_path"):
+            if key in frame:
+                inside(path, root, frame[key], key)
         camera = _camera(path, name, meta, frame)
         view = _view(root, camera, frame, sequences.get(name, {}), are_exposures)
-        if "middle_frame" in frame:
-            view = replace(view, middle_frame=_number(path, frame, "middle_frame"))
-        views.append(view)
+        views.append(replace(view, middle_frame=frame.get("middle_frame")))
     _refuse_duplicates(path, views)
     return views, meta
 
@@ -426,57 +438,39 @@ def _view(
 ) -> View:
     """Match a camera to its files by name; only exposures have spikes and sub-frames."""
     name = camera.name
-    file = root / str(frame.get("file_path", f"sharp_data/{name}.png"))
+    file = root / frame.get("file_path", f"sharp_data/{name}.png")
     image = file if file.is_file() else None
-    recording = str(frame.get("recording", ""))
+    recording = frame.get("recording", "")
     if not is_exposure:
         return View(camera, image_path=image, recording=recording)
     candidates = [root / "spike_data" / f"{name}{suffix}" for suffix in SUFFIXES]
     if "spike_path" in frame:
-        candidates = [root / str(frame["spike_path"])]
+        candidates = [root / frame["spike_path"]]
     spike = next((c for c in candidates if c.is_file()), None)
     if spike is None and "spike_path" in frame:
         raise ValueError(f"{candidates[0]}: the spike stream of view {name} is not there")
     return View(camera, spike, image, sequence, recording)
 
 
-def _spike_settings(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
-    spike = meta.get("spike", {})
-    known = (*_SENSOR_KEYS, *_STREAM_KEYS, "bayer")
-    if not isinstance(spike, dict) or not set(spike) <= set(known):
-        raise ValueError(f"{path}: spike is {spike!r}, expected an object with any of {', '.join(known)}")
-    return spike
-
-
 def _sensor(path: Path, meta: dict[str, Any]) -> SensorModel:
-    spike = _spike_settings(path, meta)
+    spike = meta.get("spike", {})
     given = {key: spike[key] for key in _SENSOR_KEYS if key in spike}
     if "spike_gain" in meta:
         given["gain"] = meta["spike_gain"]
-    values: dict[str, Any] = {key: _number(path, given, key) for key in given}
     try:
-        return SensorModel(**values)
+        return SensorModel(**given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _mosaic(path: Path, meta: dict[str, Any]) -> Mosaic | None:
-    pattern = _spike_settings(path, meta).get("bayer")
-    if pattern is not None and pattern not in get_args(BayerPattern):
-        raise ValueError(f"{path}: bayer is {pattern!r}, expected one of {', '.join(get_args(BayerPattern))}")
+def _mosaic(meta: dict[str, Any]) -> Mosaic | None:
+    pattern = meta.get("spike", {}).get("bayer")
     return None if pattern is None else Mosaic(pattern)
 
 
-def _layout(path: Path, meta: dict[str, Any]) -> Layout:
-    spike = _spike_settings(path, meta)
-    order, flip, stored = (spike.get(key, getattr(Layout, key)) for key in _STREAM_KEYS)
-    if order not in get_args(BitOrder):
-        raise ValueError(f"{path}: bit_order is {order!r}, expected {' or '.join(get_args(BitOrder))}")
-    if not isinstance(flip, bool):
-        raise ValueError(f"{path}: flip is {flip!r}, expected true or false")
-    if stored is not None and type(stored) is not int:
-        raise ValueError(f"{path}: stored_width is {stored!r}, expected a number of columns")
-    return Layout(order, flip, stored)
+def _layout(meta: dict[str, Any]) -> Layout:
+    spike = meta.get("spike", {})
+    return Layout(**{key: spike[key] for key in _STREAM_KEYS if key in spike})
 
 
 def _read_novel(root: Path) -> list[View]:
@@ -494,17 +488,8 @@ def _read_truth(root: Path) -> dict[str, Tensor] | None:
     path = root / "trajectory.json"
     if not path.is_file():
         return None
-    table = _load_json(path).get("w2c")
-    if not isinstance(table, dict):
-        raise ValueError(f"{path}: has no table w2c of poses by view")
-    truth = {}
-    for name, poses in table.items():
-        try:
-            truth[name] = torch.tensor(poses, dtype=torch.float32)
-        except (TypeError, ValueError):
-            raise ValueError(f"{path}: the poses of view {name} are not an array of numbers") from None
-    _check_truth(path, truth)
-    return truth
+    poses = read_json(path, _TRUTH)["w2c"]
+    return {name: torch.as_tensor(stored, dtype=torch.float32) for name, stored in poses.items()}
 
 
 def _check_truth(path: Path, truth: dict[str, Tensor]) -> None:
@@ -514,13 +499,12 @@ def _check_truth(path: Path, truth: dict[str, Tensor]) -> None:
             raise ValueError(f"{path}: view {name} has poses of shape {shape}, expected finite (M, 4, 4)")
 
 
-def _read_points(root: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
+def _read_points(root: Path, path: Path, meta: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
     if "colmap_points" in meta:
         return meta["colmap_points"]
-    path = root / str(meta.get("ply_file_path", POINTS))
-    if "ply_file_path" in meta or path.is_file():
-        return read_point_ply(path)
-    return None, None
+    if "ply_file_path" in meta:
+        return read_point_ply(inside(path, root, meta["ply_file_path"], "ply_file_path"))
+    return read_point_ply(root / POINTS) if (root / POINTS).is_file() else (None, None)
 
 
 # ---- COLMAP ----------------------------------------------------------------------------------------------
@@ -550,7 +534,7 @@ def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
     _refuse_duplicates(folder, views)
     meta: dict[str, Any] = {}
     if (root / "spike.json").is_file():
-        meta = _load_json(root / "spike.json")
+        meta = read_json(root / "spike.json", record({}, _SPIKES))
     points = [(p.xyz, p.color) for p in model.points3D.values()]
     if points:
         xyz, rgb = (np.array(column, dtype=np.float32) for column in zip(*points, strict=True))

@@ -9,10 +9,8 @@ the same run wrote every image that it lists.
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -22,6 +20,19 @@ from torch import Tensor
 
 from pictures.kinds import BY_NAME, Kind
 from utils.io import save_image, unwritable, write_json
+from utils.json_files import (
+    Schema,
+    Unexpected,
+    items,
+    nonempty,
+    nullable,
+    number,
+    read_json,
+    record,
+    shown,
+    text,
+    whole,
+)
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -67,48 +78,22 @@ class SavedImage:
         """Name of the image without its suffix."""
         return image_name(self.view, self.subframe)
 
-    @classmethod
-    def of(cls, stored: Any, split: str) -> SavedImage:
-        """Read one entry of the manifest of a split.
 
-        Raises:
-            ValueError: an invalid entry; the message says what was found and what was expected.
-        """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(stored, dict) or set(stored) != set(names):
-            raise ValueError(f"expected objects with {', '.join(names)}, not {_shown(stored)}")
-        entry = cls(**stored)
-        path = PurePosixPath(entry.file) if isinstance(entry.file, str) else PurePosixPath()
-        expected = {
-            "file": path.parts and not path.is_absolute() and ".." not in path.parts and "\\" not in entry.file,
-            "kind": isinstance(entry.kind, str) and entry.kind in BY_NAME,
-            "split": entry.split == split,
-            "protocol": entry.protocol in PROTOCOLS,
-            "view": isinstance(entry.view, str) and entry.view,
-            "subframe": entry.subframe is None or (type(entry.subframe) is int and entry.subframe >= 0),
-            "u": type(entry.u) in (int, float) and math.isfinite(entry.u) and 0 <= entry.u <= 1,
-        }
-        for name, holds in expected.items():
-            if not holds:
-                raise ValueError(f"{name} is {_shown(stored[name])}, expected {_EXPECTED[name].format(split=split)}")
-        return entry
+def _file(value: Any) -> str:
+    """A path inside the manifest's folder."""
+    path = PurePosixPath(text()(value))
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in value:
+        raise Unexpected(f"is {shown(value)}, expected a path inside the folder")
+    return str(value)
 
 
-_EXPECTED = {
-    "file": "a path inside the folder",
-    "kind": f"one of {', '.join(BY_NAME)}",
-    "split": "{split}",
-    "protocol": f"one of {', '.join(PROTOCOLS)}",
-    "view": "a view's name",
-    "subframe": "a number from 0, or null",
-    "u": "a number from 0 to 1",
-}
-
-
-def _shown(value: Any) -> str:
-    """Format a value for an error message."""
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _entries(split: str) -> Schema:
+    """The manifest of a split."""
+    entry = {
+        "file": _file, "kind": text(*BY_NAME), "split": text(split), "protocol": text(*PROTOCOLS), "view": nonempty,
+        "subframe": nullable(whole()), "u": number(0, 1),
+    }  # fmt: skip
+    return items(record(entry, closed=True))
 
 
 class ImageWriter:
@@ -172,17 +157,12 @@ def read_manifest(model: str | Path, split: str, iteration: int) -> list[SavedIm
     """
     path = images_folder(model, split, iteration) / MANIFEST
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(stored, list):
-            raise ValueError(f"expected a list of images, not {_shown(stored)}")
-        images = [SavedImage.of(entry, split) for entry in stored]
+        images = [SavedImage(**entry) for entry in read_json(path, _entries(split), "list of images")]
         for file, count in Counter(image.file for image in images).items():
             if count > 1:
                 raise ValueError(f"expected every file once, but {file} is listed {count} times")
-    except OSError as error:
-        raise _not_rendered(path, model, iteration, error.strerror or str(error)) from None
     except ValueError as error:
-        raise _not_rendered(path, model, iteration, str(error)) from None
+        raise _not_rendered(path, model, iteration, str(error).removeprefix(f"{path}: ")) from None
     return images
 
 

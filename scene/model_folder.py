@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +32,22 @@ from spike.targets import Grouping
 from utils import se3
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.io import write_json
+from utils.json_files import array, as_stored, items, number, read_json, record, text, whole
 from utils.locks import LOCK, FolderLock
 
 # Held-out sharp images share a folder with held-out exposures; this prefix keeps their names apart.
 NOVEL = "novel_"
 # Programs that reserve the folder; a finished checkpoint can be rendered while training goes on.
 TRAINING, RENDERING = "train.py", "render.py"
+
+_SIZE, _FOCAL = whole(1, 65535), number(above=0, most=1e7)
+_CAMERA = record(
+    {
+        "name": text(), "split": text(), "width": _SIZE, "height": _SIZE, "fx": _FOCAL, "fy": _FOCAL, "cx": number(),
+        "cy": number(), "time": as_stored(array(None)), "w2c": as_stored(array(None, 4, 4)),
+    },
+    {"iteration": whole()},
+)  # fmt: skip
 
 
 def iteration_folder(model: str | Path, iteration: int) -> Path:
@@ -195,12 +204,18 @@ def write_cameras(model: str | Path, entries: list[dict[str, Any]]) -> None:
     write_json(Path(model) / "cameras.json", entries)
 
 
-def read_cameras(model: str | Path) -> list[dict[str, Any]]:
-    """Read ``cameras.json``."""
+def read_cameras(model: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read ``cameras.json``.
+
+    Raises:
+        ValueError: missing, or not such a list.
+    """
     path = Path(model) / "cameras.json"
-    try:
-        entries = json.loads(path.read_text())
-        assert isinstance(entries, list)
-        return entries
-    except (OSError, json.JSONDecodeError, AssertionError):
-        raise ValueError(f"{path}: not a readable list of cameras; train this model first") from None
+    if not path.exists():
+        raise ValueError(f"{path}: there are no cameras; train this model first")
+    entries: list[dict[str, Any]] = read_json(path, items(_CAMERA), "list of cameras")
+    for entry in entries:
+        if not 0 < len(entry["w2c"]) == len(entry["time"]):
+            poses, times = len(entry["w2c"]), len(entry["time"])
+            raise ValueError(f"{path}: view {entry['name']} has {poses} poses and {times} times, expected one for each")
+    return entries

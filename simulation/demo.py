@@ -113,7 +113,7 @@ class Recipe:
                 )
             return "to make"
         # The recipe is written first and the points last: a folder with both is complete.
-        same = stored.read_text() == self.text() and (out / POINTS).exists()
+        same = stored.read_bytes() == self.text().encode() and (out / POINTS).exists()
         return "done" if same else "to make"
 
     def text(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ from spike.sensor import LEAST_GAIN, SensorModel
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
 from utils.io import atomic_write, write_json
+from utils.json_files import number, read_json, record, text
 
 _MAPS = ("gain_map", "dark_map")
 _SCALARS = ("gain", "dark_rate", "spurious_rate")
+_SENSOR = record({}, dict.fromkeys(_SCALARS, number()) | dict.fromkeys(_MAPS, text()), closed=True)
 # Frames used to estimate the spurious rate: enough intervals for dark pixels, little memory.
 _RHYTHM_FRAMES = 512
 # Parts of a recording that are sampled to find the white level.
@@ -98,14 +99,14 @@ def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorM
 def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:
     """Write a sensor as JSON; its maps are ``.npy`` files next to it, named in the JSON."""
     path = Path(path)
-    record: dict[str, Any] = sensor.to_dict()
+    stored: dict[str, Any] = sensor.to_dict()
     for name in _MAPS:
         values: Tensor | None = getattr(sensor, name)
         if values is not None:
-            record[name] = f"{path.stem}_{name}.npy"
-            with atomic_write(path.with_name(record[name]), "wb") as file:
+            stored[name] = f"{path.stem}_{name}.npy"
+            with atomic_write(path.with_name(stored[name]), "wb") as file:
                 np.save(file, values.numpy(), allow_pickle=False)
-    write_json(path, record)
+    write_json(path, stored)
 
 
 def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
@@ -115,22 +116,14 @@ def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
         ValueError: the file or one of its maps is missing or invalid.
     """
     path = Path(path)
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable sensor file ({error})") from None
-    if not isinstance(record, dict) or not set(record) <= {*_SCALARS, *_MAPS}:
-        raise ValueError(f"{path}: expected an object with any of {', '.join((*_SCALARS, *_MAPS))}")
-    for name in _SCALARS:
-        if name in record and (isinstance(record[name], bool) or not isinstance(record[name], (int, float))):
-            raise ValueError(f"{path}: {name} is {record[name]!r}, expected a number")
-    files = {name: record.pop(name) for name in _MAPS if name in record}
+    stored = read_json(path, _SENSOR, "sensor file")
+    files = {name: stored.pop(name) for name in _MAPS if name in stored}
     for name, file in files.items():
-        if not isinstance(file, str) or Path(file).name != file:
+        if Path(file).name != file:
             raise ValueError(f"{path}: {name} is {file!r}, expected the name of a file in the same folder")
     maps: dict[str, Any] = {name: _load_map(path.with_name(file)) for name, file in files.items()}
     try:
-        return SensorModel(**record, **maps)
+        return SensorModel(**stored, **maps)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -32,8 +32,9 @@ def image(value):
 
 
 def entry(name, poses, split="train"):
-    known = {"name": name, "split": split, "iteration": 7}
-    return known | {"w2c": np.asarray(poses).tolist(), "time": np.linspace(0, 1, M).tolist()}
+    known = {"name": name, "split": split, "iteration": 7, "width": W, "height": H}
+    known |= {"fx": 20.0, "fy": 20.0, "cx": W / 2, "cy": H / 2}
+    return known | {"w2c": np.asarray(poses).tolist(), "time": np.linspace(0, 1, len(poses)).tolist()}
 
 
 def write_scene(root, names, truth):

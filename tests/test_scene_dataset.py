@@ -235,12 +235,12 @@ def matrix(i, j, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("fl_x"), "fl_x is None, expected a number"),
-        (without("w"), "w is None"),
-        (changed(fl_x="wide"), "fl_x is 'wide', expected a number"),
+        (without("fl_x"), "view 000 has no fl_x"),
+        (without("w"), "view 000 has no w"),
+        (changed(fl_x="wide"), 'fl_x is "wide", expected a positive number'),
         (changed(fl_y=-1), "fl_y is -1, expected a positive number"),
-        (changed(h=0), "h is 0, expected a positive number"),
-        (without("frames"), "has no list of frames"),
+        (changed(h=0), "h is 0, expected a whole number from 1 to 65535"),
+        (without("frames"), "has no frames"),
         (changed(frames=[]), "lists no views"),
         (changed(frames=[{"transform_matrix": pose(0)}]), "neither file_path nor spike_path"),
         (changed_frame(file_path="sharp_data/001.png"), "view 001 is listed more than once"),
@@ -255,8 +255,8 @@ def matrix(i, j, value):
         (changed(camera_model="OPENCV_FISHEYE"), "camera model OPENCV_FISHEYE, expected one of PINHOLE"),
         (changed(spike_gain=0), "gain must be "),
         (changed(spike={"dark_rate": 2}), "dark_rate must lie in"),
-        (changed(spike={"bit_order": "middle"}), "bit_order is 'middle', expected little or big"),
-        (changed(spike={"flip": "yes"}), "flip is 'yes', expected true or false"),
+        (changed(spike={"bit_order": "middle"}), 'spike.bit_order is "middle", expected one of little, big'),
+        (changed(spike={"flip": "yes"}), 'flip is "yes", expected true or false'),
         (changed(spike={"stored_width": 16.5}), "stored_width is 16.5"),
         (changed(spike={"darkrate": 0.1}), "expected an object with any of gain, dark_rate"),
         (changed(ply_file_path="cloud.ply"), "cloud.ply: no such PLY file"),
@@ -273,7 +273,7 @@ def test_wrong_metadata_is_named(root, change, message):
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "\x00\xff"])
 def test_unreadable_json(root, text):
     save(root, text)
-    with pytest.raises(ValueError, match=r"transforms\.json: (not readable as JSON|expected a JSON object)"):
+    with pytest.raises(ValueError, match=r"transforms\.json: (not a readable JSON file|is .*, expected an object)"):
         read_scene(root)
 
 
@@ -304,9 +304,9 @@ def test_a_stream_of_another_size_is_named(root):
 @pytest.mark.parametrize(
     ("poses", "message"),
     [
-        ([[["a"]]], "not an array of numbers"),
-        ([[1.0, 2.0]], "expected finite"),
-        ([np.full((4, 4), np.nan).tolist()], "expected finite"),
+        ([[["a"]]], "w2c.001 is .* expected an array of finite numbers, N x 4 x 4"),
+        ([[1.0, 2.0]], "expected an array of finite"),
+        ([np.full((4, 4), np.nan).tolist()], "expected an array of finite"),
     ],
 )
 def test_wrong_trajectories(root, poses, message):

@@ -107,14 +107,14 @@ def test_files_read_back(tmp_path):
     ("content", "expected"),
     [
         ("{", "not a readable sensor file"),
-        ("[1]", "expected an object"),
+        ("[1]", r"is \[1\], expected an object"),
         ('{"gane": 1}', "expected an object with any of gain"),
-        ('{"gain": "1"}', "gain is '1', expected a number"),
-        ('{"gain": true}', "gain is True, expected a number"),
+        ('{"gain": "1"}', 'gain is "1", expected a number'),
+        ('{"gain": true}', "gain is true, expected a number"),
         ('{"gain": -1}', "gain must be positive"),
         ('{"gain_map": "missing.npy"}', "not a readable sensor map"),
         ('{"gain_map": "../other/map.npy"}', "expected the name of a file"),
-        ('{"gain_map": 3}', "expected the name of a file"),
+        ('{"gain_map": 3}', "gain_map is 3, expected text"),
     ],
 )
 def test_broken_sensor_files(tmp_path, content, expected):

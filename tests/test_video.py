@@ -72,16 +72,19 @@ def test_interpolation_is_the_geodesic():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"w2c": [[1, 2], [3, 4]]}, "expected finite 4x4"),
-        ({"w2c": None}, "not a camera"),
-        ({"time": [0.0, 1.0]}, "5 poses of view v0 have 2 times"),
-        ({"fx": "wide"}, "not a camera"),
+        ({"w2c": [[1, 2], [3, 4]]}, r"\[0\]\.w2c is .*expected an array of finite numbers, N x 4 x 4"),
+        ({"w2c": None}, "w2c is null"),
+        ({"time": [0.0, 1.0]}, "view v0 has 5 poses and 2 times"),
+        ({"w2c": [], "time": []}, "w2c is "),
+        ({"fx": "wide"}, 'fx is "wide", expected a positive number'),
     ],
 )
 def test_broken_entries_are_named(tmp_path, change, message):
-    [entry, *_] = json.loads((make_model(tmp_path) / "cameras.json").read_text())
-    with pytest.raises(ValueError, match=rf"c\.json: .*{message}"):
-        SavedView.of(entry | change, "c.json")
+    path = make_model(tmp_path) / "cameras.json"
+    [entry, *_] = json.loads(path.read_text())
+    path.write_text(json.dumps([entry | change]))
+    with pytest.raises(ValueError, match=rf"cameras\.json: .*{message}"):
+        read_views(path.parent)
 
 
 def test_an_exposure_goes_from_its_start_to_its_end(tmp_path):
@@ -177,14 +180,14 @@ def test_camera_files(tmp_path):
     ("content", "message"),
     [
         ("{", "not JSON"),
-        ("{}", "list \"keyframes\""),
-        ("[]", "list \"keyframes\""),
+        ("{}", "has no keyframes"),
+        ("[]", "keyframes is \\[\\], expected a list of at least 1"),
         ('{"keyframes": [{}]}', "expected w2c, or position and look_at"),
-        ('{"keyframes": [3]}', "expected w2c"),
-        ('{"keyframes": [{"w2c": [[1]]}]}', "4x4"),
+        ('{"keyframes": [3]}', r"keyframes\[0\] is 3, expected an object"),
+        ('{"keyframes": [{"w2c": [[1]]}]}', "4 x 4"),
         ('{"keyframes": [{"w2c": [[NaN,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]}]}', "finite"),
         ('{"keyframes": [{"position": [0,0,1], "look_at": [0,0,1]}]}', "camera"),
-        ('{"keyframes": [{"position": [0,0,-4], "look_at": [0,0,0]}], "width": 0}', "0x36 pixels"),
+        ('{"keyframes": [{"position": [0,0,-4], "look_at": [0,0,0]}], "width": 0}', "width is 0, expected a whole"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -193,7 +196,7 @@ def test_broken_camera_files_are_named(tmp_path, content, message):
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(ValueError, match=rf"p\.json: .*{message}"):
         file_path(tmp_path / "p.json", views, 3)
-    with pytest.raises(ValueError, match=r"none\.json: not a readable"):
+    with pytest.raises(ValueError, match=r"none\.json: no such camera file"):
         file_path(tmp_path / "none.json", views, 3)
 
 

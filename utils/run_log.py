@@ -7,16 +7,17 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from utils.io import atomic_write, unwritable, write_json
+from utils.json_files import anything, number, read_json_lines, table
 
 CURVES, CIRCUMSTANCES = "log.jsonl", "run.json"
 _PACKAGES = ("torch", "numpy", "diff-gaussian-rasterization-cpu")
@@ -29,16 +30,17 @@ def read_curves(model: str | os.PathLike[str]) -> tuple[list[dict[str, float]], 
     iterations: the last record of an iteration counts.  If the file is missing, there are no records.
     """
     path = Path(model) / CURVES
-    records: dict[float, dict[str, float]] = {}
-    unreadable = 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-            numbers = {k: v for k, v in record.items() if isinstance(v, (int, float)) and math.isfinite(v)}
-            records[numbers["iteration"]] = numbers
-        except (ValueError, KeyError, AttributeError, OverflowError):
-            unreadable += 1
+    rows, unreadable = read_json_lines(path, _row, "log") if path.exists() else ([], 0)
+    records = {row["iteration"]: row for row in rows}
     return [records[iteration] for iteration in sorted(records)], unreadable
+
+
+def _row(value: Any) -> dict[str, float]:
+    """The finite numbers of a record, which has an iteration."""
+    # Comparing does not overflow, however many digits an integer has.
+    row = {k: v for k, v in table(anything)(value).items() if type(v) in (int, float) and abs(v) < 1e300}
+    number(least=0)(row.get("iteration"))
+    return row
 
 
 def peak_memory() -> int | None:
