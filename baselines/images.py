@@ -79,3 +79,13 @@ def image_of(
 
 def _called(provider: ImageProvider) -> str:
     return getattr(provider, "__name__", type(provider).__name__)
+
+
+def color_planes(pixels: Tensor, stream: SpikeStream) -> list[Tensor]:
+    """Views of ``pixels`` [..., H, W] with one color each: the four of a color sensor's pattern, or all pixels.
+
+    For networks that expect neighbors to see the same light.
+    """
+    if stream.bayer is None:
+        return [pixels]
+    return [pixels[..., row::2, column::2] for row in range(2) for column in range(2)]
