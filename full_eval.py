@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from arguments.parts import ImageOptions
 from commands.guard import guarded
 from evaluation.comparisons import write_tables
 from evaluation.jobs import Job, do, jobs_of
@@ -41,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
         "--poses", nargs="+", choices=[*POSES], default=["accurate"], help="initial poses (default: accurate)"
     )
     made.add_argument("--seeds", nargs="+", type=int, default=[0], help="random seeds to average over (default: 0)")
+    made.add_argument(
+        "--spk2imgnet_weights", type=Path, metavar="FILE", help="published weights for the methods with Spk2ImgNet"
+    )
     return made
 
 
@@ -52,6 +56,8 @@ def main() -> int:
     jobs, notes = jobs_of([scene.resolve() for scene in args.scenes], methods, args.poses, args.seeds)
     for note in notes:
         print(note)
+    weights = "" if args.spk2imgnet_weights is None else str(args.spk2imgnet_weights.resolve())
+    options = ImageOptions(spk2imgnet_weights=weights)
     failed: dict[Job, str] = {}
     bar = tqdm(jobs, desc="Evaluating", dynamic_ncols=True)
     for job in bar:
@@ -59,7 +65,7 @@ def main() -> int:
             continue
         bar.set_postfix_str(str(job))
         try:
-            do(job, out)
+            do(job, out, options)
         except (RuntimeError, ValueError) as error:
             failed[job] = str(error)
             tqdm.write(f"{job.scene.name} {job.method}: {error}")

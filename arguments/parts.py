@@ -125,8 +125,21 @@ class NetworkOptions(Options):
 
 
 @dataclass(frozen=True)
-class ImageOptions(Options):
+class BlindSpotOptions(Options):
+    """Blind-spot network (SpikeGS's images)"""
+
+    bsn_width: int = option(24, "features of the blind-spot network (published: 48)", at_least=1)
+    bsn_steps: int = option(1000, "training steps of the blind-spot network, on the scene's short exposures")
+    bsn_weights: str = option(
+        "", "file of the blind-spot network: read if it exists, otherwise written after training"
+    )
+
+
+@dataclass(frozen=True)
+class ImageOptions(BlindSpotOptions):
     """Images from the spikes of one view"""
+
+    spk2imgnet_weights: str = option("", "file of Spk2ImgNet's published weights", common=True)
 
 
 @dataclass(frozen=True)

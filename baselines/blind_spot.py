@@ -9,8 +9,9 @@ stage; how SpikeGS trains it is not published in detail.  No code of theirs is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ class _Block(nn.Module):
     def __init__(self, *channels: int):
         super().__init__()
         self.count = len(channels) - 1
-        for i, (channels_in, channels_out) in enumerate(zip(channels, channels[1:], strict=False), 1):
+        for i, (channels_in, channels_out) in enumerate(pairwise(channels), 1):
             setattr(self, f"conv{i}", _Up(channels_in, channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +172,8 @@ def _crop(streams: Sequence[SpikeStream], random: torch.Generator) -> Tensor:
     start = int(torch.randint(len(stream) - WIDTH + 1, (), generator=random))
     planes = color_planes(tfp(stream.unpack(start, start + WIDTH), 0, WIDTH), stream)
     plane = planes[int(torch.randint(len(planes), (), generator=random))]
-    crop = Crop.random(min(SIDE, *plane.shape), *plane.shape, random).of(plane)
+    height, width = plane.shape
+    crop = Crop.random(min(SIDE, height, width), height, width, random).of(plane)
     return torch.rot90(crop, int(torch.randint(4, (), generator=random)))[None]
 
 

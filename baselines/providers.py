@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from arguments.parts import SUBFRAME_WIDTH, ImageOptions
+from arguments.parts import SUBFRAME_WIDTH, BlindSpotOptions, ImageOptions, RunOptions
+from baselines.blind_spot import BlindSpot, learn_blind_spot, load_blind_spot, save_blind_spot
 from baselines.images import ImageProvider, Interval, WindowMean
+from baselines.spk2imgnet import Spk2Img, load_spk2imgnet
 from scene.dataset import SceneData
 from spike.window import PAPER
+from utils.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -16,25 +20,64 @@ class ImageMethod:
     """A method's title in tables, and a function that prepares it for a scene: reads weights, or learns them."""
 
     title: str
-    prepare: Callable[[SceneData, ImageOptions], ImageProvider]
+    prepare: Callable[[SceneData, ImageOptions, RunOptions], ImageProvider]
+
+
+def published_spk2imgnet(scene: SceneData, options: ImageOptions, run: RunOptions) -> Spk2Img:
+    """Spk2ImgNet with a file of the published weights.
+
+    Raises:
+        ValueError: no file given, or it does not fit.
+    """
+    if not options.spk2imgnet_weights:
+        raise ValueError(
+            "Spk2ImgNet needs its published weights: --spk2imgnet_weights FILE, such as spk2imgnet.pth of Spike-Zoo's "
+            "release v0.1.0"
+        )
+    return Spk2Img(load_spk2imgnet(options.spk2imgnet_weights).to(pick_device(run.device)))
+
+
+def blind_spot(scene: SceneData, options: BlindSpotOptions, run: RunOptions) -> BlindSpot:
+    """The blind-spot network of a scene: read from ``options.bsn_weights``, or trained on the training views' spikes.
+
+    Raises:
+        ValueError: the file does not fit, or cannot be written.
+    """
+    device, path = pick_device(run.device), Path(options.bsn_weights)
+    if options.bsn_weights and path.exists():
+        return BlindSpot(load_blind_spot(path).to(device))
+    streams = [scene.open_stream(view) for view in scene.train]
+    network = learn_blind_spot(
+        streams, scene.sensor.gain, options.bsn_width, options.bsn_steps, run.seed, device, run.quiet
+    )
+    if options.bsn_weights:
+        save_blind_spot(path, network)
+    return BlindSpot(network)
 
 
 PROVIDERS = {
-    "tfp": ImageMethod(f"TFP({PAPER.short})", lambda scene, options: WindowMean(PAPER.short)),
-    "tfp-long": ImageMethod(f"TFP({PAPER.exposure})", lambda scene, options: WindowMean(PAPER.exposure)),
-    "tfi": ImageMethod("TFI", lambda scene, options: Interval()),
+    "tfp": ImageMethod(f"TFP({PAPER.short})", lambda scene, options, run: WindowMean(PAPER.short)),
+    "tfp-long": ImageMethod(f"TFP({PAPER.exposure})", lambda scene, options, run: WindowMean(PAPER.exposure)),
+    "tfi": ImageMethod("TFI", lambda scene, options, run: Interval()),
     "timing": ImageMethod(
-        f"spike timing ({SUBFRAME_WIDTH} frames)", lambda scene, options: WindowMean(SUBFRAME_WIDTH, "timing")
+        f"spike timing ({SUBFRAME_WIDTH} frames)", lambda scene, options, run: WindowMean(SUBFRAME_WIDTH, "timing")
     ),
+    "spk2imgnet": ImageMethod("Spk2ImgNet", published_spk2imgnet),
+    "bsn": ImageMethod("SpikeGS's images (blind-spot network)", blind_spot),
 }
 
 
-def prepare(method: str, scene: SceneData, options: ImageOptions = ImageOptions()) -> ImageProvider:
-    """The image provider ``method`` for a scene.
+def prepare(
+    method: str,
+    scene: SceneData,
+    options: ImageOptions = ImageOptions(),
+    run: RunOptions = RunOptions(quiet=True),
+) -> ImageProvider:
+    """The image provider ``method`` for a scene; methods that learn use the device and seed of ``run``.
 
     Raises:
-        ValueError: an unknown method, or weights that it cannot read.
+        ValueError: an unknown method, or weights that it lacks or cannot read.
     """
     if method not in PROVIDERS:
         raise ValueError(f"there is no image method {method!r}; expected one of {', '.join(PROVIDERS)}")
-    return PROVIDERS[method].prepare(scene, options)
+    return PROVIDERS[method].prepare(scene, options, run)

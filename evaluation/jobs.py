@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from arguments import RECIPES, TimingSettings
+from arguments.parser import given_recipe
+from arguments.parts import ImageOptions
 from baselines.images import image_of
 from baselines.providers import prepare
 from evaluation.images import load_like, measure
@@ -42,9 +45,12 @@ class Job:
         """Whether its results exist."""
         return (self.folder(out) / "results.json").exists()
 
-    def train_flags(self) -> list[str]:
-        """The flags for train.py, except the results folder."""
+    def train_flags(self, options: ImageOptions = ImageOptions()) -> list[str]:
+        """The flags for train.py, except the results folder; ``options`` are for recipes that learn from images."""
         flags = ["-s", str(self.scene), "--spike", *METHODS[self.method].flags]
+        read = RECIPES[given_recipe(flags) or TimingSettings.recipe].of().values()
+        if "spk2imgnet_weights" in read and options.spk2imgnet_weights:
+            flags += ["--spk2imgnet_weights", options.spk2imgnet_weights]
         return [*flags, "--transforms", POSES[self.poses], "--seed", str(self.seed), "--quiet"]
 
     def __str__(self) -> str:
@@ -95,10 +101,12 @@ def _lpips() -> tuple[Lpips | None, str]:
     return load_lpips()
 
 
-def measure_baseline(root: Path, method: str, folder: Path) -> dict[str, Any]:
+def measure_baseline(
+    root: Path, method: str, folder: Path, options: ImageOptions = ImageOptions()
+) -> dict[str, Any]:
     """Write the images of one of ``BASELINES`` of the scene in ``root`` and measure them as metrics.py does."""
     scene, (network, source) = read_scene(root), _lpips()
-    rows, provider = [], prepare(method, scene)
+    rows, provider = [], prepare(method, scene, options)
     with ImageWriter(folder, "train", 0) as images:
         for view in scene.train:
             name = view.camera.name
@@ -112,7 +120,7 @@ def measure_baseline(root: Path, method: str, folder: Path) -> dict[str, Any]:
     return {DEBLURRING: {IMAGE.name: means | {"views": len(rows)}}, "LPIPS": source}
 
 
-def do(job: Job, out: Path) -> None:
+def do(job: Job, out: Path, options: ImageOptions = ImageOptions()) -> None:
     """Train, render and measure one job; its output goes to ``log.txt`` in its folder.
 
     Raises:
@@ -121,12 +129,12 @@ def do(job: Job, out: Path) -> None:
     folder = job.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     if job.method in BASELINES:
-        results = measure_baseline(job.scene, job.method, folder)
+        results = measure_baseline(job.scene, job.method, folder, options)
         write_json(folder / "results.json", results)
         return
     resume = ["--resume"] if list(folder.glob("chkpnt*.pth")) else []
     commands = [
-        ["train.py", *job.train_flags(), "-m", str(folder), *resume],
+        ["train.py", *job.train_flags(options), "-m", str(folder), *resume],
         ["render.py", "-m", str(folder), "--quiet"],
         ["metrics.py", "-m", str(folder), "--quiet"],
     ]

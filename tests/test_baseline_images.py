@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from arguments.parts import ImageOptions
 from baselines.images import Interval, WindowMean, image_of
 from baselines.providers import PROVIDERS, prepare
+from baselines.spk2imgnet import Spk2ImgNet
 from scene.dataset import SceneData, read_scene
 from spike import Mosaic, SensorModel, SpikeStream, WindowSpec
 
@@ -43,10 +45,12 @@ def test_a_stream_that_is_too_short_is_named():
         WindowMean(97)(steps(), WindowSpec(), SENSOR, 0.0)
 
 
-def test_methods_are_prepared_by_name(scene_folder):
+def test_methods_are_prepared_by_name(scene_folder, tmp_path):
     scene = read_scene(scene_folder)
+    options = ImageOptions(bsn_width=2, bsn_steps=1, spk2imgnet_weights=str(tmp_path / "w.pth"))
+    torch.save(Spk2ImgNet().state_dict(), tmp_path / "w.pth")
     for name, method in PROVIDERS.items():
-        assert method.title and image_of(prepare(name, scene), scene, scene.train[0]).shape == (1, 32, 48)
+        assert method.title and image_of(prepare(name, scene, options), scene, scene.train[0]).shape == (1, 32, 48)
     with pytest.raises(ValueError, match="no image method 'sharp'; expected one of tfp, "):
         prepare("sharp", scene)
 

@@ -121,10 +121,14 @@ def test_one_seed_has_no_spread(tmp_path):
     assert not any(key.endswith(" sd") for row in summary([job], tmp_path, {}) for key in row)
 
 
+# Images that need neither weights nor training.
+PLAIN = ("tfp", "tfp-long", "tfi", "timing")
+
+
 def test_images_from_spikes_alone_rank_as_they_should(scene_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs_module, "_lpips", lambda: (None, "not asked for"))
     psnr = {}
-    for kind in BASELINES:
+    for kind in PLAIN:
         results = measure_baseline(scene_folder, kind, tmp_path / kind)
         psnr[kind] = results["deblurring"]["image"]["PSNR"]
         assert len(list((tmp_path / kind / "train/ours_0/image").glob("*.png"))) == 5
@@ -139,7 +143,7 @@ def test_images_of_a_color_sensor_are_compared_in_color(tmp_path, monkeypatch):
     write_scene(root, Mosaic("GBRG"))
     psnr = {
         kind: measure_baseline(root, kind, tmp_path / kind)["deblurring"]["image"]["PSNR"]
-        for kind in BASELINES
+        for kind in PLAIN
     }
     assert all(load_image(file, None).shape[0] == 3 for file in tmp_path.glob("*/train/ours_0/image/*.png"))
     assert psnr["timing"] > psnr["tfp"] > psnr["tfi"]
@@ -159,7 +163,7 @@ def test_commands_that_leave_nothing_have_failed(scene_folder, tmp_path, monkeyp
 
 def test_relative_paths_mean_the_folder_one_is_in(scene_folder, tmp_path, monkeypatch):
     done = []
-    monkeypatch.setattr(full_eval, "do", lambda job, out: done.append((job.scene, out)))
+    monkeypatch.setattr(full_eval, "do", lambda job, out, options: done.append((job.scene, out)))
     monkeypatch.chdir(scene_folder.parent)
     evaluate(monkeypatch, "-s", "small", "-o", "out", "--methods", "tfp")
     assert done == [(scene_folder.resolve(), (scene_folder.parent / "out").resolve())]
@@ -194,3 +198,17 @@ def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatc
     monkeypatch.setattr(full_eval, "do", lambda job, out: (_ for _ in ()).throw(RuntimeError("again")))
     assert evaluate(monkeypatch, *flags[:-1]) == 0  # everything but the failed row is there already
     assert "again" not in capsys.readouterr().out
+
+
+def test_weights_of_spk2imgnet_are_passed_on(scene_folder, tmp_path, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(full_eval, "do", lambda job, out, options: given.append(options.spk2imgnet_weights))
+    monkeypatch.setattr(full_eval, "write_tables", lambda jobs, out, failed: "")
+    argv = ["full_eval.py", "-s", str(scene_folder), "--methods", "spk2imgnet", "-o", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*argv, "--spk2imgnet_weights", str(tmp_path / "w.pth")])
+    assert full_eval.main() == 0 and given == [str(tmp_path / "w.pth")]
+    monkeypatch.undo()
+    monkeypatch.setattr("sys.argv", argv)
+    assert full_eval.main() == 1
+    said = capsys.readouterr()
+    assert "small spk2imgnet: Spk2ImgNet needs its published weights: --spk2imgnet_weights FILE" in said.out + said.err

@@ -116,7 +116,7 @@ def test_the_branches_see_shorter_and_shorter_windows():
     """With box filters, the estimates are the means of 13, 11, 9 and 7 frames around the middle of each block."""
     network = SmallSpk2ImgNet()
     for k in range(BRANCHES):
-        first, second = network.extractor.branch(k)
+        _, second = network.extractor.branch(k)
         with torch.no_grad():
             second.weight[:, 1:] = 0
             second.bias.zero_()
