@@ -36,7 +36,7 @@ FROZEN = {
     """.split()],
     "paper": [*SHARED, *NETWORK, *"flip lambda_dssim lambda_gs lambda_rec multi_interval".split()],
     "images": [*SHARED, "lambda_dssim"],
-    "cascade": [*SHARED, "lambda_dssim", "image_method"],
+    "cascade": [*SHARED, "lambda_dssim", "image_method", "bsn_width", "bsn_steps", "bsn_weights", "spk2imgnet_weights"],
 }  # fmt: skip
 FROZEN["released"] = FROZEN["paper"]
 ALIASES = (

@@ -55,6 +55,8 @@ CHANGES = {
     "lambda_rec": ("paper", "--no-rec"),
     "lambda_joint": ("paper", "--no-joint"),
     "image_method": ("cascade", "--image_method tfi"),
+    "bsn_width": ("cascade", "--image_method bsn --bsn_steps 1 --bsn_width 2"),
+    "bsn_steps": ("cascade", "--image_method bsn --bsn_steps 1 --bsn_width 2"),
     "lambda_dssim": ("images", "--no-dssim"),
     "multi_interval": ("paper", "--no-multi_interval"),
     "opacity_reg": ("timing", "--opacity_reg 0.1"),
@@ -78,7 +80,7 @@ CHANGES = {
 # Options whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
 ELSEWHERE = {
     "source_path", "model_path", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume", "quiet",
-    "log_every", "json_log", "viewer", "viewer_port", "tensorboard", "flip", "lambda_scale_ratio",
+    "log_every", "json_log", "viewer", "viewer_port", "tensorboard", "flip", "lambda_scale_ratio", "bsn_weights", "spk2imgnet_weights",
 }  # fmt: skip
 
 

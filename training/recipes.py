@@ -149,7 +149,7 @@ def images(c: ImageSettings, scene: SceneData) -> Training:
 
 def cascade(c: CascadeSettings, scene: SceneData) -> Training:
     """3D Gaussian splatting (Kerbl et al. 2023) on one image of every view from its spikes: TFP-3DGS and others."""
-    provider = prepare(c.images.image_method, scene, c.images)
+    provider = prepare(c.images.image_method, scene, c.images, c.run)
     return on_images(c, scene, c.losses.lambda_dssim, lambda view: image_of(provider, scene, view))
 
 
