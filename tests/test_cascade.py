@@ -40,7 +40,8 @@ def broken(stream, spec, sensor, u=0.5):
 
 
 def test_what_cannot_be_learned_from_is_one_sentence(scene_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(providers.PROVIDERS, "broken", providers.ImageMethod("broken", lambda scene, options: broken))
+    method = providers.ImageMethod("broken", lambda scene, options, run: broken)
+    monkeypatch.setitem(providers.PROVIDERS, "broken", method)
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("transforms.json", "sparse_pc.ply"):
