@@ -17,7 +17,7 @@ _NO_READER = {errno.EPIPE, errno.EIO, errno.ENXIO}
 
 
 def guarded(main: Callable[[], int | None]) -> int:
-    """Run ``main``; report a ``ValueError`` or a failed file operation as one sentence on stderr.
+    """Run ``main``; report a ``ValueError``, lack of memory or a failed file operation as one sentence on stderr.
 
     Returns:
         The exit status: that of ``main`` (0 for None), 1 after an error, 128 plus the number of a signal that
@@ -42,6 +42,8 @@ def _outcome(main: Callable[[], int | None]) -> int:
         return 128 + stopped.number
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
+    except MemoryError as error:
+        sys.stderr.write(f"error: {str(error) or 'out of memory'}\n")
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"error: {name}{error.strerror or error}\n")

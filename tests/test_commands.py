@@ -295,3 +295,12 @@ def test_damaged_models_are_named(file, model, monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, render, "-m", copy, "--quiet") == 1
     error = capsys.readouterr().err
     assert f"iteration_8/{file}" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("said", "written"), [("images need 9.0 GB", "images need 9.0 GB"), ("", "out of memory")])
+def test_lack_of_memory_is_one_sentence(said, written, capsys):
+    def main() -> int:
+        raise MemoryError(said)
+
+    assert guarded(main) == 1
+    assert capsys.readouterr().err == f"error: {written}\n"

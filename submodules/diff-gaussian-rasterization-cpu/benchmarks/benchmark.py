@@ -24,15 +24,17 @@ from collections.abc import Callable
 from typing import Any
 
 import diff_gaussian_rasterization_cpu as dgr
+import limits
 import opensplat
 import torch
-from diff_gaussian_rasterization_cpu import _native, reference
+from diff_gaussian_rasterization_cpu import reference
 from scenes import WORKLOADS, Workload, scene
 
 LEARNED = ("means", "quats", "scales", "opacities", "colors", "viewmats")
 VIEWS = 13
 
-# Vector instructions per pair in src/kernel.cpp (those of AVX-512 are used for all sets), and per channel of a pair.
+# Vector instructions per pair in src/kernels/blending.hpp (those of AVX-512 are used for all sets), and per channel of
+# a pair.
 FORWARD_PAIR, FORWARD_CHANNEL = 15, 1
 BACKWARD_PAIR, BACKWARD_CHANNEL = 25, 2
 
@@ -89,12 +91,12 @@ def pairs(arguments: dict[str, Any]) -> list[float]:
     with torch.no_grad():
         info = dgr.rasterization(**arguments)[2]
     pixels = arguments["width"] * arguments["height"]
-    return [count / pixels for count in info.pair_counts(0)]
+    return [count / pixels for count in limits.pair_counts(info, 0)]
 
 
 def instruction_rate() -> float:
     """Multiply-adds per second (of one float each) on the threads in use: the limit."""
-    return max(_native.multiply_add_rate(0.001) for _ in range(200))
+    return limits.multiply_add_rate(dgr.instruction_set(), dgr.thread_count())
 
 
 def share(load: Workload, views: int, counts: list[float], timing: Timing, channels: int) -> tuple[float, float]:

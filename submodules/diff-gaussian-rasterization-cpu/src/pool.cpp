@@ -1,6 +1,6 @@
 #include "pool.hpp"
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -8,27 +8,36 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
-#include <new>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace dgr {
 namespace {
 
+std::atomic<int> g_threads{0};
+thread_local bool t_inside = false;  // this thread runs a task
+
+int processors() { return std::max(1, int(std::thread::hardware_concurrency())); }
+
 int default_threads() {
   if (const char* text = std::getenv("OMP_NUM_THREADS")) {
-    const int asked = std::atoi(text);
-    if (asked > 0) return asked;
+    const long asked = std::strtol(text, nullptr, 10);  // the largest long if it does not fit
+    if (asked > 0) return int(std::min<long>(asked, thread_limit()));
   }
-  return std::max(1u, std::thread::hardware_concurrency());
+  return processors();
 }
-
-std::atomic<int> g_threads{0};
 
 class Pool {
  public:
-  explicit Pool(int workers) : pid_(getpid()) {
-    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+  // Starts `workers` threads, or as many as the system allows.
+  explicit Pool(int workers) : wanted_(workers) {
+    threads_.reserve(size_t(workers));
+    try {
+      for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {  // a limit of the system; the others do the work
+    }
   }
 
   ~Pool() {
@@ -40,8 +49,7 @@ class Pool {
     for (auto& thread : threads_) thread.join();
   }
 
-  size_t workers() const { return threads_.size(); }
-  pid_t owner() const { return pid_; }
+  int wanted() const { return wanted_; }
 
   void run(int count, const std::function<void(int)>& task) {
     {
@@ -54,12 +62,14 @@ class Pool {
       ++generation_;
     }
     wake_.notify_all();
+    t_inside = true;
     drain(task, count);
+    t_inside = false;
     // Wait only for threads that have started: on a busy machine a thread may wake up long after the work is done.
     std::unique_lock<std::mutex> lock(mutex_);
     open_ = false;
     done_.wait(lock, [this] { return busy_ == 0; });
-    if (failure_) std::rethrow_exception(failure_);
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
@@ -74,6 +84,7 @@ class Pool {
   }
 
   void work() {
+    t_inside = true;
     unsigned seen = 0;
     for (;;) {
       const std::function<void(int)>* task;
@@ -93,7 +104,7 @@ class Pool {
     }
   }
 
-  pid_t pid_;
+  int wanted_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
@@ -105,90 +116,51 @@ class Pool {
   std::exception_ptr failure_;
 };
 
-std::mutex g_pool_mutex;
-Pool* g_pool = nullptr;  // leaked at exit: joining threads in static destructors can hang
-
-constexpr size_t kCacheLimit = size_t(1) << 30;
-struct Block {
-  char* memory;
-  size_t capacity;
+// The pool and the mutex of the call that uses it.  Neither is ever destroyed with the process: joining threads in
+// static destructors can hang.
+struct Shared {
+  std::mutex mutex;
+  Pool* pool = nullptr;
 };
-std::mutex g_memory_mutex;
-std::vector<Block> g_cache;
-size_t g_cached = 0;
 
-void discard(char* memory) { ::operator delete(memory, std::align_val_t(64)); }
+Shared*& shared() {
+  static Shared* one = [] {
+    // After a fork the parent's threads do not exist in the child, and the mutex may be held by one of them: the child
+    // starts anew and leaves the parent's pool alone.
+    pthread_atfork(nullptr, nullptr, [] {
+      shared() = new Shared;
+      t_inside = false;
+    });
+    return new Shared;
+  }();
+  return one;
+}
 
 }  // namespace
+
+int thread_limit() { return std::max(64, processors()); }
 
 int thread_count() {
   const int threads = g_threads.load();
   return threads > 0 ? threads : default_threads();
 }
 
-void set_thread_count(int count) { g_threads = count; }
+void set_thread_count(int count) { g_threads = std::min(count, thread_limit()); }
 
 void parallel(int count, const std::function<void(int)>& task) {
-  const int workers = std::min(thread_count(), count) - 1;
-  // A task on the pool may itself call this with a single part: it must not lock the mutex that its caller holds.
-  std::unique_lock<std::mutex> lock(g_pool_mutex, std::defer_lock);
-  if (workers <= 0 || !lock.try_lock()) {
+  const int threads = t_inside ? 1 : thread_count();
+  Shared& use = *shared();
+  std::unique_lock<std::mutex> lock(use.mutex, std::defer_lock);
+  if (std::min(threads, count) <= 1 || !lock.try_lock()) {
     for (int i = 0; i < count; ++i) task(i);
     return;
   }
-  // After a fork the parent's threads do not exist here; its pool is left alone and a new one is made.
-  const size_t wanted = size_t(thread_count() - 1);
-  if (g_pool != nullptr && g_pool->owner() != getpid()) g_pool = nullptr;
-  if (g_pool != nullptr && g_pool->workers() != wanted) {
-    delete g_pool;
-    g_pool = nullptr;
+  if (use.pool != nullptr && use.pool->wanted() != threads - 1) {
+    delete use.pool;
+    use.pool = nullptr;
   }
-  if (g_pool == nullptr) g_pool = new Pool(int(wanted));
-  g_pool->run(count, task);
-}
-
-Memory take(size_t bytes) {
-  bytes = std::max<size_t>((bytes + 4095) & ~size_t(4095), 4096);
-  {
-    std::lock_guard<std::mutex> lock(g_memory_mutex);
-    size_t best = g_cache.size();
-    for (size_t i = 0; i < g_cache.size(); ++i)
-      if (g_cache[i].capacity >= bytes && g_cache[i].capacity <= 2 * bytes + (1 << 16) &&
-          (best == g_cache.size() || g_cache[i].capacity < g_cache[best].capacity))
-        best = i;
-    if (best < g_cache.size()) {
-      const Block block = g_cache[best];
-      g_cache[best] = g_cache.back();
-      g_cache.pop_back();
-      g_cached -= block.capacity;
-      return Memory(block.memory, Release{block.capacity});
-    }
-  }
-  // Round up slightly, so that a slowly growing scene reuses its old blocks.
-  const size_t capacity = bytes + bytes / 8;
-  return Memory(static_cast<char*>(::operator new(capacity, std::align_val_t(64))), Release{capacity});
-}
-
-void Release::operator()(char* memory) const {
-  std::vector<Block> dropped;
-  {
-    std::lock_guard<std::mutex> lock(g_memory_mutex);
-    g_cache.push_back({memory, capacity});
-    g_cached += capacity;
-    size_t oldest = 0;
-    while (g_cached > kCacheLimit || g_cache.size() - oldest > 256) {
-      dropped.push_back(g_cache[oldest]);
-      g_cached -= g_cache[oldest].capacity;
-      ++oldest;
-    }
-    g_cache.erase(g_cache.begin(), g_cache.begin() + long(oldest));
-  }
-  for (const Block& block : dropped) discard(block.memory);
-}
-
-size_t cached_bytes() {
-  std::lock_guard<std::mutex> lock(g_memory_mutex);
-  return g_cached;
+  if (use.pool == nullptr) use.pool = new Pool(threads - 1);
+  use.pool->run(count, task);
 }
 
 }  // namespace dgr

@@ -1,27 +1,19 @@
-// A thread pool that sleeps between calls, and memory that is reused between calls.
+// A thread pool that sleeps between calls.
 #pragma once
 
-#include <cstddef>
 #include <functional>
-#include <memory>
 
 namespace dgr {
 
+// Number of threads in use: what was set, else OMP_NUM_THREADS, else one per processor; at most `thread_limit`.
 int thread_count();
-void set_thread_count(int count);  // 0: one per processor
+void set_thread_count(int count);  // 0: OMP_NUM_THREADS or one per processor
+int thread_limit();                // 64, or the number of processors if there are more
 
 // Runs task(0) ... task(count - 1), each once, on the pool and the calling thread.  Waiting threads sleep: on a
 // busy machine, spinning threads would take the processor from working ones.  Of concurrent calls, one runs on the
-// pool, the others on their calling threads.
+// pool, the others on their calling threads; a call from a task runs on the task's thread.  An exception of a
+// task is thrown once all threads have stopped.
 void parallel(int count, const std::function<void(int)>& task);
-
-// Uninitialized memory that returns to a cache when released: fresh pages would cost as much as the work on them.
-struct Release {
-  size_t capacity = 0;
-  void operator()(char* memory) const;
-};
-using Memory = std::unique_ptr<char, Release>;
-Memory take(size_t bytes);
-size_t cached_bytes();
 
 }  // namespace dgr

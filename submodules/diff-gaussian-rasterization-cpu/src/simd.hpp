@@ -41,7 +41,7 @@ inline mask gt(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CM
 inline bool any(mask m) { return m != 0; }
 inline mask none() { return 0; }
 inline mask all() { return 0xffff; }
-inline mask andnot(mask a, mask b) { return a & ~b; }
+inline mask andnot(mask a, mask b) { return mask(~a & b); }
 inline uint32_t bits_of(mask m) { return m; }
 inline mask mask_of(uint32_t bits) { return mask(bits); }
 inline vf select(mask m, vf a, vf b) { return (vf)_mm512_mask_blend_ps(m, (__m512)b, (__m512)a); }
@@ -55,7 +55,7 @@ inline mask ge(vf a, vf b) { return a >= b; }
 inline mask gt(vf a, vf b) { return a > b; }
 inline mask none() { return mask{}; }
 inline mask all() { return ~mask{}; }
-inline mask andnot(mask a, mask b) { return a & ~b; }
+inline mask andnot(mask a, mask b) { return mask(~a & b); }
 inline vf select(mask m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
 inline vf keep(mask m, vf a) { return (vf)(m & (vi)a); }
 inline mask mask_of(uint32_t bits) {  // the low bits, one per lane
@@ -105,9 +105,9 @@ inline v4 load4(const float* p) { return *reinterpret_cast<const v4_u*>(p); }
 inline void store4(float* p, v4 x) { *reinterpret_cast<v4_u*>(p) = x; }
 
 #if DGR_LANES == 16
-#define DGR_IN_FOURS(a, b, i, j, k, l)                                                                      \
-  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, l + 8, i + 12, \
-                          j + 12, k + 12, l + 12)
+#define DGR_IN_FOURS(a, b, i, j, k, l)                                                                              \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, l + 8, i + 12, j + 12, \
+                          k + 12, l + 12)
 inline vf fours(const float* p, size_t step) {
   typedef float v8 __attribute__((vector_size(32)));
   const v8 low = __builtin_shufflevector(load4(p), load4(p + step), 0, 1, 2, 3, 4, 5, 6, 7);
@@ -182,6 +182,22 @@ inline vf exp2_small(vf x) {
 #endif
 }
 
+// log2 of positive, finite x: the exponent plus an odd series in (m - 1) / (m + 1) on [1/sqrt 2, sqrt 2).
+inline vf log2_positive(vf x) {
+  const vi bits = (vi)x;
+  const vi shifted = bits - 0x3f3504f3;  // bits of 1/sqrt 2
+  const vi exponent = shifted >> 23;
+  const vf m = (vf)(bits - (exponent << 23));
+  const vf t = (m - 1.0f) / (m + 1.0f);
+  const vf tt = t * t;
+  vf p = splat(1.0f / 9);
+  p = p * tt + 1.0f / 7;
+  p = p * tt + 1.0f / 5;
+  p = p * tt + 1.0f / 3;
+  p = p * tt + 1.0f;
+  return __builtin_convertvector(exponent, vf) + 2.88539008177792681472f * t * p;
+}
+
 // 1 / x for positive, normal x: the hardware estimate and one step of Newton's method (a division takes as long
 // as the rest of a pair).
 inline vf reciprocal(vf x) {
@@ -203,14 +219,14 @@ inline vf reciprocal(vf x) {
 #define DGR_SHUF(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 // Adds the sums of eight vectors to eight consecutive floats of `row`.
 inline void add_sums(float* row, vf s0, vf s1, vf s2, vf s3, vf s4, vf s5, vf s6, vf s7) {
-#define DGR_PAIR8(a, b)                                                        \
-  (DGR_SHUF(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +    \
+#define DGR_PAIR8(a, b)                                                     \
+  (DGR_SHUF(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) + \
    DGR_SHUF(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
-#define DGR_PAIR4(a, b)                                                        \
-  (DGR_SHUF(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +  \
+#define DGR_PAIR4(a, b)                                                       \
+  (DGR_SHUF(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) + \
    DGR_SHUF(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-#define DGR_PAIR2(a, b)                                                        \
-  (DGR_SHUF(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +  \
+#define DGR_PAIR2(a, b)                                                       \
+  (DGR_SHUF(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) + \
    DGR_SHUF(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
   const vf a0 = DGR_PAIR8(s0, s4), a1 = DGR_PAIR8(s1, s5), a2 = DGR_PAIR8(s2, s6), a3 = DGR_PAIR8(s3, s7);
   const vf b0 = DGR_PAIR4(a0, a2), b1 = DGR_PAIR4(a1, a3);
@@ -263,5 +279,9 @@ inline void add_sums(float* row, vf s0, vf s1, vf s2, vf s3, vf s4, vf s5, vf s6
   store(row + 4, load(row + 4) + sums4(s4, s5, s6, s7));
 }
 #endif
+
+inline vf absolute(vf x) { return vmax(x, -x); }
+inline void prefetch(const float* p) { __builtin_prefetch(p, 0); }
+inline void prefetch_write(const float* p) { __builtin_prefetch(p, 1); }
 
 }  // namespace

@@ -1,10 +1,9 @@
-// The kernels without Python, for machines that are only emulated: one small scene, forward and backward,
-// every result printed.  See the Makefile's target `neon`.
+// The rasterizer without Python, for other compilers and for machines that are only emulated: one small scene, forward
+// and backward, every result printed.  See the Makefile's targets `clang` and `neon`.
 #include <cstdio>
 #include <vector>
 
-#include "bin.hpp"
-#include "kernel.hpp"
+#include "rasterizer.hpp"
 
 namespace {
 
@@ -14,15 +13,15 @@ float uniform(float low, float high) {
   return low + (high - low) * float(g_state >> 8) / 16777216.0f;
 }
 
-void print(const char* name, const std::vector<float>& values) {
-  for (size_t i = 0; i < values.size(); ++i) std::printf("%s %zu %.7g\n", name, i, double(values[i]));
+void print(const char* name, const float* values, size_t count) {
+  for (size_t i = 0; i < count; ++i) std::printf("%s %zu %.7g\n", name, i, double(values[i]));
 }
+void print(const char* name, const std::vector<float>& values) { print(name, values.data(), values.size()); }
 
 }  // namespace
 
 int main() {
   using namespace dgr;
-  const Kernels& k = *kernels_generic();
   constexpr int count = 70, coefficients = 16, width = 37, height = 29;
   std::vector<float> means, quats, scales, opacities, colors;
   for (int n = 0; n < count; ++n) {
@@ -33,48 +32,34 @@ int main() {
     opacities.push_back(uniform(0.0f, 1.0f));
     for (int i = 0; i < 3 * coefficients; ++i) colors.push_back(uniform(-0.3f, 0.3f));
   }
-  const Scene scene = {count, 3, coefficients, 3, means.data(), quats.data(), scales.data(), opacities.data(),
-                       colors.data()};
+  const Gaussians scene = {means.data(), quats.data(), scales.data(), opacities.data(), colors.data()};
+  const Shape shape = {count, 3, coefficients, 3};
   const Settings settings = {width, height, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile, 0, 0, 0.01f,
                              1e10f, 0.3f, true, true, false};
-  const Camera camera = {{1, 0, 0, 0, 1, 0, 0, 0, 1}, {0.1f, -0.05f, 1.0f}, {-0.1f, 0.05f, -1.0f},
-                         40, 41, 18, 15, -0.6f, 0.6f, -0.5f, 0.5f};
-  const int blocks = (count + kBlock - 1) / kBlock, channels = 4;
-  const int stride = record_stride(channels), sum_stride = gradient_stride(channels);
-  std::vector<float> prepared(size_t(prepared_floats(scene)) * blocks), records(size_t(blocks) * kBlock * stride),
-      depths(size_t(blocks) * kBlock);
-  int invalid = 0;
-  k.prepare(scene, 0, blocks, prepared.data(), &invalid);
-  k.project(scene, settings, camera, prepared.data(), 0, blocks, records.data(), depths.data());
-  const TileLists lists = bin_tiles(k, settings, count, stride, records.data(), depths.data(), 2, false);
-  const auto* starts = reinterpret_cast<const uint32_t*>(lists.starts.get());
-  const auto* list = reinterpret_cast<const uint32_t*>(lists.list.get());
-  std::vector<float> image(channels * width * height), transmittance(width * height), gradient(image.size());
-  const float background[kMaxChannels] = {0.1f, 0.2f, 0.3f, 0};
-  std::vector<uint64_t> blended(lists.pairs + 1);
-  std::vector<uint32_t> ends(size_t(settings.tiles_x) * settings.tiles_y * kMaxPasses);
-  const Trace trace = {blended.data(), ends.data()};
-  k.blend(settings, channels, records.data(), starts, list, background, 0, settings.tiles_y, image.data(),
-          transmittance.data(), &trace);
+  const float viewmat[16] = {1, 0, 0, 0.1f, 0, 1, 0, -0.05f, 0, 0, 1, 1, 0, 0, 0, 1};
+  const float k[9] = {40, 0, 18, 0, 41, 15, 0, 0, 1};
+  const float background[] = {0.1f, 0.2f, 0.3f};
+  const auto state = forward(*kernels_generic(), shape, settings, {make_camera(viewmat, k, width, height)}, scene,
+                             background, true);
+  const size_t pixels = state->plane(), channels = size_t(state->channels());
+  std::vector<float> gradient(channels * pixels);
   for (float& g : gradient) g = uniform(-1, 1);
-  std::vector<float> sums(size_t(blocks) * kBlock * sum_stride), absolute(2 * count);
-  k.blend_backward(settings, channels, records.data(), starts, list, trace, image.data(), transmittance.data(),
-                   gradient.data(), transmittance.data(), 0, settings.tiles_y, sums.data(), absolute.data());
   std::vector<float> g_means(3 * count), g_quats(4 * count), g_scales(3 * count), g_opacities(count),
-      g_colors(3 * coefficients * count), g_camera(16), g_screen(2 * count);
-  const Gradients out = {g_means.data(), g_quats.data(), g_scales.data(), g_opacities.data(), g_colors.data()};
-  const float* depth_views[] = {depths.data()};
-  k.project_backward(scene, settings, 1, &camera, prepared.data(), depth_views, sums.data(), 0, blocks,
-                     out, g_camera.data(), g_screen.data());
-  std::printf("pairs %u 0\nvisible %u 0\n", lists.pairs, lists.visible);
-  print("image", image);
-  print("transmittance", transmittance);
+      g_colors(3 * coefficients * count), g_viewmat(16), g_screen(2 * count), absolute(2 * count);
+  const Planes planes = state->planes(0);
+  backward(*state, scene, {gradient.data(), planes.transmittance},
+           {g_means.data(), g_quats.data(), g_scales.data(), g_opacities.data(), g_colors.data()},
+           {g_viewmat.data(), g_screen.data(), absolute.data()});
+  const View& view = state->views[0];
+  std::printf("pairs %llu 0\nvisible %u 0\n", static_cast<unsigned long long>(view.pairs), view.visible);
+  print("image", planes.color, channels * pixels);
+  print("transmittance", planes.transmittance, pixels);
   print("means", g_means);
   print("quats", g_quats);
   print("scales", g_scales);
   print("opacities", g_opacities);
   print("colors", g_colors);
-  print("camera", g_camera);
+  print("camera", g_viewmat);
   print("screen", g_screen);
   print("absolute", absolute);
 }

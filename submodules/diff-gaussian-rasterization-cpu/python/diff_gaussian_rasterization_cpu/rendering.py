@@ -14,6 +14,7 @@ from diff_gaussian_rasterization_cpu.reference import arrange
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 RASTERIZE_MODES = ("classic", "antialiased")
+MOST_GAUSSIANS = 2**31 - 1025  # the native code's indices
 # gsplat's other parameters, and the only value of each that is supported here.
 NEUTRAL: dict[str, Any] = {
     "radius_clip": 0.0,
@@ -82,12 +83,6 @@ class Info(dict[str, Any]):
             if super().__getitem__(name) is ...:
                 self[name] = array
 
-    def pair_counts(self, view: int) -> tuple[int, int, int]:
-        """Pixel-Gaussian pairs in a view: evaluated by the forward pass, visited by the backward pass (in vectors
-        of 16 pixels), and blended; slow, for benchmarks."""
-        evaluated, touched, blended = self._state.pair_counts(view)
-        return evaluated, touched, blended
-
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
@@ -117,7 +112,7 @@ class _Rasterize(torch.autograd.Function):
             **options,
         )
         holder["state"] = state
-        image, transmittance = (torch.from_numpy(x) for x in state.pictures())
+        image, transmittance = (torch.from_numpy(x) for x in state.images())
         if means2d is not None:
             info = Info(state, len(viewmats), len(means))
             means2d.data.copy_(info["means2d"])
@@ -226,6 +221,8 @@ def validate(
     _check("means", means, (None, 3))
     _check("viewmats", viewmats, (None, 4, 4))
     n, m = len(means), len(viewmats)
+    if n > MOST_GAUSSIANS:
+        raise ValueError(f"means: expected at most {MOST_GAUSSIANS} Gaussians, got {n}")
     _check("quats", quats, (n, 4))
     _check("scales", scales, (n, 3))
     _check("opacities", opacities, (n,))
