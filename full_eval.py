@@ -2,6 +2,9 @@
 
     python full_eval.py -s data/demo -o output/eval
     python full_eval.py -s scenes/* --methods tfp tfi ours paper --poses accurate noisy --seeds 0 1 2
+    python full_eval.py -s data/demo --methods tables --poses accurate sfm perturbed-1
+
+The last line fills the two tables of the paper's comparison: images, and scenes with held-out views.
 
 A run that already has a ``results.json`` is skipped, so an interrupted evaluation continues where it stopped.  A
 failed run is marked as failed in the table.  Output in ``-o``: ``table.md``, ``table.csv``, ``table.tex`` (means

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 
@@ -29,11 +30,14 @@ def main() -> int:
     add_model_arguments(parser, is_drawn=False)
     parser.add_argument("--iteration", type=int, help="saved iteration to measure (default: the newest)")
     parser.add_argument("--lpips", choices=["vgg", "alex"], default="vgg", help="LPIPS backbone (default: vgg)")
+    parser.add_argument(
+        "--known", type=Path, help="file of measured values of images that stay the same from run to run; written too"
+    )
     args = parser.parse_args(underscored(sys.argv[1:]))
     if not args.model_path:
         raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
     model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
-    measured = measure_model(model, *load_lpips(args.lpips), args.quiet)
+    measured = measure_model(model, *load_lpips(args.lpips), args.quiet, args.known)
     if not any(protocol in measured.results for protocol in PROTOCOLS):
         print(f"{model.folder}: the scene has no sharp images, so there is nothing to compare the renders with")
     print(results_table(measured.results))

@@ -131,9 +131,9 @@ def _in_the_old_world(scene: SceneData, found: Solution) -> Posed:
 def write_transforms(path: Path, scene: SceneData, posed: Posed, label: str) -> None:
     """Write a pose file of the scene, which ``--transforms`` reads, and its points next to it (``.ply``).
 
-    The file may be outside the scene's folder: ``--transforms`` takes absolute paths.
+    The file must be outside the scene's folder, or directly in it: ``--transforms`` takes absolute paths.
     """
-    points = path.resolve().with_suffix(".ply")
+    points = path.with_suffix(".ply")
     write_point_ply(points, posed.points, posed.levels[:, None].expand(-1, 3))
     layout = {name: value for name, value in asdict(scene.layout).items() if value is not None}
     spike: dict[str, Any] = scene.sensor.to_dict() | layout
@@ -143,7 +143,7 @@ def write_transforms(path: Path, scene: SceneData, posed: Posed, label: str) -> 
         path,
         {
             "spike": spike,
-            "ply_file_path": str(points),
+            "ply_file_path": points.name,
             "poses": f"structure from motion on {label} images, {len(posed.views)} of {posed.count} views",
             "frames": [_entry(scene, view, dropped=len(posed.views) < posed.count) for view in posed.views],
         },

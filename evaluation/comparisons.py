@@ -14,7 +14,19 @@ from evaluation.charts import Points, chart
 from evaluation.jobs import Job
 from evaluation.methods import BASELINES, title_of
 from evaluation.page import Card, Embedded, Views, render
-from evaluation.tables import BETTER, COLUMNS, OUTPUTS, cells, comma_separated, latex, markdown, summary
+from evaluation.tables import (
+    COLUMNS,
+    OF_IMAGES,
+    OF_SCENES,
+    OUTPUTS,
+    both_tables,
+    cells,
+    comma_separated,
+    image_rows,
+    latex,
+    scene_rows,
+    summary,
+)
 from pictures.kinds import GAUSSIANS, IMAGE, TRUTH
 from utils.io import atomic_write, load_image
 from utils.run_log import read_curves
@@ -68,10 +80,10 @@ def comparisons(jobs: Sequence[Job], out: Path, rows: Sequence[dict[str, Any]]) 
 def _marked(rows: Sequence[dict[str, Any]]) -> list[list[str | tuple[str, bool]]]:
     """The cells of the rows; the best number is marked in each column that has several."""
     best = {}
-    for name, way in BETTER.items():
+    for name, column in COLUMNS.items():
         known = [row[name] for row in rows if name in row]
-        if way and len(known) > 1:
-            best[name] = way * max(way * value for value in known)
+        if column.better and len(known) > 1:
+            best[name] = column.better * max(column.better * value for value in known)
     return [
         [title_of(row["method"]), row["output"], str(row["seeds"])]
         + [(text, name in row and row[name] == best.get(name)) for name, text in zip(COLUMNS, cells(row), strict=True)]
@@ -115,13 +127,13 @@ def _curves(jobs: Sequence[Job], out: Path) -> dict[str, Points]:
 
 
 def write_tables(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> str:
-    """Write every table and the page into ``out``; returns the Markdown."""
+    """Write every table and the page into ``out``; returns the two tables of the paper as Markdown."""
     rows = summary(jobs, out, failed)
-    table = markdown(rows)
+    table = both_tables(rows)
     files = {
         "table.md": table,
         "table.csv": comma_separated(rows),
-        "table.tex": latex(rows),
+        "table.tex": latex(image_rows(rows), OF_IMAGES) + "\n" + latex(scene_rows(rows), OF_SCENES),
         "report.html": compose_comparisons("Evaluation", comparisons(jobs, out, rows)),
     }
     for name, content in files.items():

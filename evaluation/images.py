@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evaluation.known import Known
 from evaluation.page import Embedded
-from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, MEASURED, TRUTH, Kind
+from pictures.kinds import BASELINES, BY_NAME, GAUSSIANS, KINDS, MEASURED, TRUTH, Kind
 from scene.manifest import PROTOCOLS, SavedImage, image_name, images_folder, read_manifest, require_files
 from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import load_image
@@ -126,6 +127,18 @@ def measure(images: Sequence[Tensor], truth: Tensor, model: Lpips | None) -> lis
     return rows
 
 
+def measure_known(
+    images: Sequence[Tensor], truth: Tensor, model: Lpips | None, known: Known
+) -> list[dict[str, float]]:
+    """``measure``, but only of the images that are not in ``known``; the others are added to it."""
+    keys = [known.key(image, truth) for image in images]
+    new = [i for i, key in enumerate(keys) if known.get(key) is None]
+    fresh = dict(zip(new, measure([images[i] for i in new], truth, model), strict=True)) if new else {}
+    for i, row in fresh.items():
+        known.add(keys[i], row)
+    return [fresh[i] if i in fresh else dict(known.get(key) or {}) for i, key in enumerate(keys)]
+
+
 def summarize(rows: Rows, frames: Sequence[Frame]) -> dict[str, float]:
     """Means over views at u = 0.5, and PSNR over all sub-frames that have ground truth."""
     middle = [rows[f.name] for f in frames if f.subframe is None and f.name in rows]
@@ -167,6 +180,7 @@ def measure_frames(
     reversed_views: dict[str, int] | None = None,
     label: str = "",
     quiet: bool = False,
+    known: Known | None = None,
 ) -> Measured:
     """Measure the frames of one protocol, and keep images for display.
 
@@ -177,6 +191,7 @@ def measure_frames(
             recovered order (``PSNR_as_recovered``); the middle of an exposure is the same in both.
             Recon-Net's frames always follow the time of the spikes.
         label: label of the progress bar.
+        known: values of images that stay the same from run to run: those from the spikes alone.
     """
     found = Measured()
     files = {frame.name: frame.files for frame in frames}
@@ -199,8 +214,13 @@ def measure_frames(
                 measured[GAUSSIANS] = load_like(files[opposite][GAUSSIANS], truth)
         if not measured:
             continue
-        rows = measure([*measured.values()], truth, model if frame.subframe is None else None)
-        for kind, row in zip(measured, rows, strict=True):
+        fixed = [kind for kind in measured if kind in BASELINES] if known is not None else []
+        learned = [kind for kind in measured if kind not in fixed]
+        network = model if frame.subframe is None else None
+        rows = measure([measured[kind] for kind in learned], truth, network) if learned else []
+        if known is not None:
+            rows += measure_known([measured[kind] for kind in fixed], truth, network, known)
+        for kind, row in zip([*learned, *fixed], rows, strict=True):
             table[kind][frame.name] = row
         if as_recovered is not None and GAUSSIANS in measured:
             table[GAUSSIANS][frame.name]["PSNR_as_recovered"] = as_recovered

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,15 +19,18 @@ from arguments.parser import given_recipe
 from arguments.parts import ImageOptions
 from baselines.images import image_of
 from baselines.providers import prepare
-from evaluation.images import load_like, measure
+from evaluation.images import load_like, measure_known
+from evaluation.known import Known
 from evaluation.methods import BASELINES, METHODS, POSES
 from pictures.kinds import IMAGE
 from scene.dataset import read_scene
 from scene.manifest import DEBLURRING, ImageWriter, images_folder
 from utils.io import load_image, write_json
+from utils.json_files import read_json, record, text
 from utils.lpips_offline import Lpips, load_lpips
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS, LOG = "results.json", "log.txt"
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,30 @@ class Job:
 
     def is_done(self, out: Path) -> bool:
         """Whether its results exist."""
-        return (self.folder(out) / "results.json").exists()
+        return (self.folder(out) / RESULTS).exists()
 
-    def train_flags(self, options: ImageOptions = ImageOptions()) -> list[str]:
+    def failure(self, out: Path) -> str:
+        """Why the run cannot have results (its poses cannot be found); empty if there is no such reason."""
+        if not self.is_done(out):
+            return ""
+        return str(read_json(self.folder(out) / RESULTS, record({}, {"failed": text()})).get("failed", ""))
+
+    def pose_file(self, out: Path) -> Path:
+        """The pose file to train from; relative to the scene unless structure from motion has to find it."""
+        kind = POSES[self.poses]
+        if kind.found:
+            return out / self.scene.name / "poses" / f"{METHODS[self.method].finds}.json"
+        return Path(kind.transforms)
+
+    def train_flags(self, out: Path, options: ImageOptions = ImageOptions()) -> list[str]:
         """The flags for train.py, except the results folder; ``options`` are for recipes that learn from images."""
-        flags = ["-s", str(self.scene), "--spike", *METHODS[self.method].flags]
+        level = POSES[self.poses].level
+        noise = ["--perturb", str(level), "--perturb_seed", str(self.seed)] if level else []
+        flags = ["-s", str(self.scene), *METHODS[self.method].flags, "--transforms", str(self.pose_file(out)), *noise]
         read = RECIPES[given_recipe(flags) or TimingSettings.recipe].of().values()
-        if "spk2imgnet_weights" in read and options.spk2imgnet_weights:
-            flags += ["--spk2imgnet_weights", options.spk2imgnet_weights]
-        return [*flags, "--transforms", POSES[self.poses], "--seed", str(self.seed), "--quiet"]
+        if "spk2imgnet_weights" in read:
+            flags += _weights(options)
+        return [*flags, "--seed", str(self.seed), "--quiet"]
 
     def __str__(self) -> str:
         return f"{self.scene.name} {self.method} {self.poses} seed {self.seed}"
@@ -78,7 +98,7 @@ def jobs_of(
     for scene in scenes:
         there = [kind for kind in poses if _has_poses(scene, kind)]
         if len(there) < len(poses) and not BASELINES.keys() >= set(methods):
-            missing = ", ".join(POSES[kind] for kind in poses if kind not in there)
+            missing = ", ".join(POSES[kind].transforms for kind in poses if kind not in there)
             if not there:
                 raise ValueError(f"{scene}: there is no {missing}; without initial poses nothing can be trained")
             notes.append(f"{scene}: there is no {missing}; its rows are left out")
@@ -92,7 +112,8 @@ def jobs_of(
 
 def _has_poses(scene: Path, kind: str) -> bool:
     """Whether train.py finds such poses; COLMAP's ``sparse`` stands for a missing transforms.json."""
-    return (scene / POSES[kind]).is_file() or (kind == "accurate" and (scene / "sparse").is_dir())
+    file = POSES[kind].transforms
+    return (scene / file).is_file() or (file == POSES["accurate"].transforms and (scene / "sparse").is_dir())
 
 
 @lru_cache(maxsize=1)
@@ -102,11 +123,19 @@ def _lpips() -> tuple[Lpips | None, str]:
 
 
 def measure_baseline(
-    root: Path, method: str, folder: Path, options: ImageOptions = ImageOptions()
+    root: Path, method: str, folder: Path, options: ImageOptions = ImageOptions(), shared: Path | None = None
 ) -> dict[str, Any]:
-    """Write the images of one of ``BASELINES`` of the scene in ``root`` and measure them as metrics.py does."""
+    """Write the images of one of ``BASELINES`` of the scene in ``root`` and measure them as metrics.py does.
+
+    Args:
+        options: for methods that read weights.
+        shared: file of known values (``evaluation.known``).
+    """
+    began = time.monotonic()
     scene, (network, source) = read_scene(root), _lpips()
+    known = Known(shared, source)
     rows, provider = [], prepare(method, scene, options)
+    prepared = time.monotonic()
     with ImageWriter(folder, "train", 0) as images:
         for view in scene.train:
             name = view.camera.name
@@ -115,9 +144,11 @@ def measure_baseline(
             if view.image_path is not None:
                 truth = load_image(view.image_path, len(image))
                 written = images_folder(folder, "train", 0) / IMAGE.folder / f"{name}.png"
-                rows += measure([load_like(written, truth)], truth, network)
+                rows += measure_known([load_like(written, truth)], truth, network, known)
+    known.save()
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
-    return {DEBLURRING: {IMAGE.name: means | {"views": len(rows)}}, "LPIPS": source}
+    minutes = (prepared - began) / 60
+    return {DEBLURRING: {IMAGE.name: means | {"views": len(rows)}}, "LPIPS": source, "minutes": minutes}
 
 
 def do(job: Job, out: Path, options: ImageOptions = ImageOptions()) -> None:
@@ -128,19 +159,48 @@ def do(job: Job, out: Path, options: ImageOptions = ImageOptions()) -> None:
     """
     folder = job.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
+    shared = out / job.scene.name / "known.json"
     if job.method in BASELINES:
-        results = measure_baseline(job.scene, job.method, folder, options)
-        write_json(folder / "results.json", results)
+        write_json(folder / RESULTS, measure_baseline(job.scene, job.method, folder, options, shared))
         return
     resume = ["--resume"] if list(folder.glob("chkpnt*.pth")) else []
     commands = [
-        ["train.py", *job.train_flags(options), "-m", str(folder), *resume],
+        ["train.py", *job.train_flags(out, options), "-m", str(folder), *resume],
         ["render.py", "-m", str(folder), "--quiet"],
-        ["metrics.py", "-m", str(folder), "--quiet"],
+        ["metrics.py", "-m", str(folder), "--known", str(shared), "--quiet"],
     ]
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+    with open(folder / LOG, "a", encoding="utf-8") as log:
+        if POSES[job.poses].found and not job.pose_file(out).exists():
+            reason = _find_poses(job, out, options, log)
+            if reason:
+                write_json(folder / RESULTS, {"failed": reason})
+                return
         for command in commands:
             if subprocess.run([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
-                raise RuntimeError(f"{command[0]} failed; see {folder / 'log.txt'}")
+                raise RuntimeError(f"{command[0]} failed; see {folder / LOG}")
     if not job.is_done(out):
-        raise RuntimeError(f"metrics.py left no {folder / 'results.json'}; see {folder / 'log.txt'}")
+        raise RuntimeError(f"metrics.py left no {folder / RESULTS}; see {folder / LOG}")
+
+
+def _weights(options: ImageOptions) -> list[str]:
+    return ["--spk2imgnet_weights", options.spk2imgnet_weights] if options.spk2imgnet_weights else []
+
+
+def _find_poses(job: Job, out: Path, options: ImageOptions, log: TextIO) -> str:
+    """Find a job's initial poses on the images of its method; returns why too few views could be registered, if so.
+
+    Raises:
+        RuntimeError: the command failed for another reason.
+    """
+    command = ["-m", "scene", "poses", "-s", str(job.scene), "--image_method", METHODS[job.method].finds]
+    command += ["--out", str(job.pose_file(out)), *_weights(options)]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, stdout=log, stderr=subprocess.PIPE, text=True, check=False
+    )
+    log.write(done.stderr)
+    if not done.returncode:
+        return ""
+    [*_, said] = done.stderr.splitlines() or [""]
+    if not re.search(r"registered \d+ of \d+ views", said):
+        raise RuntimeError(f"python -m scene poses failed; see {job.folder(out) / LOG}")
+    return said.removeprefix("error: ")

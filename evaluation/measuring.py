@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from evaluation.images import Measured, frames_by_protocol, measure_frames, rendered_images
+from evaluation.known import Known
 from evaluation.report import Run, write_report
 from evaluation.trajectories import measure_trajectories, read_trajectories
 from pictures.kinds import KINDS, LONG, TIMING, TRUTH, Kind
@@ -32,12 +34,15 @@ class Measurement:
     files: list[str]
 
 
-def measure_model(model: TrainedModel, lpips: Lpips | None, lpips_source: str, quiet: bool) -> Measurement:
+def measure_model(
+    model: TrainedModel, lpips: Lpips | None, lpips_source: str, quiet: bool, shared: Path | None = None
+) -> Measurement:
     """Measure images and trajectories of a rendered model; write results, report and comparison.
 
     Args:
         lpips: LPIPS's network, or None.
         lpips_source: where the network is from, or why there is none.
+        shared: file of known values (``evaluation.known``) of images that stay the same from run to run.
 
     Raises:
         ValueError: the model was not rendered, or not completely; the message says what to run.
@@ -55,10 +60,14 @@ def measure_model(model: TrainedModel, lpips: Lpips | None, lpips_source: str, q
     results |= {"initial_trajectory": before} if before is not None else {}
     reversed_views = dict.fromkeys(path["reversed_views"], path["subframes"]) if path is not None else {}
     frames = frames_by_protocol(model.folder, model.iteration, [image for split in SPLITS for image in images[split]])
+    known = Known(shared, lpips_source)
     measured = {
-        protocol: measure_frames(members, lpips, reversed_views if protocol == DEBLURRING else {}, protocol, quiet)
+        protocol: measure_frames(
+            members, lpips, reversed_views if protocol == DEBLURRING else {}, protocol, quiet, known
+        )
         for protocol, members in frames.items()
     }
+    known.save()
     per_view: dict[str, Any] = {}
     for protocol, one in measured.items():
         if one.table:

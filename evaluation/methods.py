@@ -7,23 +7,45 @@ from dataclasses import dataclass
 
 from arguments import TimingSettings
 from baselines.providers import PROVIDERS
+from scene.perturbation import LEVELS
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its title in tables, and its flags for train.py."""
+    """One method.
+
+    Args:
+        title: title in tables.
+        flags: flags for train.py.
+        finds: image method on whose images structure from motion finds the poses, where these are asked for.
+        image: image method whose image is this method's, in the table of images.
+    """
 
     title: str
     flags: Sequence[str] = ()
+    finds: str = "tfp"
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Initial poses: a pose file of the scene with noise of some level, or found on a method's images."""
+
+    transforms: str = "transforms.json"
+    level: float = 0.0
+    found: bool = False
 
 
 # The paper's losses, window, network and linear motion, scaled to a CPU: crops instead of full frames, a number of
 # steps that takes about as long as our method, a proportionally shorter schedule, and the same number of initial points
 # as our method.
-_SCALED = (
-    "--crop 48 --iterations 900 --init_num_pts 20000 --cap_max 60000 --densify_from_iter 200 --pose_every 5 "
-    "--densify_until_iter 700 --opacity_reset_interval 0 --sh_degree_interval 500"
+_SHORT = (
+    "--iterations 900 --init_num_pts 20000 --cap_max 60000 --densify_from_iter 200 --densify_until_iter 700 "
+    "--opacity_reset_interval 0 --sh_degree_interval 500"
 ).split()
+# Cascades render one image a step, so they can take more of them.
+_LONGER = "--iterations 3000 --densify_until_iter 1500".split()
+_SCALED = [*_SHORT, "--crop", "48", "--pose_every", "5"]
 _PAPER = ["--recipe", "paper", *_SCALED]
 
 _RATES = [
@@ -32,8 +54,17 @@ _RATES = [
     for word in (f"--{name}", str(TimingSettings.defaults[name]))
 ]
 
+
+
+def _cascade(image: str) -> Method:
+    """3DGS on the images of an image method, with the shortened schedule."""
+    flags = ["--recipe", "cascade", "--image_method", image, *_SHORT, *_LONGER]
+    return Method(f"{PROVIDERS[image].title}-3DGS", flags, finds=image)
+
+
 METHODS = {
-    "ours": Method("ours"),
+    # Structure from motion sees what convert.py shows it.
+    "ours": Method("ours", finds="timing"),
     "ours-gaussians": Method("ours, no Recon-Net", ["--lambda_joint", "0"]),
     "ours-counting": Method("ours, counted targets", "--targets counting --no-fuse".split()),
     "ours-linear": Method("ours, linear motion", "--trajectory linear".split()),
@@ -57,15 +88,21 @@ METHODS = {
     "no-flip": Method("paper, no flip", [*_PAPER, "--no-flip"]),
     "single": Method("paper, one interval", [*_PAPER, "--no-multi_interval"]),
     "fixed": Method("paper, poses fixed", [*_PAPER, "--no-pose_opt"]),
-    "tfp-3dgs": Method(
-        "TFP-3DGS",
-        [*_PAPER, *"--exposure 41 --subframes 1 --no-rec --no-joint --no-pose_opt --no-motion_init".split()],
-    ),
+    **{f"{image}-3dgs": _cascade(image) for image in PROVIDERS},
 }
 # Images from the spikes of one view alone, at u = 0.5.
 BASELINES = {name: method.title for name, method in PROVIDERS.items()}
-POSES = {"accurate": "transforms.json", "colmap": "transforms_colmap.json", "noisy": "transforms_noisy.json"}
+POSES = {
+    "accurate": Poses(),
+    "colmap": Poses("transforms_colmap.json"),
+    "noisy": Poses("transforms_noisy.json"),
+    **{f"perturbed-{level:g}": Poses(level=level) for level in LEVELS},
+    # Structure from motion on the images that the method itself starts from.
+    "sfm": Poses(found=True),
+}
 GROUPS = {
+    # The rows of the paper's two tables: images, then scenes.
+    "tables": ["tfp", "tfi", "tfp-3dgs", "tfi-3dgs", "paper", "ours"],
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
     "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "parity", "paper-rates"],
     "ablations": [

@@ -6,16 +6,17 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.jobs import Job
-from evaluation.methods import title_of
+from evaluation.jobs import RESULTS, Job
+from evaluation.methods import BASELINES, GROUPS, METHODS, POSES, title_of
 from pictures.kinds import BY_NAME, FUSED, GAUSSIANS, IMAGE, RECON_NET
 from scene.manifest import DEBLURRING, HELD_OUT, PROTOCOLS
-from utils.json_files import number, read_json, record, table
+from utils.json_files import number, read_json, record, table, text
 
 # ---- one run -------------------------------------------------------------------------------------------------
 
@@ -67,15 +68,46 @@ def _trajectory_lines(results: dict[str, Any]) -> list[str]:
 
 # ---- many runs -----------------------------------------------------------------------------------------------
 
-COLUMNS = ("PSNR", "SSIM", "LPIPS", "PSNR, all u", "PSNR, held out", "ATE", "motion %", "minutes")
-_DIGITS = dict(zip(COLUMNS, (2, 4, 3, 2, 2, 4, 1, 1), strict=True))
-# Whether higher or lower values of a column are better.
-BETTER = dict(zip(COLUMNS, (1, 1, -1, 1, 1, -1, -1, 0), strict=True))
-# Measured values by kind of image; and what the table needs of the trajectories.
+@dataclass(frozen=True)
+class Column:
+    """A column: its digits after the point, and whether higher (1) or lower (-1) values are better (0: neither)."""
+
+    name: str
+    digits: int
+    better: int = 0
+
+
+_ALL = (
+    Column("PSNR", 2, 1),
+    Column("PSNR, gain", 2, 1),
+    Column("SSIM", 4, 1),
+    Column("LPIPS", 3, -1),
+    Column("PSNR, all u", 2, 1),
+    Column("PSNR, held out", 2, 1),
+    Column("SSIM, held out", 4, 1),
+    Column("LPIPS, held out", 3, -1),
+    Column("ATE before", 4),
+    Column("ATE", 4, -1),
+    Column("RPE", 5, -1),
+    Column("RPE deg", 3, -1),
+    Column("motion %", 1, -1),
+    Column("views", 0),
+    Column("minutes", 1),
+)
+COLUMNS = {column.name: column for column in _ALL}
+# The columns of the table of images, and of the table of scenes.
+OF_IMAGES = ("PSNR", "PSNR, gain", "SSIM", "LPIPS", "PSNR, all u", "views", "minutes")
+OF_SCENES = tuple(name for name in COLUMNS if name != "PSNR, all u")
+# Measured values by kind of image; what the table needs of the trajectories; or why there are no values.
 _MEASURED = table(table(number()))
+_TRAJECTORY = record(
+    {"ATE": number()}, dict.fromkeys(("RPE_translation", "RPE_rotation_deg", "motion_error"), number())
+)
 _RESULTS = record(
     {},
-    dict.fromkeys(PROTOCOLS, _MEASURED) | {"trajectory": record({"ATE": number()}, {"motion_error": number()})},
+    dict.fromkeys(PROTOCOLS, _MEASURED)
+    | dict.fromkeys(("trajectory", "initial_trajectory"), _TRAJECTORY)
+    | {"minutes": number(), "failed": text()},
 )
 # The outputs of a run that have their own rows.
 OUTPUTS = (GAUSSIANS, FUSED, RECON_NET, IMAGE)
@@ -87,7 +119,7 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
     Raises:
         ValueError: the results were written by another version.
     """
-    file = job.folder(out) / "results.json"
+    file = job.folder(out) / RESULTS
     results = read_json(file, _RESULTS)
     deblurring = results.get(DEBLURRING, {})
     unknown = [name for name in deblurring if name not in BY_NAME]
@@ -99,32 +131,45 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
     run = job.folder(out) / "run.json"
     seconds = read_json(run, record({"seconds": number()}))["seconds"] if run.exists() else None
     rows: dict[str, dict[str, float]] = {}
-    shared = {"ATE": "ATE", "motion %": "motion_error"}
     for output in OUTPUTS:
         measured = deblurring.get(output.name)
         if measured is None:
             continue
-        row = {name: measured.get(name) for name in ("PSNR", "SSIM", "LPIPS")}
+        row = {name: measured.get(name) for name in ("PSNR", "SSIM", "LPIPS", "views")}
+        row["PSNR, gain"] = measured.get("PSNR_gain")
         # Reversed views are only known from the ground truth, so it must not be used to reverse them here.
         recovered = measured.get("PSNR_all_subframes_as_recovered")
         row["PSNR, all u"] = measured.get("PSNR_all_subframes") if recovered is None else recovered
-        row["PSNR, held out"] = results.get(HELD_OUT, {}).get(output.name, {}).get("PSNR")
+        held_out = results.get(HELD_OUT, {}).get(output.name, {})
+        row |= {f"{name}, held out": held_out.get(name) for name in ("PSNR", "SSIM", "LPIPS")}
         if output is GAUSSIANS:
-            row |= {name: (results.get("trajectory") or {}).get(key) for name, key in shared.items()}
-            row["motion %"] = None if row["motion %"] is None else 100 * row["motion %"]
-        row["minutes"] = None if seconds is None else seconds / 60
+            row |= _trajectory_columns(results)
+        row["minutes"] = results.get("minutes") if seconds is None else seconds / 60
         rows[output.label] = {name: float(value) for name, value in row.items() if value is not None}
     return rows
 
 
+def _trajectory_columns(results: dict[str, Any]) -> dict[str, float | None]:
+    path, before = results.get("trajectory") or {}, results.get("initial_trajectory") or {}
+    motion = path.get("motion_error")
+    return {
+        "ATE before": before.get("ATE"), "ATE": path.get("ATE"), "RPE": path.get("RPE_translation"),
+        "RPE deg": path.get("RPE_rotation_deg"), "motion %": None if motion is None else 100 * motion,
+    }  # fmt: skip
+
+
 def summary(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> list[dict[str, Any]]:
-    """One row per scene, poses, method and output: means over seeds and, with several seeds, the standard deviation."""
+    """One row per scene, poses, method and output: means over seeds and, with several seeds, the standard deviation.
+
+    Rows of a method that failed for every seed have the reason instead.
+    """
     found: dict[tuple[str, str, str, str], list[dict[str, float]]] = defaultdict(list)
     missing: dict[tuple[str, str, str, str], str] = {}
     for job in jobs:
         scene, poses, method = job.scene.name, job.poses, job.method
-        if job in failed:
-            missing[scene, poses, method, ""] = failed[job]
+        reason = failed.get(job) or job.failure(out)
+        if reason:
+            missing[scene, poses, method, ""] = reason
         elif job.is_done(out):
             for output, row in rows_of(job, out).items():
                 found[scene, poses, method, output].append(row)
@@ -145,42 +190,97 @@ def summary(jobs: Sequence[Job], out: Path, failed: dict[Job, str]) -> list[dict
     return rows
 
 
-def cells(row: dict[str, Any], plus: str = "±") -> list[str]:
+# ---- the paper's two tables --------------------------------------------------------------------------------
+
+
+def image_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the table of images, in the paper's order: what is made from the spikes of a view.
+
+    The image of a method that only learns from another's (SpikeNeRF) is that one's; its row says so.
+    """
+    shown = [row for row in rows if (row["method"] in BASELINES or row["output"] not in ("", GAUSSIANS.label))]
+    borrowed = [
+        row | {"method": method, "output": f"its targets: {BASELINES[row['method']]}"}
+        for method in dict.fromkeys(row["method"] for row in rows if row["method"] in METHODS)
+        for row in rows
+        if row["method"] == METHODS[method].image
+    ]
+    return _in_order([*shown, *borrowed])
+
+
+def scene_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the table of scenes, in the paper's order."""
+    return _in_order([row for row in rows if row["method"] in METHODS and row["output"] in ("", GAUSSIANS.label)])
+
+
+def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    scenes = list(dict.fromkeys(row["scene"] for row in rows))
+    kinds, methods = [*POSES], [*GROUPS["tables"], *BASELINES, *METHODS]
+    return sorted(
+        rows, key=lambda row: (scenes.index(row["scene"]), kinds.index(row["poses"]), methods.index(row["method"]))
+    )
+
+
+def both_tables(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of images and the table of scenes as Markdown, with a line on what the columns are."""
+    parts = []
+    for title, own, columns in (
+        ("Images from the spikes of a view", image_rows(rows), OF_IMAGES),
+        ("Scenes", scene_rows(rows), OF_SCENES),
+    ):
+        if own:
+            parts += [f"## {title}", "", markdown(own, columns)]
+    parts.append(
+        "PSNR (dB), SSIM and LPIPS are of u = 0.5 of the training views; held-out views are not trained on. \"PSNR, "
+        'gain\" is after the best single gain per image. ATE and RPE (from one sub-frame to the next) are in world '
+        "units and degrees after alignment; \"ATE before\" is that of the initial poses. \"Minutes\" is the training."
+    )
+    return "\n".join(parts) + "\n"
+
+
+def cells(row: dict[str, Any], columns: Sequence[str] = tuple(COLUMNS), plus: str = "±") -> list[str]:
     """The numbers of a row as text; ``plus`` separates the standard deviation."""
     if "failed" in row:
-        return [row["failed"]] + [""] * (len(COLUMNS) - 1)
+        return [row["failed"]] + [""] * (len(columns) - 1)
     found = []
-    for name in COLUMNS:
-        digits = _DIGITS[name]
+    for name in columns:
+        digits = COLUMNS[name].digits
         text = f"{row[name]:.{digits}f}" if name in row else ""
-        found.append(text + (f" {plus} {row[f'{name} sd']:.{digits}f}" if f"{name} sd" in row else ""))
+        spread = f" {plus} {row[f'{name} sd']:.{digits}f}" if row.get(f"{name} sd") else ""
+        found.append(text + spread)
     return found
 
 
-def markdown(rows: Iterable[dict[str, Any]]) -> str:
-    """Format the rows as Markdown."""
-    head = ["scene", "poses", "method", "output", "seeds", *COLUMNS]
+def _start(row: dict[str, Any]) -> list[str]:
+    poses = "-" if row["method"] in BASELINES else row["poses"]
+    return [row["scene"], poses, title_of(row["method"]), row["output"]]
+
+
+def markdown(rows: Iterable[dict[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> str:
+    """Format the rows as Markdown; columns without any value are left out."""
+    rows = list(rows)
+    columns = [name for name in columns if any(name in row for row in rows)] or [columns[0]]
+    head = ["scene", "poses", "method", "output", "seeds", *columns]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in rows:
-        start = [row["scene"], row["poses"], title_of(row["method"]), row["output"], str(row["seeds"])]
-        lines.append("| " + " | ".join(start + cells(row)) + " |")
+        lines.append("| " + " | ".join([*_start(row), str(row["seeds"]), *cells(row, columns)]) + " |")
     return "\n".join(lines) + "\n"
 
 
-def latex(rows: Iterable[dict[str, Any]]) -> str:
+def latex(rows: Iterable[dict[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> str:
     """Format the rows as LaTeX, for the package booktabs."""
-    head = ["scene", "poses", "method", "output", *COLUMNS]
+    head = ["scene", "poses", "method", "output", *columns]
 
     def safe(text: str) -> str:
         for character in "&%_#":
             text = text.replace(character, "\\" + character)
         return text
 
-    lines = [r"\begin{tabular}{llll" + "r" * len(COLUMNS) + "}", r"\toprule"]
+    lines = [r"\begin{tabular}{llll" + "r" * len(columns) + "}", r"\toprule"]
     lines += [" & ".join(safe(name) for name in head) + r" \\", r"\midrule"]
     for row in rows:
-        start = [row["scene"], row["poses"], title_of(row["method"]), row["output"]]
-        lines.append(" & ".join([safe(s) for s in start] + [safe(c) for c in cells(row, r"$\pm$")]) + r" \\")
+        numbers = cells(row, columns, r"$\pm$")
+        lines.append(" & ".join(safe(text) for text in [*_start(row), *numbers]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -503,7 +503,9 @@ def _read_points(root: Path, path: Path, meta: dict[str, Any]) -> tuple[Tensor |
     if "colmap_points" in meta:
         return meta["colmap_points"]
     if "ply_file_path" in meta:
-        return read_point_ply(inside(path, root, meta["ply_file_path"], "ply_file_path"))
+        # A pose file from elsewhere brings its own points.
+        folder = root if path.is_relative_to(root) else path.parent
+        return read_point_ply(inside(path, folder, meta["ply_file_path"], "ply_file_path"))
     return read_point_ply(root / POINTS) if (root / POINTS).is_file() else (None, None)
 
 

@@ -511,6 +511,18 @@ MUTANTS: list[Mutant] = [
         ("size: no bound", "min(max(_rounded(steps), _LEAST_STEPS), _MOST_STEPS)", "_rounded(steps)"),
     ),
     *_of(
+        "evaluation/tables.py",
+        "test_full_eval",
+        ("tables: scenes among images", 'row["output"] not in ("", GAUSSIANS.label)', 'row["output"] != ""'),
+        ("tables: the initial error after training", '"ATE before": before', '"ATE before": path'),
+    ),
+    *_of(
+        "evaluation/known.py",
+        "test_full_eval",
+        ("known: whatever the truth", "for values in (image, truth):", "for values in (image,):"),
+        ("known: lost by the last to write", "self._stored() | self._rows", "self._rows"),
+    ),
+    *_of(
         "conversion/posing.py",
         "test_cascade",
         ("posing: points in another scale", "xyz = scale * found.xyz @ rotation.T", "xyz = found.xyz @ rotation.T"),

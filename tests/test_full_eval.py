@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from small_scene import write_scene
 
 import full_eval
@@ -14,10 +15,12 @@ import render
 import train
 from arguments.parser import current_names, parse_training
 from commands.guard import guarded
+from evaluation import images as images_module
 from evaluation import jobs as jobs_module
 from evaluation.jobs import Job, do, jobs_of, measure_baseline
+from evaluation.known import Known
 from evaluation.methods import BASELINES, GROUPS, METHODS, Method
-from evaluation.tables import comma_separated, latex, markdown, rows_of, summary
+from evaluation.tables import comma_separated, image_rows, latex, markdown, rows_of, scene_rows, summary
 from scene.manifest import read_manifest
 from spike import Mosaic
 from utils.io import load_image
@@ -49,7 +52,7 @@ def test_a_scene_in_colmaps_layout_is_trained(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_flags_of_every_method_are_accepted(method, scene_folder):
-    flags = Job(scene_folder, method, "noisy", 3).train_flags()
+    flags = Job(scene_folder, method, "noisy", 3).train_flags(Path("out"))
     assert current_names(flags) == flags  # none of them is an old name
     settings = parse_training([*flags, "-m", "somewhere"])
     assert settings.run.seed == 3 and settings.scene.transforms == "transforms_noisy.json" and settings.from_spikes
@@ -81,7 +84,7 @@ def test_means_and_spread_over_seeds_by_output(tmp_path):
     jobs = [Job(Path("room"), "ours", "accurate", seed) for seed in (0, 1, 2)]
     for job, psnr in zip(jobs, (30.0, 31.0, 32.0), strict=True):
         finished(job, tmp_path, psnr)
-    assert rows_of(jobs[0], tmp_path)["Recon-Net"].keys() == {"PSNR", "SSIM", "LPIPS", "minutes"}
+    assert rows_of(jobs[0], tmp_path)["Recon-Net"].keys() == {"PSNR", "SSIM", "LPIPS", "views", "minutes"}
     failing = Job(Path("room"), "paper", "accurate", 0)
     rows = summary([*jobs, failing], tmp_path, {failing: "train.py failed"})
     gaussians, network, lost = rows
@@ -90,7 +93,9 @@ def test_means_and_spread_over_seeds_by_output(tmp_path):
     assert network["PSNR"] == 32 and "ATE" not in network and "PSNR, held out" not in network
     assert lost["failed"] == "train.py failed"
     table = markdown(rows)
-    assert "| room | accurate | ours | Gaussians | 3 | 31.00 ± 1.00 | 0.9000 ± 0.0000 |  | 30.00 ± 1.00 |" in table
+    # Values without a spread are written without it, and columns without values are left out.
+    assert "| room | accurate | ours | Gaussians | 3 | 31.00 ± 1.00 | 0.9000 |  | 30.00 ± 1.00 |" in table
+    assert "RPE" not in table.splitlines()[0] and "ATE" in table.splitlines()[0]
     assert "train.py failed" in table
     assert r"31.00 $\pm$ 1.00" in latex(rows) and r"motion \%" in latex(rows)
     read = list(csv.DictReader(comma_separated(rows).splitlines()))
@@ -190,6 +195,11 @@ def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatc
     assert rows[("ours", "Gaussians")]["ATE"] and ("ours", "Recon-Net") in psnr
     page = (tmp_path / "report.html").read_text()
     # Three views, each as the truth, TFP, timing, the Gaussians, fused and Recon-Net.
+    table = (tmp_path / "table.md").read_text()
+    images, scenes = table.split("## ")[1:]
+    assert table in out and images.startswith("Images") and scenes.startswith("Scenes")
+    assert "| small | - | TFP(41) | image | 1 |" in images and "ours | Recon-Net | 1 |" in images
+    assert "ours | Gaussians | 1 |" in scenes and "train.py failed; see" in scenes and "TFP" not in scenes
     assert page.count("<img") == 3 * 6 and "src=\"http" not in page and (tmp_path / "table.tex").exists()
     assert page.count('<option value="ours-gaussians"') == 2 and "minutes" in page
     best = max(psnr.values())
@@ -212,3 +222,110 @@ def test_weights_of_spk2imgnet_are_passed_on(scene_folder, tmp_path, monkeypatch
     assert full_eval.main() == 1
     said = capsys.readouterr()
     assert "small spk2imgnet: Spk2ImgNet needs its published weights: --spk2imgnet_weights FILE" in said.out + said.err
+
+
+# ---- the paper's tables ----------------------------------------------------------------------------------
+
+
+def test_the_image_of_a_method_that_learns_from_anothers_is_that_ones(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "borrower", Method("Borrower", image="tfi"))
+    row = {"scene": "room", "seeds": 1}
+    rows = [
+        row | {"poses": "accurate", "method": "tfi", "output": "image", "PSNR": 20.0},
+        row | {"poses": "accurate", "method": "borrower", "output": "Gaussians", "PSNR": 25.0},
+        row | {"poses": "accurate", "method": "tfp", "output": "image", "PSNR": 21.0},
+    ]
+    images, scenes = image_rows(rows), scene_rows(rows)
+    found = [(r["method"], r["output"], r["PSNR"]) for r in images]
+    assert found == [("tfp", "image", 21), ("tfi", "image", 20), ("borrower", "its targets: TFI", 20)]
+    assert [r["PSNR"] for r in scenes] == [25]
+
+
+def test_rows_have_the_papers_order():
+    rows = [
+        {"scene": scene, "poses": poses, "method": method, "output": "Gaussians", "seeds": 1}
+        for scene in ("b", "a") for poses in ("sfm", "accurate") for method in ("ours", "tfi-3dgs", "tfp-3dgs")
+    ]  # fmt: skip
+    shown = [(r["scene"], r["poses"], r["method"]) for r in scene_rows(rows)]
+    assert shown[:4] == [
+        ("b", "accurate", "tfp-3dgs"), ("b", "accurate", "tfi-3dgs"), ("b", "accurate", "ours"),
+        ("b", "sfm", "tfp-3dgs"),
+    ]  # fmt: skip
+    assert [scene for scene, _, _ in shown] == ["b"] * 6 + ["a"] * 6
+
+
+def test_errors_of_poses_before_and_after_have_columns(tmp_path):
+    job = Job(Path("room"), "ours", "perturbed-1", 0)
+    finished(job, tmp_path, 30.0)
+    file = job.folder(tmp_path) / "results.json"
+    results = json.loads(file.read_text()) | {"initial_trajectory": {"ATE": 0.05}}
+    results["trajectory"] |= {"RPE_translation": 0.0004, "RPE_rotation_deg": 0.02}
+    file.write_text(json.dumps(results))
+    [scene] = scene_rows(summary([job], tmp_path, {}))
+    assert (scene["ATE before"], scene["ATE"], scene["RPE"], scene["RPE deg"]) == (0.05, 0.002, 0.0004, 0.02)
+    assert (scene["PSNR, held out"], scene["views"]) == (28, 3)
+
+
+def test_initial_poses_are_flags(scene_folder, tmp_path):
+    def flags(poses, method="ours"):
+        words = Job(scene_folder, method, poses, 3).train_flags(tmp_path)
+        return parse_training([*words, "-m", "somewhere"]).scene
+
+    assert (flags("accurate").transforms, flags("accurate").perturb) == ("transforms.json", 0)
+    assert flags("colmap").transforms == "transforms_colmap.json"
+    noisy = flags("perturbed-0.5")
+    assert (noisy.transforms, noisy.perturb, noisy.perturb_seed) == ("transforms.json", 0.5, 3)
+    assert flags("sfm").transforms == str(tmp_path / "small/poses/timing.json")
+    assert flags("sfm", "tfi-3dgs").transforms == str(tmp_path / "small/poses/tfi.json")
+    # Structure from motion and noise start from the accurate poses.
+    assert jobs_of([scene_folder], ["ours"], ["sfm", "perturbed-2"], [0])[1] == []
+
+
+def test_poses_that_cannot_be_found_are_a_result(scene_folder, tmp_path, monkeypatch):
+    """The row says why, and the search is not repeated; a crash is no result."""
+    said = "error: structure from motion on tfi images registered 2 of 5 views, 3 are needed: too blurred"
+    calls = []
+
+    def run(command, **options):
+        calls.append(command)
+        return argparse.Namespace(returncode=1, stderr=f"a warning\n{said}\n")
+
+    monkeypatch.setattr(jobs_module.subprocess, "run", run)
+    job = Job(scene_folder, "tfi-3dgs", "sfm", 0)
+    do(job, tmp_path)
+    assert len(calls) == 1 and job.is_done(tmp_path) and "registered 2 of 5 views" in job.failure(tmp_path)
+    [row] = scene_rows(summary([job], tmp_path, {}))
+    assert row["failed"] == said.removeprefix("error: ")
+    said = "error: out of memory"
+    other = Job(scene_folder, "tfp-3dgs", "sfm", 0)
+    with pytest.raises(RuntimeError, match=r"python -m scene poses failed; see .*log\.txt"):
+        do(other, tmp_path)
+    assert not other.is_done(tmp_path) and "out of memory" in (other.folder(tmp_path) / "log.txt").read_text()
+
+
+def test_what_does_not_change_is_measured_once(tmp_path, monkeypatch):
+    """Known values are found by content, and shared by runs; other images and truths are measured."""
+    measured = []
+
+    def measure(found, truth, model):
+        measured.append(len(found))
+        return [{"PSNR": float(image.mean())} for image in found]
+
+    monkeypatch.setattr(images_module, "measure", measure)
+    a, b, truth = torch.full((1, 4, 4), 0.2), torch.full((1, 4, 4), 0.3), torch.zeros(1, 4, 4)
+    first, file = Known(tmp_path / "known.json", "vgg"), tmp_path / "known.json"
+    assert [r["PSNR"] for r in images_module.measure_known([a, b], truth, None, first)] == pytest.approx([0.2, 0.3])
+    first.save()
+    again = Known(file, "vgg")
+    rows = images_module.measure_known([b, a, a + 0.2], truth, None, again)
+    assert [r["PSNR"] for r in rows] == pytest.approx([0.3, 0.2, 0.4]) and measured == [2, 1]
+    images_module.measure_known([a], truth + 0.1, None, again)
+    images_module.measure_known([a], truth, None, Known(file, "alex"))
+    assert measured == [2, 1, 1, 1]
+    images_module.measure_known([b + 0.5], truth, None, first)
+    again.save()
+    first.save()  # neither loses what the other added
+    assert len(json.loads(file.read_text())) == 5
+    file.write_text("[1]")
+    with pytest.raises(ValueError, match=r"known\.json: is \[1\], expected an object; without the file"):
+        Known(file)
