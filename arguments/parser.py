@@ -14,7 +14,7 @@ from arguments.parts import RunOptions, SceneOptions
 from arguments.renamed import FLAGS, PRESETS
 from arguments.settings import RECIPES, ImageSettings, Settings, TimingSettings, load_settings
 
-SHORT = {"source_path": "-s", "model_path": "-m"}
+SHORT = {"source_path": "-s", "model_path": "-m", "image_folder": "-i", "resolution": "-r"}
 _MOVED = ("source_path", "model_path")
 
 

@@ -20,6 +20,12 @@ class SceneOptions(Options):
     transforms: str = option("transforms.json", "pose file in the scene's folder", common=True)
     eval: bool = option(False, "hold out every llffhold-th view", common=True)
     llffhold: int = option(8, "distance between held-out views", at_least=1)
+    image_folder: str = option("", "folder of the photographs of a scene without spikes (default: as listed)")
+    resolution: int = option(
+        0, "factor by which photographs are reduced (0: to at most 1,600 columns), or read from images_<factor>",
+        at_least=0,
+    )  # fmt: skip
+    strict: bool = option(False, "refuse a scene in which views or streams have no partner")
     perturb: float = option(
         0.0, "noise on the initial poses: degrees, and percent of the median distance to the points (0: none)"
     )

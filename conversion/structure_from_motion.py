@@ -168,7 +168,10 @@ def solution_of(model: Any, scale: float, origin: str) -> Solution:
     eyes = {i.image_id: centers(pose_of(i)) for i in posed}
     angles = []
     for point in points[:: max(len(points) // 500, 1)]:
-        rays = np.array([eyes[e.image_id] for e in point.track.elements]) - point.xyz
+        seen = [eyes[e.image_id] for e in point.track.elements if e.image_id in eyes]
+        if len(seen) < 2:
+            continue  # points of another program, without tracks
+        rays = np.array(seen) - point.xyz
         rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
         angles.append(np.degrees(np.arccos((rays @ rays.T).min().clip(-1, 1))))
     return Solution(

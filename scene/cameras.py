@@ -38,7 +38,8 @@ class View:
     ``spikes`` is a stream in memory, used instead of the file ``spike_path``.  ``sequence_paths`` are sharp images
     of single sub-frames, by sub-frame number.  ``recording`` names the recording that the view was cut from,
     ``position`` is its place in that recording (0, 1, ...), and ``middle_frame`` the spike frame of the recording at
-    the middle of the exposure, if known.
+    the middle of the exposure, if known.  The image is averaged over blocks of ``reduced`` x ``reduced`` pixels when it
+    is read.
     """
 
     camera: Camera
@@ -49,6 +50,7 @@ class View:
     position: int = 0
     middle_frame: float | None = None
     spikes: SpikeStream | None = None
+    reduced: int = 1
 
     @property
     def has_spikes(self) -> bool:

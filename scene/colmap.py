@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +16,42 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+# Where scenes have their COLMAP model: COLMAP and 3DGS, nerfstudio, and 3DGS before images are undistorted.
+MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "distorted/sparse/0")
+
+
+def find_model(root: Path) -> Path | None:
+    """The folder of the COLMAP model of the scene in ``root``, or None if there is none."""
+    folders = (root / name for name in MODEL_FOLDERS)
+    return next((f for f in folders if any((f / f"images.{kind}").is_file() for kind in ("bin", "txt"))), None)
+
+
+def other_models(folder: Path) -> list[str]:
+    """A sentence for each larger model beside the one in ``folder``: the mapper numbers the parts that it finds."""
+    own, found = _image_count(folder), []
+    siblings = sorted(folder.parent.iterdir()) if folder.name.isdigit() else []
+    for other in (path for path in siblings if path.name.isdigit() and path != folder):
+        if (count := _image_count(other)) > own:
+            found.append(f"{other} has {count} images, {folder} only {own}; the latter is used")
+    return found
+
+
+def _image_count(folder: Path) -> int:
+    """The number of images of a model."""
+    binary, text = folder / "images.bin", folder / "images.txt"
+    if binary.is_file():
+        with binary.open("rb") as file:
+            return int.from_bytes(file.read(8), "little")
+    if not text.is_file():
+        return 0
+    return sum(_is_image(line) for line in text.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
 def open_model(folder: Path) -> Any:
     """Open the reconstruction in a folder, binary or text.
+
+    The file of the points may be missing: poses are enough.  An ``images.txt`` whose lines of image points are missing,
+    as programs other than COLMAP write it, is read as if they were empty.
 
     Raises:
         ValueError: missing, or not readable.
@@ -20,9 +59,57 @@ def open_model(folder: Path) -> Any:
     import pycolmap  # slow to import, and needed only for scenes with COLMAP files
 
     try:
-        return pycolmap.Reconstruction(str(folder))
+        with _complete(folder) as whole:
+            return pycolmap.Reconstruction(str(whole))
     except Exception as error:  # pycolmap raises its own exception types
         raise ValueError(f"{folder}: not a readable COLMAP model ({str(error).splitlines()[0]})") from None
+
+
+@contextmanager
+def _complete(folder: Path) -> Iterator[Path]:
+    """The folder itself or, if something is missing that COLMAP always writes, a temporary copy that has it."""
+    kind = "bin" if (folder / "images.bin").is_file() else "txt"
+    lacks_points = (folder / f"images.{kind}").is_file() and not (folder / f"points3D.{kind}").is_file()
+    lines = [] if kind == "bin" else _with_image_points(folder / "images.txt")
+    if not lacks_points and not lines:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for file in folder.glob(f"*.{kind}"):
+            shutil.copy(file, copy / file.name)
+        if lacks_points:
+            (copy / f"points3D.{kind}").write_bytes(bytes(8) if kind == "bin" else b"")  # a count of 0, or no lines
+        if lines:
+            (copy / "images.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        yield copy
+
+
+def _with_image_points(file: Path) -> list[str]:
+    """The lines of an ``images.txt`` with the empty lines that it lacks between images; nothing if it lacks none."""
+    if not file.is_file():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if not line.lstrip().startswith("#")]
+    images = [*(_is_image(line) for line in lines), True]
+    if not any(first and second for first, second in pairwise(images[:-1])):
+        return []
+    return [line for i, own in enumerate(lines) for line in ([own, ""] if images[i] and images[i + 1] else [own])]
+
+
+def _is_image(line: str) -> bool:
+    """Whether a line of ``images.txt`` has an id, a pose, a camera and a name; image points come in threes."""
+    words = line.split(maxsplit=9)
+    try:
+        [float(word) for word in words[:9]]
+    except ValueError:
+        return False
+    if len(words) < 10:
+        return False
+    try:
+        return len([float(word) for word in words[9].split()]) == 1
+    except ValueError:
+        return True
 
 
 def pose_of(image: Any) -> Array:

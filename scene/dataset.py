@@ -34,11 +34,12 @@ from torch import Tensor
 from arguments.parts import SceneOptions
 from gaussians.ply import read_point_ply
 from scene.cameras import OPENGL_TO_OPENCV, Camera, View
-from scene.colmap import open_model, pose_of
+from scene.colmap import MODEL_FOLDERS, find_model, open_model, other_models, pose_of
+from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
 from scene.perturbation import median_distance, perturbed
 from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
-from spike.stream import SUFFIXES, BitOrder
+from spike.stream import BitOrder
 from utils.json_files import array, flag, items, number, read_json, record, table, text, whole
 from utils.reading import inside
 from utils.se3 import camera_centers
@@ -91,7 +92,7 @@ class SceneData:
     ``mosaic`` is a color sensor's filter array, ``layout`` the packing of the ``.dat`` files.  ``truth`` gives
     true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene radius: 1.1 times the largest
     distance of a camera from the mean camera center, world units.  ``frames_per_view`` is the stored length of a
-    view's stream (0 without spikes).
+    view's stream (0 without spikes).  ``notes`` are sentences for the user about files that were left out.
     """
 
     root: Path
@@ -106,6 +107,7 @@ class SceneData:
     truth: dict[str, Tensor] | None
     extent: float
     frames_per_view: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def has_spikes(self) -> bool:
@@ -184,25 +186,30 @@ class SceneData:
         return cls(IN_MEMORY, views, [], [], points, rgb, sensor, mosaic, Layout(), truth, extent, frames)
 
 
-def scene_of(options: SceneOptions) -> SceneData:
+def scene_of(options: SceneOptions, from_images: bool = False) -> SceneData:
     """Read the scene that ``options`` name (see ``read_scene``)."""
     return read_scene(
-        options.source_path, options.transforms, options.eval, options.llffhold, options.perturb, options.perturb_seed
-    )
+        options.source_path, options.transforms, options.eval, options.llffhold, options.perturb, options.perturb_seed,
+        options.image_folder, options.resolution, options.strict, from_images,
+    )  # fmt: skip
 
 
 def read_scene(
     root: str | Path, transforms: str = "transforms.json", eval: bool = False, llffhold: int = 8,
-    perturb: float = 0.0, perturb_seed: int = 0,
+    perturb: float = 0.0, perturb_seed: int = 0, image_folder: str = "", resolution: int = 0, strict: bool = False,
+    from_images: bool = False,
 ) -> SceneData:  # fmt: skip
     """Read the scene in ``root``.
 
     Args:
-        transforms: pose file in the authors' layout; if ``transforms.json`` is missing, COLMAP's ``sparse/0`` is
-            used instead.
+        transforms: pose file in the authors' layout; if ``transforms.json`` is missing, the COLMAP model is used
+            instead (``scene.colmap.MODEL_FOLDERS``).
         eval: hold every ``llffhold``-th view out of training.
         perturb: level of the noise on the poses of the views with exposures (``scene.perturbation``).
         perturb_seed: seed of that noise.
+        image_folder, resolution: which images to use without spikes (``scene.matching.with_photographs``).
+        strict: refuse a folder whose views and streams do not match one to one.
+        from_images: whether the images are used even where there are spikes.
 
     Raises:
         ValueError: nothing to read, or inconsistent content; the message names the file.
@@ -215,14 +222,27 @@ def read_scene(
     path = root / transforms
     if path.is_file():
         views, meta = _read_transforms(root, path, are_exposures=True)
-    elif transforms == "transforms.json" and (root / "sparse").is_dir():
-        views, meta = _read_colmap(root)
-        path = root / "spike.json"
+        poses = path
+    elif transforms == "transforms.json" and (model := find_model(root)) is not None:
+        views, meta = _read_colmap(root, model)
+        path, poses = root / "spike.json", model
     else:
-        alternative = " and no sparse/0 of COLMAP" if transforms == "transforms.json" else ""
+        alternative = f" and no COLMAP model in {', '.join(MODEL_FOLDERS)}" if transforms == "transforms.json" else ""
         raise ValueError(f"{root}: there is no {transforms}{alternative}; a scene needs camera poses")
     if not views:
         raise ValueError(f"{root}: its pose file lists no views")
+    notes = other_models(poses) if poses != path else []
+    if not from_images:
+        views, unmatched = with_streams(root, poses, views)
+        notes += unmatched
+    _refuse_duplicates(poses, views)
+    if strict and notes:
+        raise ValueError(f"{notes[0]}; --strict refuses that")
+    if from_images or not views[0].has_spikes:
+        views, sizes = with_photographs(root, views, image_folder, resolution)
+        notes += sizes
+    elif resolution or image_folder:
+        raise ValueError(f"{root}: --resolution and --image_folder are for photographs; spikes cannot be resampled")
     views = _in_order(path, views)
     points, rgb = _read_points(root, path, meta)
     if perturb:
@@ -244,6 +264,7 @@ def read_scene(
         _layout(meta),
         _read_truth(root),
         _extent(train),
+        notes=tuple(notes),
     )
     if not train[0].has_spikes:
         return scene
@@ -410,12 +431,12 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
     sequences = _sequences(root) if are_exposures else {}
     views = []
     for frame in meta["frames"]:
-        name = Path(frame.get("file_path") or frame.get("spike_path") or "").stem
+        name = listed_path(frame.get("file_path") or frame.get("spike_path") or "").stem
         if not name:
             raise ValueError(f"{path}: a frame has neither file_path nor spike_path")
         for key in ("file_path", "spike_path"):
             if key in frame:
-                inside(path, root, frame[key], key)
+                inside(path, root, str(listed_path(frame[key])), key)
         camera = _camera(path, name, meta, frame)
         view = _view(root, camera, frame, sequences.get(name, {}), are_exposures)
         views.append(replace(view, middle_frame=frame.get("middle_frame")))
@@ -438,17 +459,15 @@ def _view(
 ) -> View:
     """Match a camera to its files by name; only exposures have spikes and sub-frames."""
     name = camera.name
-    file = root / frame.get("file_path", f"sharp_data/{name}.png")
-    image = file if file.is_file() else None
+    image = find_image(root, frame.get("file_path", f"sharp_data/{name}.png"))
     recording = frame.get("recording", "")
     if not is_exposure:
         return View(camera, image_path=image, recording=recording)
-    candidates = [root / "spike_data" / f"{name}{suffix}" for suffix in SUFFIXES]
-    if "spike_path" in frame:
-        candidates = [root / frame["spike_path"]]
-    spike = next((c for c in candidates if c.is_file()), None)
-    if spike is None and "spike_path" in frame:
-        raise ValueError(f"{candidates[0]}: the spike stream of view {name} is not there")
+    if "spike_path" not in frame:
+        return View(camera, find_stream(root, name), image, sequence, recording)
+    spike = root / listed_path(frame["spike_path"])
+    if not spike.is_file():
+        raise ValueError(f"{spike}: the spike stream of view {name} is not there")
     return View(camera, spike, image, sequence, recording)
 
 
@@ -512,10 +531,8 @@ def _read_points(root: Path, path: Path, meta: dict[str, Any]) -> tuple[Tensor |
 # ---- COLMAP ----------------------------------------------------------------------------------------------
 
 
-def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
+def _read_colmap(root: Path, folder: Path) -> tuple[list[View], dict[str, Any]]:
     """COLMAP's cameras, images and points, binary or text; spikes are matched by image name."""
-    folder = root / "sparse" / "0"
-    folder = folder if folder.is_dir() else root / "sparse"
     model = open_model(folder)
     sequences = _sequences(root)
     views = []
@@ -530,10 +547,9 @@ def _read_colmap(root: Path) -> tuple[list[View], dict[str, Any]]:
             )
         k = torch.as_tensor(source.calibration_matrix(), dtype=torch.float32)
         camera = Camera(name, source.width, source.height, k, torch.as_tensor(pose_of(image), dtype=torch.float32))
-        file = next((f for f in ("images", "sharp_data") if (root / f / image.name).is_file()), "images")
+        file = next((f for f in IMAGE_FOLDERS if find_image(root, f"{f}/{image.name}")), IMAGE_FOLDERS[0])
         frame = {"file_path": f"{file}/{image.name}"}
         views.append(_view(root, camera, frame, sequences.get(name, {}), is_exposure=True))
-    _refuse_duplicates(folder, views)
     meta: dict[str, Any] = {}
     if (root / "spike.json").is_file():
         meta = read_json(root / "spike.json", record({}, _SPIKES))

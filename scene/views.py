@@ -14,6 +14,7 @@ from arguments.parts import SUBFRAME_WIDTH
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure
+from scene.matching import reduced
 from scene.trajectory import Timing
 from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
@@ -38,7 +39,7 @@ def load_picture(view: View, path: Path, channels: int | None) -> Tensor:
     Raises:
         ValueError: the image and the camera have different sizes.
     """
-    image = load_image(path, channels)
+    image = reduced(load_image(path, channels), view.reduced)
     height, width = image.shape[1:]
     if (width, height) != (view.camera.width, view.camera.height):
         raise ValueError(f"{path}: {width}x{height} pixels, expected {view.camera.width}x{view.camera.height}")

@@ -210,6 +210,43 @@ def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: i
         file.write(cv2.imencode(suffix, array)[1].tobytes())
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a PNG or JPEG from its header, pixels.
+
+    Raises:
+        ValueError: no such file, or not an image (names the file).
+    """
+    try:
+        with open(path, "rb") as file:
+            found = _png_size(file.read(24)) or _jpeg_size(file)
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable image ({error.strerror or error})") from None
+    if found is None:  # another format, or a damaged header
+        height, width = load_image(path, None).shape[1:]
+        return width, height
+    return found
+
+
+def _png_size(start: bytes) -> tuple[int, int] | None:
+    if start[:8] != b"\x89PNG\r\n\x1a\n" or len(start) < 24:
+        return None
+    return int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
+
+
+def _jpeg_size(file: IO[bytes]) -> tuple[int, int] | None:
+    """The size in the first frame header (SOF) of a JPEG."""
+    file.seek(0)
+    if file.read(2) != b"\xff\xd8":
+        return None
+    while len(head := file.read(4)) == 4 and head[0] == 0xFF:
+        marker, length = head[1], int.from_bytes(head[2:], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = file.read(5)
+            return (int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")) if len(frame) == 5 else None
+        file.seek(length - 2, os.SEEK_CUR)
+    return None
+
+
 def load_image(path: str | os.PathLike[str], channels: int | None = 1) -> Tensor:
     """Read an image as intensities [C, H, W] in [0, 1].
 
