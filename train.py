@@ -21,6 +21,7 @@ from arguments.parser import (
     resumed_settings,
     scene_options,
     training_parser,
+    wants_images,
 )
 from commands.guard import guarded
 from scene.dataset import SceneData, scene_of
@@ -102,7 +103,7 @@ def resume(settings: Settings) -> int:
         path = latest_checkpoint(model)
         if path is None:
             raise ValueError(f"{model}: no checkpoint chkpnt<iteration>.pth to resume from")
-        training = build(settings, scene_of(settings.scene))
+        training = build(settings, scene_of(settings.scene, not settings.from_spikes))
         checkpoint.load(training, path)
         checkpoint.save_settings(training)  # the scene may have been moved
         return run(training)
@@ -115,7 +116,7 @@ def show_help(argv: Sequence[str]) -> int:
         if "--resume" in argv:
             settings = resumed_settings(argv)
         else:
-            scene = scene_of(scene_options(argv))
+            scene = scene_of(scene_options(argv), wants_images(argv))
             settings = parse_training(argv, scene.has_spikes).for_scene(len(scene.train), *scene.size)
     except ValueError:
         pass  # no scene, or not readable: show the recipe's defaults
@@ -129,7 +130,9 @@ def main() -> int:
         return show_help(argv)
     if "--resume" in argv:
         return resume(resumed_settings(argv))
-    scene = scene_of(scene_options(argv))
+    scene = scene_of(scene_options(argv), wants_images(argv))
+    for note in scene.notes:
+        print(note)
     return start(parse_training(argv, scene.has_spikes), scene)
 
 

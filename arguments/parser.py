@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from arguments.options import Options, choices_of
 from arguments.parts import RunOptions, SceneOptions
 from arguments.renamed import FLAGS, PRESETS
-from arguments.settings import RECIPES, ImageSettings, Settings, TimingSettings, load_settings
+from arguments.settings import RECIPES, ImageSettings, PhotoSettings, Settings, TimingSettings, load_settings
 
 SHORT = {"source_path": "-s", "model_path": "-m", "image_folder": "-i", "resolution": "-r"}
 _MOVED = ("source_path", "model_path")
@@ -81,7 +81,7 @@ def training_parser(settings: Settings, all_flags: bool = True) -> argparse.Argu
     kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in RECIPES.items())
     group.add_argument("--recipe", choices=list(RECIPES), default=argparse.SUPPRESS, help=f"method ({kinds})")
     group.add_argument(
-        "--images", action="store_true", help="the same as --recipe images; the default of a scene without spikes"
+        "--images", action="store_true", help="the same as --recipe images"
     )
     group.add_argument("--spike", action="store_true", help=argparse.SUPPRESS)  # accepted; streams are used anyway
     for part in settings.parts().values():
@@ -171,9 +171,15 @@ def given_recipe(argv: Sequence[str]) -> str:
     return ImageSettings.recipe if given.images else str(given.recipe)
 
 
+def wants_images(argv: Sequence[str]) -> bool:
+    """Whether a command line names a recipe that learns from images, whether or not there are spikes."""
+    recipe = given_recipe(argv)
+    return bool(recipe) and not RECIPES[recipe].from_spikes
+
+
 def chosen_recipe(argv: Sequence[str], has_spikes: bool) -> str:
     """The recipe of a run: streams that are there are learned from, unless the command line names another recipe."""
-    return given_recipe(argv) or (TimingSettings.recipe if has_spikes else ImageSettings.recipe)
+    return given_recipe(argv) or (TimingSettings.recipe if has_spikes else PhotoSettings.recipe)
 
 
 def parse_training(argv: Sequence[str], has_spikes: bool = True) -> Settings:

@@ -61,6 +61,8 @@ class Settings:
     # Whether targets come from spikes; whether single instants are compared with narrow windows of spike timing.
     from_spikes: ClassVar[bool] = True
     supervises_instants: ClassVar[bool] = False
+    # Whether the camera moves during an exposure.
+    is_blurred: ClassVar[bool] = True
 
     @property
     def short(self) -> int:
@@ -315,8 +317,21 @@ class CascadeSettings(Settings):
     losses: ImageLosses = field(default_factory=ImageLosses)
 
 
+@dataclass(frozen=True)
+class PhotoSettings(ImageSettings):
+    """Photographs without motion blur, as in 3DGS: one pose per view, which is kept as given."""
+
+    recipe = "photos"
+    summary = "learns from sharp photographs with given poses, as 3DGS does; the default of a scene without spikes"
+    is_blurred = False
+    defaults: ClassVar[dict[str, Any]] = _OURS | {
+        "subframes": 1, "trajectory": "linear", "motion_init": False, "pose_opt": False
+    }  # fmt: skip
+
+
 RECIPES: dict[str, type[Settings]] = {
-    kind.recipe: kind for kind in (TimingSettings, PaperSettings, ReleasedSettings, ImageSettings, CascadeSettings)
+    kind.recipe: kind
+    for kind in (TimingSettings, PaperSettings, ReleasedSettings, ImageSettings, PhotoSettings, CascadeSettings)
 }
 
 

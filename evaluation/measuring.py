@@ -15,7 +15,7 @@ from evaluation.report import Run, write_report
 from evaluation.trajectories import measure_trajectories, read_trajectories
 from pictures.kinds import KINDS, LONG, TIMING, TRUTH, Kind
 from pictures.sheets import compose
-from scene.manifest import DEBLURRING, SPLITS
+from scene.manifest import IN_TRAINING, SPLITS
 from scene.model_folder import read_cameras
 from training.trained_model import TrainedModel
 from utils.io import save_image, write_json
@@ -63,7 +63,7 @@ def measure_model(
     known = Known(shared, lpips_source)
     measured = {
         protocol: measure_frames(
-            members, lpips, reversed_views if protocol == DEBLURRING else {}, protocol, quiet, known
+            members, lpips, reversed_views if protocol in IN_TRAINING else {}, protocol, quiet, known
         )
         for protocol, members in frames.items()
     }
@@ -82,9 +82,10 @@ def measure_model(
     truth = found.truth if path is not None else None
     write_report(Run(model.folder, model.iteration, results, per_view, pictures, found.names, found.poses, truth))
     files = ["results.json", "per_view.json", "report.html"]
-    if DEBLURRING in measured and measured[DEBLURRING].table and measured[DEBLURRING].sheet:
-        save_image(model.folder / "comparison.png", comparison(measured[DEBLURRING]))
-        files.append("comparison.png")
+    for protocol in IN_TRAINING:
+        if protocol in measured and measured[protocol].table and measured[protocol].sheet:
+            save_image(model.folder / "comparison.png", comparison(measured[protocol]))
+            files.append("comparison.png")
     return Measurement(results, files)
 
 

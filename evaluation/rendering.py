@@ -24,7 +24,7 @@ from recon_net import recon_frames
 from scene.cameras import View
 from scene.exposure import Exposure
 from scene.fusion import fuse
-from scene.manifest import DEBLURRING, HELD_OUT, NOVEL_VIEWS, ImageWriter
+from scene.manifest import DEBLURRING, HELD_OUT, NOVEL_VIEWS, TRAINING_VIEWS, ImageWriter
 from scene.model_folder import NOVEL, camera_entries, camera_entry, read_cameras, write_cameras
 from scene.trajectory import Trajectory
 from scene.views import load_picture, true_images
@@ -97,7 +97,8 @@ class Renderer:
     def write_training_views(self, images: ImageWriter) -> None:
         """Write the images of the training views."""
         paths = [partial(self.trajectory.view, i) for i in range(len(self.scene.train))]
-        self._write_exposures(images, DEBLURRING, self.scene.train, self.exposures, paths)
+        protocol = DEBLURRING if self.model.learns_from_spikes else TRAINING_VIEWS
+        self._write_exposures(images, protocol, self.scene.train, self.exposures, paths)
 
     def write_held_out_views(self, images: ImageWriter, first: int) -> list[dict[str, Any]]:
         """Fit the poses of the held-out views and write their images.
@@ -161,19 +162,25 @@ class Renderer:
         return made
 
     def _baselines(self, exposure: Exposure) -> dict[Kind, Tensor]:
-        """The sensor's images [C, H, W] of a view at the middle of the exposure, without the model."""
-        images = {LONG: self._in_color(exposure.long)}
-        if self.model.learns_from_spikes:
-            # Images counted from the spikes alone use the scene's own sensor model.
-            sensor = self.scene.sensor
-            images[TFP] = self._in_color(exposure.middle_image(sensor, "counting", self.spec.short))
-            images[TIMING] = self._in_color(exposure.middle_image(sensor, "timing", self.model.subframe_width))
-        return images
+        """The sensor's images [C, H, W] of a view at the middle of the exposure, without the model.
+
+        Images that the model learned from are the truth that they would be compared with.
+        """
+        if not self.model.learns_from_spikes:
+            return {}
+        # Images counted from the spikes alone use the scene's own sensor model.
+        sensor = self.scene.sensor
+        counted = exposure.middle_image(sensor, "counting", self.spec.short)
+        timed = exposure.middle_image(sensor, "timing", self.model.subframe_width)
+        return {kind: self._in_color(x) for kind, x in ((LONG, exposure.long), (TFP, counted), (TIMING, timed))}
 
     # ---- held-out views --------------------------------------------------------------------------------------
 
     def _held_out_exposures(self, images: ImageWriter) -> list[Tensor]:
-        """Fit poses [M, 4, 4] of the views that ``--eval`` held out to the spikes of each view; write their images."""
+        """Fit poses [M, 4, 4] of the views that ``--eval`` held out to their spikes or images; write their images.
+
+        Photographs whose poses were not optimized keep theirs, as in 3DGS.
+        """
         views, trained = self.scene.test, len(self.scene.train)
         if not views:
             return []
@@ -185,7 +192,8 @@ class Renderer:
         curve = "bezier" if self.model.curve == "spline" else self.model.curve
         timing = self.model.timing([*self.scene.train, *views]) if self.model.motion_init else None
         trajectory = Trajectory(poses, curve, timing).to(self.model.device)
-        for i, exposure in enumerate(tqdm(exposures, desc="Fitting held-out poses", disable=self.quiet)):
+        fitted = [] if self.model.keeps_poses else exposures
+        for i, exposure in enumerate(tqdm(fitted, desc="Fitting held-out poses", disable=self.quiet)):
             if exposure.subframes is not None:
                 times, targets = self.u, exposure.subframes
             else:

@@ -16,7 +16,7 @@ from arguments import CONFIG_NAME
 from evaluation.charts import Points, chart
 from evaluation.page import Card, Embedded, Views, render
 from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, TRUTH, Kind
-from scene.manifest import DEBLURRING
+from scene.manifest import IN_TRAINING
 from utils.io import atomic_write
 from utils.json_files import Schema, anything, number, read_json, record, table, text
 from utils.run_log import CIRCUMSTANCES, CURVES, read_curves
@@ -97,7 +97,7 @@ def _metrics(run: Run) -> dict[str, Any]:
             cells = [f"{row[key]:.{digits}f}" if key in row else "" for key, _, digits in _MEASURES]
             rows.append([protocol, BY_NAME[name].label, str(row.get("views", "")), *cells])
     notes = [f"LPIPS: {run.results.get('LPIPS', 'not measured')}."]
-    for name, row in run.results.get(DEBLURRING, {}).items():
+    for name, row in (item for protocol in IN_TRAINING for item in run.results.get(protocol, {}).items()):
         if "PSNR_all_subframes_as_recovered" in row:
             notes.append(
                 f"{BY_NAME[name].label}, all sub-frames: views whose recovered motion runs backwards in time are "

@@ -15,7 +15,7 @@ import numpy as np
 from evaluation.jobs import RESULTS, Job
 from evaluation.methods import BASELINES, GROUPS, METHODS, POSES, title_of
 from pictures.kinds import BY_NAME, FUSED, GAUSSIANS, IMAGE, RECON_NET
-from scene.manifest import DEBLURRING, HELD_OUT, PROTOCOLS
+from scene.manifest import DEBLURRING, HELD_OUT, IN_TRAINING, PROTOCOLS, TRAINING_VIEWS
 from utils.json_files import number, read_json, record, table, text
 
 # ---- one run -------------------------------------------------------------------------------------------------
@@ -27,17 +27,27 @@ def _cell(row: dict[str, float], key: str, width: int, digits: int) -> str:
 
 def results_table(results: dict[str, Any]) -> str:
     """Format the content of ``results.json`` for the terminal."""
-    header = f"{'':<11} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7}"
+    header = f"{'':<14} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7}"
     header += f" {'PSNR, gain':>11} {'all u':>7}"
     lines = [header, "-" * len(header)]
     for protocol in PROTOCOLS:
         for method, row in results.get(protocol, {}).items():
             everywhere = _cell(row, "PSNR_all_subframes", 7, 2) if "PSNR_all_subframes" in row else f"{'':>7}"
             lines.append(
-                f"{protocol:<11} {BY_NAME[method].label:<14} {row['views']:>5} {_cell(row, 'PSNR', 7, 2)} "
+                f"{protocol:<14} {BY_NAME[method].label:<14} {row['views']:>5} {_cell(row, 'PSNR', 7, 2)} "
                 f"{_cell(row, 'SSIM', 7, 4)} {_cell(row, 'LPIPS', 7, 3)} {_cell(row, 'PSNR_gain', 11, 2)} {everywhere}"
             )
-    return "\n".join([*lines, *_trajectory_lines(results), f"LPIPS: {results['LPIPS']}"])
+    lines += [*_trajectory_lines(results), f"LPIPS: {results['LPIPS']}"]
+    return "\n".join([*lines, *_summary_of_3dgs(results)])
+
+
+def _summary_of_3dgs(results: dict[str, Any]) -> list[str]:
+    """The held-out photographs in the format of 3DGS's metrics.py."""
+    row = results.get(HELD_OUT, {}).get(GAUSSIANS.name)
+    if row is None or TRAINING_VIEWS not in results:
+        return []
+    lines = [f"  {name:<5}: {row[name]:>12.7f}" for name in ("SSIM", "PSNR", "LPIPS") if name in row]
+    return ["", f"Held-out views ({row['views']}), as other 3DGS programs print them:", *lines]
 
 
 def _trajectory_line(label: str, path: dict[str, Any]) -> str:
@@ -57,8 +67,9 @@ def _trajectory_lines(results: dict[str, Any]) -> list[str]:
     lines = [_trajectory_line("trajectory", path)]
     if "initial_trajectory" in results:
         lines.insert(0, _trajectory_line("initial", results["initial_trajectory"]))
-    as_recovered = results.get(DEBLURRING, {}).get(GAUSSIANS.name, {}).get("PSNR_all_subframes_as_recovered")
-    if as_recovered is not None:
+    key = "PSNR_all_subframes_as_recovered"
+    rows = [results.get(protocol, {}).get(GAUSSIANS.name, {}) for protocol in IN_TRAINING]
+    for as_recovered in (row[key] for row in rows if key in row):
         lines.append(
             "            'all u' compares the Gaussians of the reversed views with the truth in reverse; "
             f"as recovered: {as_recovered:.2f} dB"

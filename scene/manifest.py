@@ -37,8 +37,11 @@ from utils.json_files import (
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
 # Protocols for comparing images with ground truth; results of different protocols are never mixed.
-DEBLURRING, HELD_OUT, NOVEL_VIEWS = "deblurring", "held out", "novel views"
-PROTOCOLS = (DEBLURRING, HELD_OUT, NOVEL_VIEWS)
+# Deblurring: training views with spikes, at instants of their exposure.  Training views: the images learned from.
+# Held out, novel views: not used in training.
+DEBLURRING, TRAINING_VIEWS, HELD_OUT, NOVEL_VIEWS = "deblurring", "training views", "held out", "novel views"
+IN_TRAINING = (DEBLURRING, TRAINING_VIEWS)
+PROTOCOLS = (DEBLURRING, TRAINING_VIEWS, HELD_OUT, NOVEL_VIEWS)
 
 
 def images_folder(model: str | Path, split: str, iteration: int) -> Path:

@@ -126,7 +126,8 @@ def with_photographs(root: Path, views: list[View], folder: str, reduction: int)
     """
     if folder and not (root / folder).is_dir():
         raise ValueError(f"{root / folder}: no such folder of images")
-    fitted, notes = [], []
+    fitted: list[View] = []
+    notes: list[str] = []
     for view in views:
         if view.image_path is None:
             fitted.append(view)

@@ -27,7 +27,8 @@ densify_until_iter device eval exposure init_num_pts init_opa iterations json_lo
 llffhold log_every low_pass means_lr means_lr_final means_unit min_opacity model_path motion_init opacities_lr
 opacity_reg opacity_reset_interval pose_every pose_opt pose_opt_lr pose_opt_lr_final quats_lr quiet rasterizer resume
 save_iterations scale_reg scales_lr seed sh0_lr sh_degree sh_degree_interval shN_lr source_path strategy subframes
-tensorboard trajectory transforms view_spacing viewer viewer_port perturb perturb_seed
+tensorboard trajectory transforms view_spacing viewer viewer_port perturb perturb_seed image_folder
+resolution strict
 """.split()
 NETWORK = "crop lambda_joint long_grouping recon_lr recon_lr_final recon_net short targets".split()
 FROZEN = {
@@ -39,6 +40,7 @@ FROZEN = {
     "cascade": [*SHARED, "lambda_dssim", "image_method", "bsn_width", "bsn_steps", "bsn_weights", "spk2imgnet_weights"],
 }  # fmt: skip
 FROZEN["released"] = FROZEN["paper"]
+FROZEN["photos"] = FROZEN["images"]
 ALIASES = (
     "antialiasing max_steps position_lr_init position_lr_final feature_lr opacity_lr scaling_lr rotation_lr"
 ).split()
@@ -98,7 +100,7 @@ def test_values_are_those_of_the_recipe_then_the_flags():
 
 def test_streams_are_learned_from_unless_images_are_asked_for():
     assert chosen_recipe([], has_spikes=True) == "timing" and chosen_recipe(["--spike"], has_spikes=True) == "timing"
-    assert chosen_recipe([], has_spikes=False) == "images" and chosen_recipe(["--images"], has_spikes=True) == "images"
+    assert chosen_recipe([], has_spikes=False) == "photos" and chosen_recipe(["--images"], has_spikes=True) == "images"
     assert chosen_recipe(["--recipe", "paper"], has_spikes=False) == "paper"  # which says what it misses
     with pytest.raises(ValueError, match="--images is --recipe images, but --recipe paper is given"):
         chosen_recipe(["--images", "--recipe", "paper"], has_spikes=True)

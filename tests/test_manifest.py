@@ -103,7 +103,7 @@ def put(model, content):
         ([GOOD | {"kind": "Gaussians"}], 'kind is "Gaussians", expected one of long_exposure, '),
         ([GOOD | {"kind": ["gaussians"]}], "kind is "),
         ([GOOD | {"split": "test"}], 'split is "test", expected train'),
-        ([GOOD | {"protocol": "all"}], 'protocol is "all", expected one of deblurring, held out, novel views'),
+        ([GOOD | {"protocol": "all"}], 'protocol is "all", expected one of deblurring, training views, held out'),
         ([GOOD | {"view": ""}], 'view is "", expected text of at least one character'),
         ([GOOD | {"subframe": "2"}], 'subframe is "2", expected a whole number from 0'),
         ([GOOD | {"subframe": -1}], "subframe is -1"),

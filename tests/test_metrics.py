@@ -224,7 +224,7 @@ def test_poses_fitted_to_spikes_and_to_the_truth_are_not_averaged(tmp_path, monk
     assert found == pytest.approx(expected, abs=0.05)
     printed, page = capsys.readouterr().out, (model.root / "report.html").read_text()
     per_view = json.loads((model.root / "per_view.json").read_text())
-    assert all(f"{name:<11} Gaussians" in printed and name in page and name in per_view for name in expected)
+    assert all(f"{name:<14} Gaussians" in printed and name in page and name in per_view for name in expected)
 
 
 def test_subframes_alone_leave_the_middle_missing(tmp_path, monkeypatch, capsys):

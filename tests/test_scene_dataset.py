@@ -276,7 +276,7 @@ def test_unreadable_json(root, text):
 
 def test_no_scene_at_all(root, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(ValueError, match=r"no transforms\.json and no sparse/0"):
+    with pytest.raises(ValueError, match=r"no transforms\.json and no COLMAP model in sparse/0, sparse, colmap/spa"):
         read_scene(empty)
     with pytest.raises(ValueError, match="no such folder"):
         read_scene(empty / "missing")

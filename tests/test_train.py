@@ -147,14 +147,14 @@ def test_streams_are_learned_from_even_without_a_flag(scene_folder, tmp_path, mo
         assert load_settings(model).recipe == recipe
 
 
-def test_blurred_photographs_alone_are_enough(scene_folder, tmp_path, monkeypatch):
+def test_photographs_alone_are_enough(scene_folder, tmp_path, monkeypatch):
     """No spikes say how long a view is, and none are needed to know what to learn from."""
     scene = tmp_path / "scene"
     shutil.copytree(scene_folder, scene)
     shutil.rmtree(scene / "spike_data")
     flags = [flag for flag in IMAGES if flag != "--images"]
     assert command(monkeypatch, "-s", str(scene), "-m", str(tmp_path / "model"), *flags) == 0
-    assert load_settings(tmp_path / "model").recipe == "images"
+    assert load_settings(tmp_path / "model").recipe == "photos"
 
 
 def test_views_of_another_size_or_color_are_refused(scene_folder, tmp_path):

@@ -17,7 +17,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from arguments import CascadeSettings, ImageSettings, PaperSettings, ReleasedSettings, Settings, TimingSettings
+from arguments import (
+    CascadeSettings,
+    ImageSettings,
+    PaperSettings,
+    PhotoSettings,
+    ReleasedSettings,
+    Settings,
+    TimingSettings,
+)
 from arguments.parts import NetworkOptions
 from baselines.images import image_of
 from baselines.providers import prepare
@@ -147,6 +155,11 @@ def images(c: ImageSettings, scene: SceneData) -> Training:
     return on_images(c, scene, c.losses.lambda_dssim, None)
 
 
+def photos(c: PhotoSettings, scene: SceneData) -> Training:
+    """3DGS (Kerbl et al. 2023) on our schedule: compare one render with one photograph."""
+    return images(c, scene)
+
+
 def cascade(c: CascadeSettings, scene: SceneData) -> Training:
     """3D Gaussian splatting (Kerbl et al. 2023) on one image of every view from its spikes: TFP-3DGS and others."""
     provider = prepare(c.images.image_method, scene, c.images, c.run)
@@ -182,6 +195,7 @@ RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
     "paper": paper,
     "released": released,
     "images": images,
+    "photos": photos,
     "cascade": cascade,
 }
 

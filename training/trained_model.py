@@ -101,7 +101,7 @@ class TrainedModel:
                 f"{self.folder / CONFIG_NAME}: the scene {options.source_path} is not there; "
                 "if it was moved, give its folder with -s"
             )
-        return scene_of(options)
+        return scene_of(options, from_images=not self.learns_from_spikes)
 
     @cached_property
     def learned_scene(self) -> SceneData:
@@ -139,6 +139,11 @@ class TrainedModel:
     def learns_from_spikes(self) -> bool:
         """Whether training used spikes; otherwise it used the views' images as long exposures."""
         return self.settings.from_spikes
+
+    @property
+    def keeps_poses(self) -> bool:
+        """Whether every view has the one pose that it was given, so that held-out poses need not be fitted."""
+        return not (self.settings.is_blurred or self.settings.motion.pose_opt)
 
     @property
     def supervised_by_timing(self) -> bool:

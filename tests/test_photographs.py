@@ -1,0 +1,74 @@
+"""Plain photographs in 3DGS's layout, from train.py to the printed table."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from small_scene import HEIGHT, WIDTH, K, path, picture
+
+import metrics
+import render
+import train
+from arguments import PhotoSettings, load_settings
+from scene.model_folder import read_cameras
+from training.trained_model import TrainedModel
+from utils.io import save_image
+
+VIEWS = 9
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model of photographs of the small scene, trained for a few steps and rendered."""
+    root = tmp_path_factory.mktemp("photos")
+    sparse = root / "photos/sparse/0"
+    sparse.mkdir(parents=True)
+    centers, w2c = path(50 * np.arange(VIEWS))
+    for i, image in enumerate(picture(centers)):
+        save_image(root / f"photos/images/IMG_{i}.JPG", np.repeat(image[..., None], 3, -1) * [1, 0.8, 0.6])
+    camera = f"1 PINHOLE {WIDTH} {HEIGHT} {K[0, 0]} {K[1, 1]} {K[0, 2]} {K[1, 2]}\n"
+    (sparse / "cameras.txt").write_text(camera)
+    rows = (f"{i + 1} 1 0 0 0 {' '.join(map(str, w2c[i, :3, 3]))} 1 IMG_{i}.JPG\n\n" for i in range(VIEWS))
+    (sparse / "images.txt").write_text("".join(rows))
+    patch = pytest.MonkeyPatch()
+    words = ("-s", root / "photos", "-m", root / "model", "--eval", "--iterations", 20, "--init-num-pts", 300)
+    out = ["train.py", *map(str, words), "--quiet", "--device", "cpu"]
+    with patch.context() as p:
+        p.setattr(sys, "argv", out)
+        assert train.main() == 0
+        p.setattr(sys, "argv", ["render.py", "-m", str(root / "model"), "--quiet", "--device", "cpu"])
+        assert render.main() == 0
+    return root / "model"
+
+
+def test_the_defaults_are_those_of_photographs(model):
+    settings = load_settings(model)
+    assert isinstance(settings, PhotoSettings) and settings.window.subframes == 1
+    assert not settings.motion.pose_opt and not settings.motion.motion_init
+
+
+def test_every_eighth_view_is_held_out_at_its_own_pose(model):
+    scene = TrainedModel.load(model).scene
+    assert [view.camera.name for view in scene.test] == ["IMG_0", "IMG_8"]
+    entries = {entry["name"]: entry for entry in read_cameras(model)}
+    for view in (*scene.test, scene.train[0]):
+        entry = entries[view.camera.name]
+        np.testing.assert_allclose(entry["w2c"], view.camera.w2c[None].numpy(), atol=1e-5)
+    assert entries["IMG_0"]["split"] == "test"
+
+
+def test_images_are_not_measured_against_themselves(model, monkeypatch, capsys):
+    monkeypatch.setattr(metrics, "load_lpips", lambda net: (None, "not asked for"))
+    monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(model), "--quiet"])
+    assert metrics.main() == 0
+    results = json.loads((model / "results.json").read_text())
+    assert "deblurring" not in results
+    assert {name: list(results[name]) for name in ("training views", "held out")} == {
+        "training views": ["gaussians"], "held out": ["gaussians"]
+    }  # fmt: skip
+    assert results["training views"]["gaussians"]["views"] == 7 and results["held out"]["gaussians"]["views"] == 2
+    assert 15 < results["held out"]["gaussians"]["PSNR"] < 60
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  PSNR :{results['held out']['gaussians']['PSNR']:13.7f}" in lines  # the format of 3DGS's metrics.py
+    assert (model / "comparison.png").is_file()
