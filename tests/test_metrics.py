@@ -63,7 +63,7 @@ def test_an_interrupted_rendering_is_said_in_one_sentence(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=rf"{model.train}.*renders/001\.png is listed but missing\); {command}"):
         model.run(monkeypatch)
     (model.train / MANIFEST).unlink()
-    with pytest.raises(ValueError, match=rf"{model.train}/manifest\.json: .*No such file.*{command}"):
+    with pytest.raises(ValueError, match=rf"{model.train}/manifest\.json: .*no such list of images.*{command}"):
         model.run(monkeypatch)
 
 
