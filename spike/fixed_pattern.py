@@ -34,7 +34,7 @@ class FixedPattern:
         """Add one view's measured intensities and predictions [M, 1, H, W]."""
         cross, power = (measured * predicted).sum((0, 1)), predicted.square().sum((0, 1))
         half = int(self._added >= self.views // 2)
-        self._halves[half] = self._halves[half] + torch.stack([cross, power]) / len(measured)
+        self._halves[half] = self._halves[half] + torch.stack([cross, power]).cpu() / len(measured)
         self._added += 1
 
     def gain(self) -> tuple[Tensor, float]:
