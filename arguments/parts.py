@@ -166,6 +166,9 @@ class RateOptions(Options):
     iterations: int = option(
         30000, "number of training steps", common=True, at_least=1, by_size=True, names=("max_steps",)
     )  # fmt: skip
+    shards: int = option(
+        1, "parts of a step that processes share, each summed on its own (power of two)", at_least=1
+    )
     means_lr: float = option(1.6e-4, "initial rate of the means, in means_unit", names=("position_lr_init",))
     means_lr_final: float = option(1.6e-6, "final rate of the means", above=0, names=("position_lr_final",))
     means_unit: Literal["extent", "depth"] = option(

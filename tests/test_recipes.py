@@ -18,8 +18,10 @@ from training.objectives import FusedDistillation, InstantJointLoss, JointLoss, 
 from training.recipes import timing
 from training.reconstruction import Frames, InstantFrames
 from training.sampling import Instants, Sample
+from training.shards import ShardedStep
 from training.training import Training
 from utils.crops import Crop
+from utils.processes import ALONE
 
 # ---- what a step does --------------------------------------------------------------------------------------
 
@@ -30,8 +32,9 @@ def moment_of(t: Training, iteration: int) -> Moment:
     state.iteration = iteration
     random = state.random()
     sample = t.sample(iteration, random)
-    frames = t.reconstruct(state, sample, random) if t.reconstruct.joins(iteration) else None
-    return Moment(state, sample, state.render(sample), frames)
+    crops = t.reconstruct.crops(state, sample, random) if t.reconstruct.joins(iteration) else None
+    step = ShardedStep(state, sample, 1, ALONE, t.reconstruct, crops)
+    return Moment(state, sample, step.renders, step.frames)
 
 
 def test_flip_lets_reversed_frames_pass(scene_folder, tmp_path):
@@ -55,16 +58,21 @@ class Reversed:
         t.state.render = self.noted
         t.sample = lambda iteration, random: Sample.exposure(2, t.state.recording.window.subframes)
 
-    def noted(self, sample):
-        self.latest = self.render(sample)
+    def noted(self, sample, cameras=slice(None)):
+        self.latest = self.render(sample, cameras)
         return self.latest
 
     def joins(self, iteration):
         return True
 
-    def __call__(self, state, sample, random):
-        images = self.latest.images.detach().flip(0)
-        return Frames(images, [Crop.whole(*images.shape[-2:])] * len(images))
+    def crops(self, state, sample, random):
+        return [Crop.whole(*state.recording.size)] * len(sample.views)
+
+    def inner(self, state, crops):
+        return None
+
+    def __call__(self, state, sample, crops):
+        return self.latest.images.detach().flip(0)
 
 
 @pytest.mark.parametrize(

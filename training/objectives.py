@@ -13,7 +13,6 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from gaussian_renderer import RenderOutput
 from scene.fusion import fuse
 from training.losses import (
     exposure_loss,
@@ -25,6 +24,7 @@ from training.losses import (
 )
 from training.reconstruction import Frames
 from training.sampling import Sample
+from training.shards import Rendered
 from training.state import State
 from utils.image_metrics import l1
 
@@ -35,7 +35,7 @@ class Moment:
 
     state: State
     sample: Sample
-    renders: RenderOutput
+    renders: Rendered
     frames: Frames | None = None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gaussians.densification import Strategy
 from training.state import State
@@ -58,6 +59,11 @@ class Optimizers:
             self.poses = torch.optim.Adam([state.trajectory.increments], eps=1e-15, fused=True)
         if state.network is not None and self.network_rate is not None:
             self.network = torch.optim.Adam(state.network.parameters(), eps=1e-15, fused=True)
+
+    def parameters(self, with_network: bool) -> list[Tensor]:
+        """Everything that a step's gradients are for."""
+        groups = [o.param_groups for name, o in self._known().items() if with_network or name != "network"]
+        return [value for group in groups for part in group for value in part["params"]]
 
     def step(self, info: dict[str, Any], strategy: Strategy | None, with_network: bool) -> None:
         """Update everything that has a gradient; then let ``strategy`` change the set of Gaussians."""

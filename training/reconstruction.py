@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from recon_net import SpikeToImage, instant_frames, recon_frames
+from recon_net import SpikeToImage, inner_masks, instant_frames, recon_frames
 from training.sampling import Sample
 from training.state import State
 from utils.crops import Crop
@@ -36,8 +36,14 @@ class Reconstruction(Protocol):
     def joins(self, iteration: int) -> bool:
         """Whether the network takes part in a step."""
 
-    def __call__(self, state: State, sample: Sample, random: torch.Generator) -> Frames:
-        """I_rec at the sampled instants."""
+    def crops(self, state: State, sample: Sample, random: torch.Generator) -> list[Crop]:
+        """The crop of every sampled instant."""
+
+    def inner(self, state: State, crops: list[Crop]) -> Tensor | None:
+        """Mask of the crops' pixels whose value equals that in the full frame (``Frames.inner``)."""
+
+    def __call__(self, state: State, sample: Sample, crops: list[Crop]) -> Tensor:
+        """I_rec [B, C, h, w] at the sampled instants, on their crops."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,16 @@ class ExposureFrames:
     def joins(self, iteration: int) -> bool:
         return True
 
-    def __call__(self, state: State, sample: Sample, random: torch.Generator) -> Frames:
+    def crops(self, state: State, sample: Sample, random: torch.Generator) -> list[Crop]:
+        return [Crop.random(self.crop, *state.recording.size, random)] * len(sample.views)
+
+    def inner(self, state: State, crops: list[Crop]) -> None:
+        return None
+
+    def __call__(self, state: State, sample: Sample, crops: list[Crop]) -> Tensor:
         recording = state.recording
-        crop = Crop.random(self.crop, *recording.size, random)
-        frames = recon_frames(self.network, recording.exposures[sample.view], recording.u, crop)
-        return Frames(frames, [crop] * len(frames))
+        exposure = recording.exposures[sample.view]
+        return recon_frames(self.network, exposure, recording.u, crops[0], sample.subframes)
 
 
 @dataclass(frozen=True)
@@ -91,9 +102,13 @@ class InstantFrames:
     def joins(self, iteration: int) -> bool:
         return iteration > self.begins and (iteration - self.begins) % self.every == 0
 
-    def __call__(self, state: State, sample: Sample, random: torch.Generator) -> Frames:
+    def crops(self, state: State, sample: Sample, random: torch.Generator) -> list[Crop]:
+        return [Crop.random(self.crop, *state.recording.size, random) for _ in sample.views]
+
+    def inner(self, state: State, crops: list[Crop]) -> Tensor:
+        return inner_masks(self.network, crops, *state.recording.size).to(state.recording.device)
+
+    def __call__(self, state: State, sample: Sample, crops: list[Crop]) -> Tensor:
         recording = state.recording
-        crops = [Crop.random(self.crop, *recording.size, random) for _ in sample.views]
         exposures = [recording.exposures[view] for view in sample.views.tolist()]
-        images, inner = instant_frames(self.network, exposures, sample.subframes, recording.u, crops)
-        return Frames(images, crops, inner)
+        return instant_frames(self.network, exposures, sample.subframes, recording.u, crops)

@@ -16,7 +16,7 @@ from utils.randomness import generator
 class Sample:
     """The cameras of one step: B instants, each rendered at the P times of a quadrature around it.
 
-    ``views`` [B] and ``subframes`` [B] identify the instants; ``whole`` means that they are all sub-frames of one
+    ``views`` [B] and ``subframes`` [B] identify the instants; ``whole`` means that they are the sub-frames of one
     view's exposure, in order.
     """
 
@@ -40,6 +40,10 @@ class Sample:
         """The view of a whole exposure."""
         assert self.whole, "single instants belong to several views"
         return int(self.views[0])
+
+    def part(self, instants: slice) -> Sample:
+        """Some of the instants."""
+        return Sample(self.views[instants], self.subframes[instants], self.window, self.whole)
 
     def cameras(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Views [P * B] and times [P * B] to render, given the times ``u`` [M] of the sub-frames."""

@@ -156,10 +156,14 @@ class State:
         """Random numbers for this iteration; a resumed run draws the same ones."""
         return generator("step", self.seed, self.iteration)
 
-    def render(self, sample: Sample) -> RenderOutput:
-        """I_gs(t_m): render the sampled instants along the trajectories, as the sensor's pixels see them."""
+    def render(self, sample: Sample, cameras: slice = slice(None)) -> RenderOutput:
+        """I_gs(t_m): render the sampled instants along the trajectories, as the sensor's pixels see them.
+
+        Args:
+            cameras: the part of ``sample.cameras`` to render.
+        """
         recording = self.recording
-        views, times = sample.cameras(recording.u)
+        views, times = (values[cameras] for values in sample.cameras(recording.u))
         height, width = recording.size
         out = self.field.render(
             self.trajectory(views.to(recording.device), times), recording.intrinsics(views), width, height,

@@ -16,9 +16,11 @@ from training.objectives import Moment, Objective
 from training.optimizers import Optimizers
 from training.reconstruction import Reconstruction
 from training.sampling import Sample, Sampler
+from training.shards import ShardedStep
 from training.state import State
 from utils.device import use_threads
 from utils.image_metrics import psnr
+from utils.processes import ALONE, Processes
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Training:
         reconstruct: produces Recon-Net's images, or None.
         strategy: densification strategy, or None.
         after: actions performed after a step.
+        processes: the processes that share the steps.
 
     Raises:
         ValueError: no objectives.
@@ -47,6 +50,7 @@ class Training:
     reconstruct: Reconstruction | None = None
     strategy: Strategy | None = None
     after: Sequence[Action] = field(default_factory=tuple)
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         if not self.objectives:
@@ -75,15 +79,15 @@ class Training:
         random = state.random()
 
         sample = self.sample(state.iteration, random)
-        renders = state.render(sample)
-        frames = self.reconstruct(state, sample, random) if self.reconstruct is not None and joins else None
-        moment = Moment(state, sample, renders, frames)
+        crops = self.reconstruct.crops(state, sample, random) if self.reconstruct is not None and joins else None
+        shards = ShardedStep(state, sample, self.settings.rates.shards, self.processes, self.reconstruct, crops)
+        moment = Moment(state, sample, shards.renders, shards.frames)
         terms = self._terms(moment)
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
         total = self._finite(loss, terms)
-        loss.backward()
+        shards.backward(loss, self.optimizers.parameters(with_network=joins))
 
-        self.optimizers.step(renders.info, self.strategy, with_network=joins)
+        self.optimizers.step(shards.renders.info, self.strategy, with_network=joins)
         for action in self.after:
             action(moment, self.optimizers)
         return {name: float(value.detach()) for name, (_, value) in terms.items()} | {"loss": total}

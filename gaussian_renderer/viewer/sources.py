@@ -200,4 +200,4 @@ class RecordedPictures:
         whole = Crop.whole(exposure.camera.height, exposure.camera.width)
         device = next(network.parameters()).device
         u = torch.tensor(self._spec.times, device=device)
-        return instant_frames(network, [exposure], torch.tensor([m]), u, [whole])[0][0]
+        return instant_frames(network, [exposure], torch.tensor([m]), u, [whole])[0]
