@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
 
-from arguments import RECIPES, Settings
+from arguments import RECIPES, Settings, load_settings
 from arguments.parser import (
     asks_for_help,
     current_names,
@@ -31,14 +31,16 @@ from training.hooks import Hook, Journal, Keeper, Watching
 from training.recipes import build
 from training.training import Training
 from utils.checkpoint import latest_checkpoint
+from utils.device import share_processors
 from utils.io import remove_leftovers
 from utils.locks import FolderLock
+from utils.processes import Processes
 from utils.signals import StopRequest, handled
 
 
 def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
-    """The training loop: runs steps until all are done or ``stop`` is set."""
-    while training.iteration < training.steps and not stop.is_set():
+    """The training loop: runs steps until all are done or ``stop`` is set in any process."""
+    while training.iteration < training.steps and not training.processes.any(stop.is_set()):
         terms = training.step()
         for hook in hooks:
             hook(training, terms)
@@ -47,6 +49,10 @@ def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
 def run(training: Training) -> int:
     """Train with progress and checkpoints; Ctrl-C, SIGTERM and SIGHUP stop it cleanly.  Returns the exit status."""
     settings, request = training.settings, StopRequest()
+    if not training.processes.first:
+        with handled(request.receive):
+            learn(training, [], request.event)
+        return 0
     journal = Journal(training, echo=sys.stdout if settings.run.json_log else None)
     hooks: list[Hook] = [journal, Keeper()]
     if settings.run.viewer:
@@ -70,11 +76,13 @@ def run(training: Training) -> int:
     return request.status
 
 
-def start(settings: Settings, scene: SceneData) -> int:
+def start(settings: Settings, scene: SceneData, processes: Processes) -> int:
     """Start a new training; an earlier run in its folder is moved aside."""
     model = settings.scene.model_path
-    with FolderLock(model, TRAINING):  # nothing is built for a folder that is in use
-        training = build(settings, scene)
+    with processes.only_first(lambda: FolderLock(model, TRAINING)):  # nothing is built for a folder that is in use
+        training = shared(build(settings, scene), processes)
+    if not processes.first:
+        return run(training)
     lock, aside = claim(model)
     with lock:
         if aside is not None:
@@ -91,22 +99,48 @@ def start(settings: Settings, scene: SceneData) -> int:
         return run(training)
 
 
-def resume(settings: Settings) -> int:
+def resume(settings: Settings, processes: Processes) -> int:
     """Resume training from the newest checkpoint.
 
     Raises:
         ValueError: there is no checkpoint, or it does not fit the scene.
     """
     model = settings.scene.model_path
-    with FolderLock(model, TRAINING):
-        remove_leftovers(model)
+    with processes.only_first(lambda: FolderLock(model, TRAINING)):
+        if processes.first:
+            remove_leftovers(model)
         path = latest_checkpoint(model)
         if path is None:
             raise ValueError(f"{model}: no checkpoint chkpnt<iteration>.pth to resume from")
         training = build(settings, scene_of(settings.scene, not settings.from_spikes))
         checkpoint.load(training, path)
-        checkpoint.save_settings(training)  # the scene may have been moved
+        shared(training, processes)
+        if processes.first:
+            checkpoint.save_settings(training)  # the scene may have been moved
         return run(training)
+
+
+def begun(settings: Settings) -> bool:
+    """Whether the folder of the results has a checkpoint of a training with these settings."""
+    model = settings.scene.model_path
+    if latest_checkpoint(model) is None:
+        return False
+    place = {"source_path", "model_path", "resume"}
+    stored, wanted = load_settings(model).values(), settings.values()
+    return all(stored.get(name) == value for name, value in wanted.items() if name not in place)
+
+
+def shared(training: Training, processes: Processes) -> Training:
+    """The training with its steps shared by ``processes``, which must all have built the same one.
+
+    Raises:
+        ValueError: a number of shards that they cannot share, other settings, or another machine.
+    """
+    processes.own(training.settings.rates.shards)
+    processes.same("the command line", " ".join(sys.argv[1:]))
+    processes.same("the state", training.state.digest())
+    training.processes = processes
+    return training
 
 
 def show_help(argv: Sequence[str]) -> int:
@@ -128,12 +162,20 @@ def main() -> int:
     argv = current_names(sys.argv[1:])
     if asks_for_help(argv):
         return show_help(argv)
-    if "--resume" in argv:
-        return resume(resumed_settings(argv))
-    scene = scene_of(scene_options(argv), wants_images(argv))
-    for note in scene.notes:
-        print(note)
-    return start(parse_training(argv, scene.has_spikes), scene)
+    with Processes.of_environment() as processes:
+        processes.silence_others()
+        if "--resume" in argv:
+            settings = resumed_settings(argv)
+            share_processors(settings.run.threads, processes.local_size)
+            return resume(settings, processes)
+        scene = scene_of(scene_options(argv), wants_images(argv))
+        for note in scene.notes:
+            print(note)
+        settings = parse_training(argv, scene.has_spikes)
+        share_processors(settings.run.threads, processes.local_size)
+        if processes.restarted and begun(settings.for_scene(len(scene.train), *scene.size)):
+            return resume(settings, processes)
+        return start(settings, scene, processes)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ class RunOptions(Options):
         "auto", "backend of the Gaussians; auto: cpu without CUDA, gsplat or inria with it", common=True
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "device of the tensors", common=True)
+    threads: int = option(0, "number of threads of this process (0: its share of the processors)")
     seed: int = option(0, "seed of every random choice", common=True)
     save_iterations: list[int] = option(  # noqa: RUF009
         [], "iterations at which the model is saved, in addition to the last", common=True

@@ -10,7 +10,6 @@ terms of 20 steps, and PSNR and ATE after 300.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import tempfile
@@ -85,17 +84,6 @@ def trace(training: Training, steps: int) -> list[dict[str, float]]:
     return [training.step() for _ in range(steps)]
 
 
-def digest(training: Training) -> str:
-    """Of everything that was learned, bit by bit."""
-    state = training.state
-    learned = [*state.field.gaussians.raw.values(), state.trajectory.increments]
-    learned += [] if state.network is None else state.network.state_dict().values()
-    total = hashlib.sha256()
-    for value in learned:
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]
-
-
 @torch.no_grad()
 def quality(training: Training) -> dict[str, float]:
     """PSNR at u = 0.5 of the Gaussians and of Recon-Net, and ATE."""
@@ -133,7 +121,7 @@ def record(name: str, scene: Path, model: Path) -> tuple[str, dict[str, str]]:
     terms = trace(short, 20)
     long = start(name, 300, scene, model)
     trace(long, 300)
-    return text_of(terms, quality(long)), {"20": digest(short), "300": digest(long)}
+    return text_of(terms, quality(long)), {"20": short.state.digest(), "300": long.state.digest()}
 
 
 def main() -> int:

@@ -76,12 +76,13 @@ CHANGES = {
     "recon_lr": ("timing", "--recon_lr 5e-3"),
     "recon_lr_final": ("timing", "--recon_lr_final 1e-3"),
     "seed": ("timing", "--seed 1"),
+    "shards": ("timing", "--shards 2"),
 }
 # Options whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
 ELSEWHERE = {
     "source_path", "model_path", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume", "quiet",
     "image_folder", "resolution", "strict", "log_every", "json_log", "viewer", "viewer_port", "tensorboard", "flip",
-    "lambda_scale_ratio", "bsn_weights", "spk2imgnet_weights",
+    "lambda_scale_ratio", "threads", "bsn_weights", "spk2imgnet_weights",
 }  # fmt: skip
 
 

@@ -231,8 +231,8 @@ def test_fused_lessons_reach_the_network_alone(flag, reached, scene_folder, tmp_
     t = small_training(scene_folder, tmp_path, *TIMING, "--window_from", "0", flag)
     moment = moment_of(t, 2)
     (joint,) = (objective for objective in t.objectives if objective.name == "joint")
-    scene, network = t.state.field.gaussians.raw["means"], t.state.network.layers[-1].bias
-    of_scene, of_network = torch.autograd.grad(joint(moment), [scene, network], allow_unused=True)
+    images = [moment.renders.images, moment.frames.images]
+    of_scene, of_network = torch.autograd.grad(joint(moment), images, allow_unused=True)
     assert (of_scene is not None) == reached and of_network.abs().sum() > 0
     assert torch.equal(joint.targets(moment), moment.sample.middle(moment.renders.images)) == reached
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,6 +152,15 @@ class State:
     def gaussians(self) -> GaussianModel:
         """The Gaussians of ``gaussian_field``."""
         return self.gaussian_field.gaussians
+
+    def digest(self) -> str:
+        """A short digest of everything learned so far."""
+        learned = [*self.field.parameters().values(), self.trajectory.increments]
+        learned += [] if self.network is None else list(self.network.parameters())
+        digest = hashlib.sha256()
+        for value in learned:
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def random(self) -> torch.Generator:
         """Random numbers for this iteration; a resumed run draws the same ones."""

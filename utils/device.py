@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -51,7 +52,29 @@ def each_on_one_thread(function: Callable[[A], B], items: Iterable[A]) -> list[B
             torch.set_num_threads(before)  # MKL has one number for all threads
 
 
-def _processors() -> int:
+def share_processors(threads: int, processes: int) -> None:
+    """Limit torch and the CPU rasterizer to ``threads``; call it before the first render.
+
+    Args:
+        threads: number of threads; 0 means this process's share of the processors.
+        processes: number of processes on this machine.  torchrun sets OMP_NUM_THREADS to 1 for more than one of them,
+            which is then ignored.
+    """
+    if threads or processes > 1:
+        os.environ["OMP_NUM_THREADS"] = str(threads or max(_available() // processes, 1))
+
+
+def _available() -> int:
+    """Number of processors that this process may use: its affinity, and the limit of its container."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return mine if quota == "max" else max(min(mine, round(int(quota) / int(period))), 1)
+    except (OSError, ValueError, ZeroDivisionError):
+        return mine  # not Linux, or no control group
+
+
+def _processors() -> int:
+    mine = _available()
     given = os.environ.get("OMP_NUM_THREADS", "")
     return min(mine, max(int(given), 1)) if given.isdigit() else mine

@@ -16,8 +16,9 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -45,20 +46,18 @@ class Processes:
         rank, size: this process's number, and the number of processes.
         local_size: number of processes on this machine.
         restarted: whether torchrun started the processes again after a failure.
-        device: device of the tensors that processes exchange.
     """
 
     rank: int = 0
     size: int = 1
     local_size: int = 1
     restarted: bool = False
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @classmethod
-    def of_environment(cls, device: torch.device) -> Processes:
+    def of_environment(cls) -> Processes:
         """The processes that torchrun started, connected; ``ALONE`` without torchrun or with a single process.
 
-        gloo connects processes on CPUs, NCCL those on GPUs.
+        gloo carries tensors on the CPU, NCCL those on GPUs; each process uses the GPU of its local rank.
 
         Raises:
             ValueError: torchrun's environment variables are not numbers.
@@ -78,20 +77,23 @@ class Processes:
         import torch.distributed as dist
 
         _end_with_parent()
-        if device.type == "cuda":
-            device = torch.device("cuda", local_rank)
-            torch.cuda.set_device(device)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank)
         store, *_ = next(dist.rendezvous("env://", timeout=_PATIENCE))
         # torchrun keeps its store when it starts processes again, with the addresses of the dead ones in it.
         fresh = dist.PrefixStore(_agreed_name(store, rank, size), store)
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=_PATIENCE)
-        return cls(rank, size, local_size, restarts > 0, device)
+        return cls(rank, size, local_size, restarts > 0)
 
     @property
     def first(self) -> bool:
         """Whether this process prints, logs, saves and serves the viewer."""
         return self.rank == 0
+
+    def only_first(self, context: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
+        """A context manager that only the first process enters."""
+        return context() if self.first else nullcontext()
 
     def own(self, shards: int) -> range:
         """The shards of this process: neighbors, so that their sum is a branch of the tree.
@@ -122,15 +124,17 @@ class Processes:
             return total
         import torch.distributed as dist
 
-        flat = torch.cat([value.reshape(-1) for value in total]).to(self.device)
+        flat = torch.cat([value.reshape(-1) for value in total])
         share = -(-len(flat) // self.size)
         sent = flat.new_zeros(share * self.size)
         sent[: len(flat)] = flat
         received = torch.empty_like(sent)
-        dist.all_to_all_single(received, sent)
+        with self._connected():
+            dist.all_to_all_single(received, sent)
         part = _tree([[piece] for piece in received.view(self.size, share)])[0]
-        dist.all_gather_into_tensor(sent, part.contiguous())
-        pieces = sent[: len(flat)].to(total[0].device).split([value.numel() for value in total])
+        with self._connected():
+            dist.all_gather_into_tensor(sent, part.contiguous())
+        pieces = sent[: len(flat)].split([value.numel() for value in total])
         # In each tensor's own memory format: fused Adam walks parameter and gradient in memory order.
         return [
             torch.empty_like(value).copy_(piece.view(value.shape)) for piece, value in zip(pieces, total, strict=True)
@@ -140,7 +144,7 @@ class Processes:
         """All processes' tensors [n, ...] in order of rank, one after the other.
 
         Args:
-            own: this process's tensor; None if its n is 0 (then those of the others are float32).
+            own: this process's tensor; None if its n is 0 (the others then are float32, on the CPU).
             lengths: n of every process.
         """
         if self.size == 1:
@@ -151,15 +155,16 @@ class Processes:
         if 0 in lengths:
             shapes = self.exchange("" if own is None else " ".join(map(str, own.shape[1:])))
             shape = next(text for text, n in zip(shapes, lengths, strict=True) if n)
-            own = torch.empty(0, *map(int, shape.split()), device=self.device) if own is None else own
+            own = torch.empty(0, *map(int, shape.split())) if own is None else own
         assert own is not None
 
-        padded = own.new_zeros(max(lengths), *own.shape[1:], device=self.device)
+        padded = own.new_zeros(max(lengths), *own.shape[1:])
         padded[: len(own)] = own
         everything = padded.new_empty(self.size * len(padded), *own.shape[1:])
-        dist.all_gather_into_tensor(everything, padded)
+        with self._connected():
+            dist.all_gather_into_tensor(everything, padded)
         of_ranks = everything.view(self.size, *padded.shape)
-        return torch.cat([rows[:n] for rows, n in zip(of_ranks, lengths, strict=True)]).to(own.device)
+        return torch.cat([rows[:n] for rows, n in zip(of_ranks, lengths, strict=True)])
 
     def exchange(self, text: str) -> list[str]:
         """The texts of all processes, by rank."""
@@ -172,11 +177,23 @@ class Processes:
 
     def any(self, word: bool) -> bool:
         """Whether any process says yes."""
-        return "y" in self.exchange("y" if word else "n") if self.size > 1 else word
+        return bool(self.gather(torch.tensor([int(word)]), [1] * self.size).any())
 
-    def wait(self) -> None:
-        """Return when all processes are here."""
-        self.exchange("")
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """The others' connections break when one of them fails: it says why itself.
+
+        Raises:
+            ValueError: this is the first process.
+            SystemExit: this is another one.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not self.first:
+                raise SystemExit(1) from None
+            reason = str(error).splitlines()[0][:160]
+            raise ValueError(f"another process of this training has ended ({reason})") from None
 
     def together(self, work: Callable[[], A]) -> A:
         """Do something that may fail on every process: if it fails on one, all end, and one of them says why.
@@ -215,9 +232,12 @@ class Processes:
             raise SystemExit(1)
         raise ValueError(f"{what} of process 0 is {values[0]}, and of process {other} {values[other]}")
 
-    def close(self) -> None:
-        """Leave the other processes in order."""
-        if self.size > 1:
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave the other processes; after an error at once, so that their connections break."""
+        if self.size > 1 and kind is None:
             import torch.distributed as dist
 
             dist.destroy_process_group()
