@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from utils.processes import FailedElsewhere
 from utils.signals import Stopped, ending
 
 # What a closed pipe or terminal answers.
@@ -40,6 +41,8 @@ def _outcome(main: Callable[[], int | None]) -> int:
     except Stopped as stopped:
         sys.stderr.write(f"\nstopped by {stopped}\n")
         return 128 + stopped.number
+    except FailedElsewhere:
+        pass  # the process that failed says why
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
     except MemoryError as error:

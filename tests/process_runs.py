@@ -20,7 +20,7 @@ from training_runs import PAPER, TIMING, small_training, stepped
 import train
 from training.training import Training
 from utils.device import share_processors
-from utils.processes import Processes
+from utils.processes import FailedElsewhere, Processes
 
 # Runs of four shards; the recipe timing renders six cameras and reconstructs two instants a step.
 RUNS = {
@@ -74,7 +74,7 @@ def failing(processes: Processes) -> str:
         processes.together(work)
     except ValueError as error:
         return str(error)
-    except SystemExit:
+    except FailedElsewhere:
         return "ended"
     return "nothing"
 

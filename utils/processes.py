@@ -30,6 +30,10 @@ A = TypeVar("A")
 _PATIENCE = timedelta(days=1)
 
 
+class FailedElsewhere(Exception):
+    """The training has failed in another process, which says why."""
+
+
 def _tree(leaves: list[list[Tensor]]) -> list[Tensor]:
     """Sum of lists of tensors in a fixed binary tree; their number is a power of two."""
     while len(leaves) > 1:
@@ -185,13 +189,13 @@ class Processes:
 
         Raises:
             ValueError: this is the first process.
-            SystemExit: this is another one.
+            FailedElsewhere: this is another one.
         """
         try:
             yield
         except RuntimeError as error:
             if not self.first:
-                raise SystemExit(1) from None
+                raise FailedElsewhere from None
             reason = str(error).splitlines()[0][:160]
             raise ValueError(f"another process of this training has ended ({reason})") from None
 
@@ -200,7 +204,7 @@ class Processes:
 
         Raises:
             ValueError: this is the first process, and ``work`` failed with it on some process.
-            SystemExit: this is another process, and ``work`` failed somewhere.
+            FailedElsewhere: this is another process, and ``work`` failed somewhere.
         """
         if self.size == 1:
             return work()
@@ -215,7 +219,7 @@ class Processes:
             where = "" if len(wrong) == self.size else f"process {wrong[0]} of {self.size}: "
             raise ValueError(where + errors[wrong[0]])
         if wrong:
-            raise SystemExit(1)
+            raise FailedElsewhere
         return result  # type: ignore[return-value]
 
     def same(self, what: str, value: str) -> None:
@@ -229,7 +233,7 @@ class Processes:
         if other is None:
             return
         if not self.first:
-            raise SystemExit(1)
+            raise FailedElsewhere
         raise ValueError(f"{what} of process 0 is {values[0]}, and of process {other} {values[other]}")
 
     def __enter__(self) -> Processes:
