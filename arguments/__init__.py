@@ -10,6 +10,7 @@ from arguments.settings import (
     PhotoSettings,
     ReleasedSettings,
     Settings,
+    SpikeGSSettings,
     TimingSettings,
     load_settings,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "PhotoSettings",
     "ReleasedSettings",
     "Settings",
+    "SpikeGSSettings",
     "TimingSettings",
     "Video",
     "load_settings",

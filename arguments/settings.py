@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
 from arguments.options import Options, option
 from arguments.parts import (
     SUBFRAME_WIDTH,
+    BlindSpotOptions,
     DensificationOptions,
     GaussianOptions,
     ImageOptions,
@@ -329,10 +330,36 @@ class PhotoSettings(ImageSettings):
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class SpikeGSLosses(ImageLosses):
+    """Losses"""
+
+    lambda_inst: float = option(
+        1.0, "weight of L_inst: renders against the blind-spot network's images", common=True
+    )
+    lambda_exp: float = option(
+        1.0, "weight of L_exp: mean of the renders against the long exposure", common=True
+    )
+
+
+@dataclass(frozen=True)
+class SpikeGSSettings(Settings):
+    """SpikeGS: images of a self-supervised network at single instants, on fixed poses."""
+
+    recipe = "spikegs"
+    summary = "SpikeGS (arXiv 2407.10062): instants from a blind-spot network trained on the scene, poses fixed"
+    defaults: ClassVar[dict[str, Any]] = {"trajectory": "bezier", "pose_opt": False}
+
+    images: BlindSpotOptions = field(default_factory=BlindSpotOptions)
+    losses: SpikeGSLosses = field(default_factory=SpikeGSLosses)
+
+
 RECIPES: dict[str, type[Settings]] = {
     kind.recipe: kind
-    for kind in (TimingSettings, PaperSettings, ReleasedSettings, ImageSettings, PhotoSettings, CascadeSettings)
-}
+    for kind in (
+        TimingSettings, PaperSettings, ReleasedSettings, ImageSettings, PhotoSettings, CascadeSettings, SpikeGSSettings
+    )
+}  # fmt: skip
 
 
 def load_settings(folder: str | Path) -> Settings:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from scene.cameras import View
 from scene.dataset import SceneData
-from scene.exposure import usable_margin
+from scene.exposure import Exposure, usable_margin
 from spike import SensorModel, SpikeStream, Targets, WindowSpec, tfi
 from spike.targets import Mode
 
@@ -64,8 +65,12 @@ def image_of(
     Raises:
         ValueError: the provider returned another size than the camera's, or values that are not finite.
     """
-    stream = scene.open_stream(view)
-    pixels = provider(stream, spec, scene.sensor, u)
+    pixels = _pixels(provider, scene.open_stream(view), spec, scene.sensor, u)
+    return pixels if scene.mosaic is None else scene.mosaic.colors(pixels)
+
+
+def _pixels(provider: ImageProvider, stream: SpikeStream, spec: WindowSpec, sensor: SensorModel, u: float) -> Tensor:
+    pixels = provider(stream, spec, sensor, u)
     if pixels.shape != (1, stream.height, stream.width):
         raise ValueError(
             f"{stream.name}: {_called(provider)} made an image of shape {[*pixels.shape]}, expected "
@@ -74,7 +79,17 @@ def image_of(
     if not bool(pixels.isfinite().all()):
         wrong = int((~pixels.isfinite()).sum())
         raise ValueError(f"{stream.name}: {_called(provider)} made an image with {wrong} values that are not finite")
-    return pixels if scene.mosaic is None else scene.mosaic.colors(pixels)
+    return pixels
+
+
+def instants_of(
+    provider: ImageProvider, scene: SceneData, view: View, spec: WindowSpec, sensor: SensorModel
+) -> Exposure:
+    """A view's exposure: a provider's images of the sub-frames, and the mean of the counted spikes (TFP)."""
+    stream = scene.open_stream(view)
+    images = [_pixels(provider, stream, spec, sensor, u) for u in spec.times]
+    long = WindowMean(spec.exposure)(stream, spec, sensor)
+    return Exposure(view.camera, long, torch.stack(images), spec=spec, stream=stream)
 
 
 def _called(provider: ImageProvider) -> str:

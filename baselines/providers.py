@@ -63,7 +63,7 @@ PROVIDERS = {
         f"spike timing ({SUBFRAME_WIDTH} frames)", lambda scene, options, run: WindowMean(SUBFRAME_WIDTH, "timing")
     ),
     "spk2imgnet": ImageMethod("Spk2ImgNet", published_spk2imgnet),
-    "bsn": ImageMethod("SpikeGS's images (blind-spot network)", blind_spot),
+    "bsn": ImageMethod("BSN (SpikeGS)", blind_spot),
 }
 
 

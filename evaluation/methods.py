@@ -47,6 +47,7 @@ _SHORT = (
 _LONGER = "--iterations 3000 --densify_until_iter 1500".split()
 _SCALED = [*_SHORT, "--crop", "48", "--pose_every", "5"]
 _PAPER = ["--recipe", "paper", *_SCALED]
+_SPIKEGS = ["--recipe", "spikegs", *_SHORT]
 
 _RATES = [
     word
@@ -89,6 +90,9 @@ METHODS = {
     "single": Method("paper, one interval", [*_PAPER, "--no-multi_interval"]),
     "fixed": Method("paper, poses fixed", [*_PAPER, "--no-pose_opt"]),
     **{f"{image}-3dgs": _cascade(image) for image in PROVIDERS},
+    "spikegs": Method("SpikeGS", _SPIKEGS, finds="bsn", image="bsn"),
+    "spikegs-instants": Method("SpikeGS, instants alone", [*_SPIKEGS, "--no-exp"], finds="bsn", image="bsn"),
+    "spikegs-exposures": Method("SpikeGS, exposures alone", [*_SPIKEGS, "--no-inst"], finds="bsn", image="bsn"),
 }
 # Images from the spikes of one view alone, at u = 0.5.
 BASELINES = {name: method.title for name, method in PROVIDERS.items()}

@@ -146,7 +146,18 @@ def image_exposures(
         ValueError: a view without an image, or with another size or number of channels than the first.
     """
     read = image_of or (lambda view: _own_image(view, scene))
-    return _alike(scene, views, [Exposure(view.camera, read(view)).to(device) for view in views])
+    return read_exposures(views, scene, device, lambda view: Exposure(view.camera, read(view)))
+
+
+def read_exposures(
+    views: Sequence[View], scene: SceneData, device: torch.device, read: Callable[[View], Exposure]
+) -> list[Exposure]:
+    """The exposures that ``read`` returns for views.
+
+    Raises:
+        ValueError: a view with another size or number of channels than the first.
+    """
+    return _alike(scene, views, [read(view).to(device) for view in views])
 
 
 def _own_image(view: View, scene: SceneData) -> Tensor:

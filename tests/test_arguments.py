@@ -31,13 +31,15 @@ tensorboard trajectory transforms view_spacing viewer viewer_port perturb pertur
 resolution strict shards threads
 """.split()
 NETWORK = "crop lambda_joint long_grouping recon_lr recon_lr_final recon_net short targets".split()
+BLIND_SPOT = "bsn_width bsn_steps bsn_weights".split()
 FROZEN = {
     "timing": [*SHARED, *NETWORK, *"""
         fixed_pattern_every fuse instants recon_every recon_from subframe_width window_from window_points
     """.split()],
     "paper": [*SHARED, *NETWORK, *"flip lambda_dssim lambda_gs lambda_rec multi_interval".split()],
     "images": [*SHARED, "lambda_dssim"],
-    "cascade": [*SHARED, "lambda_dssim", "image_method", "bsn_width", "bsn_steps", "bsn_weights", "spk2imgnet_weights"],
+    "cascade": [*SHARED, *BLIND_SPOT, "lambda_dssim", "image_method", "spk2imgnet_weights"],
+    "spikegs": [*SHARED, *BLIND_SPOT, "lambda_dssim", "lambda_inst", "lambda_exp"],
 }  # fmt: skip
 FROZEN["released"] = FROZEN["paper"]
 FROZEN["photos"] = FROZEN["images"]

@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-from training_runs import CASCADE, IMAGES, PAPER, TIMING, learned, same, small_training, stepped
+from training_runs import CASCADE, IMAGES, PAPER, SPIKEGS, TIMING, learned, same, small_training, stepped
 
 from arguments import RECIPES
 
-FLAGS = {"timing": TIMING, "paper": PAPER, "images": IMAGES, "cascade": CASCADE}
+FLAGS = {"timing": TIMING, "paper": PAPER, "images": IMAGES, "cascade": CASCADE, "spikegs": SPIKEGS}
 
 # Every option that changes what is learned, with another value, in a recipe where it matters.
 CHANGES = {
@@ -55,8 +55,10 @@ CHANGES = {
     "lambda_rec": ("paper", "--no-rec"),
     "lambda_joint": ("paper", "--no-joint"),
     "image_method": ("cascade", "--image_method tfi"),
-    "bsn_width": ("cascade", "--image_method bsn --bsn_steps 1 --bsn_width 2"),
-    "bsn_steps": ("cascade", "--image_method bsn --bsn_steps 1 --bsn_width 2"),
+    "bsn_width": ("spikegs", "--bsn_width 3"),
+    "bsn_steps": ("spikegs", "--bsn_steps 2"),
+    "lambda_inst": ("spikegs", "--lambda_inst 0.5"),
+    "lambda_exp": ("spikegs", "--no-exp"),
     "lambda_dssim": ("images", "--no-dssim"),
     "multi_interval": ("paper", "--no-multi_interval"),
     "opacity_reg": ("timing", "--opacity_reg 0.1"),

@@ -18,6 +18,7 @@ TIMING = [*SMALL, *"--cap_max 330 --recon_from 1 --fixed_pattern_every 2 --windo
 PAPER = [*SMALL, *"--recipe paper --densify_grad_threshold 1e-6".split()]
 _WITHOUT_NETWORK = [word for word in SMALL if word not in ("--crop", "16")]
 IMAGES = ["--images", *_WITHOUT_NETWORK, "--cap_max", "330"]
+SPIKEGS = ["--recipe", "spikegs", *_WITHOUT_NETWORK, *"--cap_max 330 --bsn_width 2 --bsn_steps 1".split()]
 CASCADE = ["--recipe", "cascade", *_WITHOUT_NETWORK, "--cap_max", "330"]
 
 

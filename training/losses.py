@@ -14,16 +14,17 @@ from torch import Tensor
 from utils.image_metrics import l1, ssim
 
 
-def exposure_loss(renders: Tensor, long_exposure: Tensor, dssim: float = 0.2) -> Tensor:
-    """L_gs: compare the mean of the M renders [M, C, H, W] with E(T) [C, H, W] (eq. 9 of the paper).
-
-    ``(1 - dssim) L1 + dssim (1 - SSIM)``, the 3DGS mixture.
-    """
-    blurred = renders.mean(0)
-    loss = (1 - dssim) * l1(blurred, long_exposure)
+def photometric_loss(images: Tensor, targets: Tensor, dssim: float = 0.2) -> Tensor:
+    """``(1 - dssim) L1 + dssim (1 - SSIM)`` of images [B, C, H, W], the 3DGS mixture."""
+    loss = (1 - dssim) * l1(images, targets)
     if dssim:
-        loss = loss + dssim * (1 - ssim(blurred[None], long_exposure[None]))
+        loss = loss + dssim * (1 - ssim(images, targets))
     return loss
+
+
+def exposure_loss(renders: Tensor, long_exposure: Tensor, dssim: float = 0.2) -> Tensor:
+    """L_gs: compare the mean of the M renders [M, C, H, W] with E(T) [C, H, W] (eq. 9 of the paper)."""
+    return photometric_loss(renders.mean(0, keepdim=True), long_exposure[None], dssim)
 
 
 def half_widths(subframes: int, multi_interval: bool = True) -> list[int]:

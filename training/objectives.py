@@ -18,6 +18,7 @@ from training.losses import (
     exposure_loss,
     half_widths,
     joint_loss,
+    photometric_loss,
     reblur_loss,
     scale_ratio_penalty,
     subframe_loss,
@@ -82,6 +83,18 @@ class ExposureLoss(Weighted):
     def __call__(self, moment: Moment) -> Tensor:
         long = moment.state.recording.exposures[moment.sample.view].long
         return exposure_loss(moment.renders.images, long, self.dssim)
+
+
+@dataclass(frozen=True)
+class InstantLoss(Weighted):
+    """L_inst of SpikeGS: renders of single instants are compared with the images of another method there."""
+
+    name: ClassVar[str] = "inst"
+    dssim: float = 0.2
+
+    def __call__(self, moment: Moment) -> Tensor:
+        targets = moment.state.recording.targets(moment.sample)
+        return photometric_loss(moment.renders.images, targets, self.dssim)
 
 
 @dataclass(frozen=True)

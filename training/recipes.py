@@ -24,15 +24,16 @@ from arguments import (
     PhotoSettings,
     ReleasedSettings,
     Settings,
+    SpikeGSSettings,
     TimingSettings,
 )
 from arguments.parts import NetworkOptions
-from baselines.images import image_of
-from baselines.providers import prepare
+from baselines.images import image_of, instants_of
+from baselines.providers import blind_spot, prepare
 from recon_net import SpikeToImage, make_network
 from scene.cameras import View
 from scene.dataset import SceneData
-from scene.views import Quadrature
+from scene.views import Quadrature, read_exposures
 from training.after import DirectionVotes, FixedPatternUpdates
 from training.building import (
     densification,
@@ -46,6 +47,7 @@ from training.objectives import (
     ExposureLoss,
     FusedDistillation,
     InstantJointLoss,
+    InstantLoss,
     JointLoss,
     MeanOpacity,
     MeanScale,
@@ -190,6 +192,49 @@ def on_images(
     )
 
 
+def spikegs(c: SpikeGSSettings, scene: SceneData) -> Training:
+    """SpikeGS (Zhang et al. 2024, arXiv 2407.10062): instants from a self-supervised network, on fixed poses.
+
+    The network is trained on the scene's spikes first (``baselines.blind_spot``).  Renders of the sub-frames are
+    compared with its images, and their mean with the counted spikes of the whole exposure.  The poses of the sub-frames
+    are interpolated between the views.  Views without motion, each in a recording of its own, are compared at their
+    middle alone.
+    """
+    device = pick_device(c.run.device)
+    c = sized(c, scene)
+    moves = c.motion.motion_init and len({view.recording for view in scene.train}) < len(scene.train)
+    if not moves:
+        c = c.replaced(subframes=1, lambda_exp=0.0)
+    window, losses, network = window_of(c), c.losses, blind_spot(scene, c.images, c.run)
+    recording = Recording(
+        scene, window, device,
+        lambda views, sensor: read_exposures(
+            views, scene, device, lambda view: instants_of(network, scene, view, window, sensor)
+        ),
+        from_spikes=True,
+    )  # fmt: skip
+    state = State(
+        recording,
+        field=initial_gaussians(c, recording),
+        trajectory=start_trajectory(c, scene, Quadrature.middle()).to(device),
+        seed=c.run.seed,
+    )
+    return Training(
+        c,
+        state,
+        sample=WholeExposures(len(recording), window.subframes, c.run.seed),
+        objectives=present(
+            [
+                InstantLoss(losses.lambda_inst, losses.lambda_dssim),
+                ExposureLoss(losses.lambda_exp, losses.lambda_dssim),
+                *regularizers(c),
+            ]
+        ),
+        strategy=densification(c, recording),
+        optimizers=optimizers(c, state),
+    )
+
+
 RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
     "timing": timing,
     "paper": paper,
@@ -197,6 +242,7 @@ RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
     "images": images,
     "photos": photos,
     "cascade": cascade,
+    "spikegs": spikegs,
 }
 
 
