@@ -24,7 +24,9 @@ import numpy as np
 import torch
 from small_scene import write_scene
 
-from arguments.parser import current_names, parse_training
+from arguments import RECIPES
+from arguments.parser import current_names, given_recipe, parse_training
+from baselines.providers import PROVIDERS
 from evaluation.methods import METHODS
 from gaussian_renderer import render_trajectory
 from recon_net import recon_frames
@@ -43,7 +45,9 @@ _PAPER_RATES = (
     "--trajectory linear --strategy default --low_pass 0.3 --densify_from_iter 500 --means_lr 1.6e-4 "
     "--means_lr_final 1.6e-6 --means_unit extent --scales_lr 5e-3 --quats_lr 1e-3 --pose_opt_lr_final 1e-5"
 ).split()
-RUNS = {name: list(method.flags) for name, method in METHODS.items()}
+# The same code as tfp-3dgs and spikegs.
+_ALIKE = {f"{image}-3dgs" for image in PROVIDERS if image != "tfp"} | {"spikegs-instants", "spikegs-exposures"}
+RUNS = {name: list(method.flags) for name, method in METHODS.items() if name not in _ALIKE}
 RUNS |= {"images-cpu": ["--images"], "images-paper": ["--images", *_PAPER_RATES]}
 # Everything of the method happens within 20 steps, and again within 300.
 SHORT = (
@@ -60,8 +64,11 @@ def flags_of(name: str, steps: int) -> list[str]:
     """The flags of train.py of a shortened run."""
     flags, long = RUNS[name], steps > 20
     shared = [*flags, *(LONG if long else SHORT)]
-    if "--images" not in flags:
+    has = RECIPES["images" if "--images" in flags else given_recipe(flags) or "timing"].of().values()
+    if "crop" in has:
         shared += ["--crop", "16"]
+    if "bsn_steps" in has:
+        shared += ["--bsn_width", "4", "--bsn_steps", "4"]
     if "--recipe" not in flags and "--images" not in flags:
         shared += ["--window_from", "150" if long else "8"]
         if "--lambda_joint" not in flags:
