@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 from utils.processes import FailedElsewhere
+from utils.reading import reason
 from utils.signals import Stopped, ending
 
 # What a closed pipe or terminal answers.
@@ -18,7 +19,9 @@ _NO_READER = {errno.EPIPE, errno.EIO, errno.ENXIO}
 
 
 def guarded(main: Callable[[], int | None]) -> int:
-    """Run ``main``; report a ``ValueError``, lack of memory or a failed file operation as one sentence on stderr.
+    """Run ``main``; report an error of its input, its files or its memory as one sentence on stderr.
+
+    Readers name the file in their errors (``utils.reading``).
 
     Returns:
         The exit status: that of ``main`` (0 for None), 1 after an error, 128 plus the number of a signal that
@@ -43,13 +46,17 @@ def _outcome(main: Callable[[], int | None]) -> int:
         return 128 + stopped.number
     except FailedElsewhere:
         pass  # the process that failed says why
+    except UnicodeError as error:
+        sys.stderr.write(f"error: {reason(error)}\n")
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
     except MemoryError as error:
-        sys.stderr.write(f"error: {str(error) or 'out of memory'}\n")
+        sys.stderr.write(f"error: {str(error) or 'out of memory'}\n")  # native code says of what
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"error: {name}{error.strerror or error}\n")
+    except (OverflowError, RecursionError) as error:
+        sys.stderr.write(f"error: a value is too large for this program ({reason(error)})\n")
     return 1
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gaussians.model import GaussianModel
+from utils.checkpoint import fitting
 from utils.randomness import generator
 
 
@@ -189,7 +190,8 @@ class DefaultStrategy:
         return {"gradient": self._gradient, "seen": self._seen}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._gradient, self._seen = state["gradient"], state["seen"]
+        gradient = fitting("gradient", state["gradient"], torch.zeros(len(state["gradient"])))
+        self._gradient, self._seen = gradient, fitting("seen", state["seen"], gradient)
 
 
 @dataclass

@@ -25,8 +25,11 @@ from torch import Tensor
 from gaussians.ply import GaussianParams, LowPass, read_gaussian_ply, write_gaussian_ply
 from gaussians.sh import SH_C0
 from utils.io import atomic_write
+from utils.reading import read_bytes, reading
 
 FORMATS = (".ply", ".splat", ".spz")
+# Formats that PlayCanvas' splat-transform converts to a PLY.
+_CONVERTIBLE = (".ksplat", ".sog")
 
 _SPLAT = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 assert _SPLAT.itemsize == 32
@@ -34,6 +37,8 @@ assert _SPLAT.itemsize == 32
 
 def _format(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix.lower()
+    if suffix in _CONVERTIBLE:
+        raise ValueError(f"{path}: {suffix} is not supported; convert it first: splat-transform {path} out.ply")
     if suffix not in FORMATS:
         raise ValueError(f"{path}: expected a name ending in {', '.join(FORMATS)}")
     return suffix
@@ -96,10 +101,7 @@ def read_splat(path: str | os.PathLike[str]) -> GaussianParams:
     Raises:
         ValueError: not a ``.splat`` file (names it).
     """
-    try:
-        stored = Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable .splat ({error.strerror})") from None
+    stored = read_bytes(path, ".splat file")
     if not stored or len(stored) % _SPLAT.itemsize:
         raise ValueError(f"{path}: {len(stored)} bytes, expected a multiple of {_SPLAT.itemsize} (one Gaussian each)")
     table = np.frombuffer(stored, _SPLAT)
@@ -125,6 +127,8 @@ def read_splat(path: str | os.PathLike[str]) -> GaussianParams:
 
 _SPZ_HEADER = struct.Struct("<4sIIBBBB")  # magic, version, Gaussians, SH degree, fraction bits, flags, reserved
 _SPZ_MAGIC, _SPZ_VERSION, _SPZ_ANTIALIASED = b"NGSP", 3, 1
+# Bits unpacked per stored bit at most: positions and rotations hardly compress.
+_SPZ_MOST = 200
 # Bits kept of coefficients of degree 1 and of higher degrees: the rest of each byte is zero and compresses away.
 _SPZ_SH_BITS = (5, 4, 4)
 # The axes of .spz are ours rotated by 180 degrees about x: y and z change sign ...
@@ -212,19 +216,33 @@ def read_spz(path: str | os.PathLike[str]) -> GaussianParams:
     Raises:
         ValueError: not a ``.spz`` file (names it).
     """
-    try:
-        stored = gzip.decompress(Path(path).read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path}: not a readable .spz ({reason})") from None
+    packed = read_bytes(path, ".spz file")
+    with reading(path, "a readable .spz"):
+        return _read_spz(path, packed)
+
+
+def _unzipped(packed: bytes, most: int) -> bytes:
+    """The first ``most`` bytes of a gzip stream, or all of them, checked by their checksum, if there are fewer."""
+    stream = zlib.decompressobj(wbits=31)
+    stored = stream.decompress(packed, most)
+    if len(stored) < most and not stream.eof:
+        raise ValueError("truncated")
+    return stored
+
+
+def _read_spz(path: str | os.PathLike[str], packed: bytes) -> GaussianParams:
+    stored = _unzipped(packed, _SPZ_HEADER.size)
     if len(stored) < _SPZ_HEADER.size or stored[:4] != _SPZ_MAGIC:
-        raise ValueError(f"{path}: not a readable .spz (it does not begin with {_SPZ_MAGIC.decode()})")
+        raise ValueError(f"it does not begin with {_SPZ_MAGIC.decode()}")
     _, version, count, degree, fraction_bits, flags, _ = _SPZ_HEADER.unpack_from(stored)
     if version not in (2, 3) or degree > 3:
         raise ValueError(f"{path}: .spz of version {version} and SH degree {degree}, expected 2 or 3, and 0 to 3")
     coefficients = (degree + 1) ** 2 - 1
     widths = [9, 1, 3, 3, 4 if version == 3 else 3, 3 * coefficients]
     needed = _SPZ_HEADER.size + count * sum(widths)
+    if needed > _SPZ_MOST * len(packed):
+        raise ValueError(f"{path}: {count} Gaussians in {len(packed)} bytes, which no file of this format achieves")
+    stored = _unzipped(packed, needed + 1)
     if len(stored) < needed:
         raise ValueError(f"{path}: {len(stored)} bytes, expected {needed} for {count} Gaussians")
     blocks, at = [], _SPZ_HEADER.size

@@ -24,6 +24,15 @@ class GaussianModel(nn.Module):
     def __init__(self, raw: dict[str, Tensor], sh_degree: int, low_pass: LowPass = CLASSIC):
         super().__init__()
         coefficients = (sh_degree + 1) ** 2 - 1
+        count, channels = len(raw["means"]), raw["sh0"].shape[-1]
+        shapes = {
+            "means": (count, 3), "quats": (count, 4), "log_scales": (count, 3), "opacity_logits": (count,),
+            "sh0": (count, 1, channels), "shN": (count, raw["shN"].shape[1], channels),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            found = tuple(raw[name].shape)
+            if found != shape:
+                raise ValueError(f"{name} of {count} Gaussians has the shape {found}, expected {shape}")
         if raw["shN"].shape[1] != coefficients:
             raise ValueError(
                 f"Gaussians of SH degree {sh_degree} need {coefficients} coefficients in shN, "

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from plyfile import PlyData, PlyElement, PlyParseError
+from plyfile import PlyData, PlyElement
 from torch import Tensor
 
+from gaussians.ply_table import Columns, read_vertices
 from utils.io import atomic_write
+from utils.json_files import number, record
+from utils.reading import reading
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,15 @@ class LowPass:
 
     @classmethod
     def from_comments(cls, comments: Sequence[str]) -> LowPass:
-        """The filter described in the comments of a PLY header; 3DGS's own if none is."""
+        """The filter described in the comments of a PLY header; 3DGS's own if none is.
+
+        Raises:
+            ValueError: an impossible variance.
+        """
         found = (re.fullmatch(r"low-pass (\S+) square pixels, (compensated|classic)", line) for line in comments)
         for match in filter(None, found):
-            return cls(float(match[1]), match[2] == "compensated")
+            variance = record({"low-pass": number(0, 1e4, from_text=True)})({"low-pass": match[1]})["low-pass"]
+            return cls(variance, match[2] == "compensated")
         return cls()
 
 
@@ -69,9 +76,6 @@ class GaussianParams:
         return GaussianParams(means, quats, log_scales, logits, sh0, shn, self.low_pass)
 
 
-Columns = dict[str, NDArray[np.generic]]
-
-
 def _write(path: str | os.PathLike[str], columns: Columns, comments: list[str]) -> None:
     table = np.empty(len(next(iter(columns.values()))), dtype=[(k, v.dtype) for k, v in columns.items()])
     for name, values in columns.items():
@@ -81,25 +85,12 @@ def _write(path: str | os.PathLike[str], columns: Columns, comments: list[str]) 
         ply.write(file)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[Columns, list[str]]:
-    try:
-        ply = PlyData.read(str(path))
-        vertex = ply["vertex"]
-        return {p.name: np.asarray(vertex[p.name]) for p in vertex.properties}, list(ply.comments)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such PLY file") from None
-    except (PlyParseError, KeyError, OSError, ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable PLY with vertices ({error})") from None
-
-
 def _column(path: str | os.PathLike[str], columns: Columns, names: list[str]) -> Tensor:
     missing = [name for name in names if name not in columns]
     if missing:
         raise ValueError(f"{path}: has no property {missing[0]}")
-    lists = [name for name in names if columns[name].dtype == object]
-    if lists:
-        raise ValueError(f"{path}: property {lists[0]} is a list, expected one number per vertex")
-    values = np.stack([columns[name].astype(np.float32) for name in names], axis=-1)
+    with np.errstate(over="ignore"):  # a double beyond float32 counts as infinite
+        values = np.stack([columns[name].astype(np.float32) for name in names], axis=-1)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(-1).sum())
         raise ValueError(f"{path}: {bad} of {len(values)} vertices have NaN or infinite {names[0]}...")
@@ -124,7 +115,7 @@ def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: not a readable PLY with finite vertices (names the file).
     """
-    columns, _ = _read(path)
+    columns, _ = read_vertices(path)
     xyz = _column(path, columns, ["x", "y", "z"])
     if "red" not in columns:
         return xyz, torch.full_like(xyz, 0.5)
@@ -163,12 +154,15 @@ def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> Gaussi
     Raises:
         ValueError: not a readable PLY, a property is missing, or a value is not finite (names the file).
     """
-    columns, comments = _read(path)
+    columns, comments = read_vertices(path)
+    _refuse_kin(path, columns)
     rest = sum(name.startswith("f_rest_") for name in columns)
     if rest % 3 or rest // 3 not in (0, 3, 8, 15):
         raise ValueError(
             f"{path}: {rest} f_rest properties fit no degree of spherical harmonics (expected 0, 9, 24 or 45)"
         )
+    with reading(path, "a readable PLY"):
+        low_pass = LowPass.from_comments(comments)
     means = _column(path, columns, ["x", "y", "z"])
     sh0 = _column(path, columns, [f"f_dc_{i}" for i in range(3)])[:, None]
     if rest:
@@ -185,5 +179,15 @@ def read_gaussian_ply(path: str | os.PathLike[str], channels: int = 3) -> Gaussi
         _column(path, columns, ["opacity"])[:, 0],
         sh0.contiguous(),
         shn.contiguous(),
-        LowPass.from_comments(comments),
+        low_pass,
     )
+
+
+def _refuse_kin(path: str | os.PathLike[str], columns: Columns) -> None:
+    """Raise an error that names a format that looks like 3DGS's PLY and is another."""
+    if "packed_position" in columns:
+        raise ValueError(f"{path}: a compressed PLY of SuperSplat; convert it first: splat-transform {path} out.ply")
+    if "scale_1" in columns and "scale_2" not in columns:
+        raise ValueError(f"{path}: Gaussians of two scales (2DGS: flat disks), expected three (3DGS)")
+    if sum(name.startswith("f_rest_") for name in columns) == 72:
+        raise ValueError(f"{path}: spherical harmonics of degree 4 (72 f_rest properties), expected at most degree 3")

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scene.colmap_files import check_model
+from utils.reading import reading
+
 Array = NDArray[np.float64]
 
 
@@ -58,11 +61,9 @@ def open_model(folder: Path) -> Any:
     """
     import pycolmap  # slow to import, and needed only for scenes with COLMAP files
 
-    try:
-        with _complete(folder) as whole:
-            return pycolmap.Reconstruction(str(whole))
-    except Exception as error:  # pycolmap raises its own exception types
-        raise ValueError(f"{folder}: not a readable COLMAP model ({str(error).splitlines()[0]})") from None
+    with reading(folder, "a readable COLMAP model"), _complete(folder) as whole:
+        check_model(whole, folder)
+        return pycolmap.Reconstruction(str(whole))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from scene.cameras import View
 from utils import se3
+from utils.reading import reason
 
 CURVES = ("linear", "cubic", "bezier", "spline")
 # Minimum reach of a recording's spline beyond its first and last exposure, in exposures.
@@ -228,9 +229,25 @@ class Trajectory(nn.Module):
             trajectory.curve, trajectory.knot_spacing = stored["curve"], stored["knot_spacing"]
             trajectory.increments = nn.Parameter(state["increments"])
             trajectory.anchors, trajectory.first = state["anchors"], state["first"]
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{source}: holds no trajectories ({error})") from None
+            trajectory._check()
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{source}: holds no trajectories ({reason(error)})") from None
         return trajectory
+
+    def _check(self) -> None:
+        """Raise a ``ValueError`` if stored knots do not fit together."""
+        if self.curve not in CURVES or not isinstance(self.knot_spacing, float) or not 0 < self.knot_spacing < 1e6:
+            raise ValueError(f"curve {self.curve!r} with the knot spacing {self.knot_spacing!r}")
+        knots = len(self.increments)
+        shapes = [tuple(x.shape) for x in (self.increments, self.anchors, self.first)]
+        if shapes != [(knots, 6), (knots, 4, 4), (len(self.first),)]:
+            raise ValueError(f"increments, anchors and first of the shapes {shapes}")
+        if not all(x.is_floating_point() and bool(x.isfinite().all()) for x in self.state_dict().values()):
+            raise ValueError("numbers that are not finite")
+        count = _basis(self.curve, torch.zeros(1)).shape[-1]
+        last = count if self.curve != "spline" else int(1 / self.knot_spacing) + count
+        if len(self.first) and not (0 <= float(self.first.min()) and int(self.first.max()) + last <= knots):
+            raise ValueError(f"{knots} knots, but the views need more")
 
     def view(self, index: int, u: Tensor) -> Tensor:
         """World-to-camera poses [M, 4, 4] of one view at the times ``u`` [M]."""

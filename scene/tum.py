@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,11 @@ from torch import Tensor
 
 from utils import se3
 from utils.io import atomic_write
+from utils.reading import read_text
+
+# Above nanoseconds since 1970, and below the square root of the largest number: norms must not overflow.
+_LARGEST = 1e30
+_LARGEST_FILE = 1 << 28
 
 
 def write_tum(path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Tensor) -> None:
@@ -47,10 +51,7 @@ def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]
         ValueError: not a TUM file (names the file and the line).
     """
     rows: list[list[float]] = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable trajectory ({error})") from None
+    lines = read_text(path, "trajectory", _LARGEST_FILE).splitlines()
     for number, line in enumerate(lines, 1):
         text = line.split("#")[0].replace(",", " ").split()
         if not text:
@@ -59,7 +60,7 @@ def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]
             row = [float(word) for word in text]
         except ValueError:
             row = []
-        if len(row) != 8 or not np.isfinite(row).all() or not any(row[4:]):
+        if len(row) != 8 or not np.isfinite(row).all() or max(map(abs, row)) > _LARGEST or not any(row[4:]):
             raise ValueError(f"{path}: line {number} is not a pose, expected time tx ty tz qx qy qz qw")
         rows.append(row)
     if not rows:

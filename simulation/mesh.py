@@ -8,13 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gaussians.ply_table import read_header
 from scene.cameras import pixel_rays
-from utils.io import LUMA
+from utils.io import LUMA, MOST_PIXELS
+from utils.json_files import items, parse_json, record, text, whole
+from utils.reading import inside, read_bytes, reading, require_file
 from utils.trajectory_metrics import centers
 
 Floats = NDArray[np.float32]
@@ -23,6 +27,13 @@ Floats = NDArray[np.float32]
 SUPERSAMPLING = 2
 # Intensity of the background, and lighting of surfaces without colors.
 BACKGROUND = 0.25
+# Largest coordinate of a vertex: rays are traced in single precision.
+_FARTHEST = 1e12
+_BUFFER = record({}, {"byteLength": whole(), "uri": text()})
+_GLTF = record(
+    {},
+    {"accessors": items(record({"count": whole()})), "buffers": items(_BUFFER), "images": items(_BUFFER)},
+)
 _GRAY, _AMBIENT = 0.8, 0.35
 _LAMP = np.array([0.4, 0.8, 0.45]) / np.linalg.norm([0.4, 0.8, 0.45])
 
@@ -161,32 +172,57 @@ def read_mesh(path: Path, channels: int = 1) -> Mesh:
     Raises:
         ValueError: the file is missing, not readable or without faces, or a package is missing.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such mesh")
+    size = require_file(path, "mesh")
     try:
         import trimesh
     except ImportError:
         raise ValueError("meshes need the package trimesh: pip install trimesh") from None
-    try:
+    _check_counts(path, size)
+    with reading(path, "a readable mesh"):
         loaded = trimesh.load_scene(path)
         found = [g for g in loaded.dump() if isinstance(g, trimesh.Trimesh) and len(g.faces)]
-    except Exception as error:  # each format raises its own exceptions
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not a readable mesh ({reason})") from None
-    if not found:
-        raise ValueError(f"{path}: holds no triangles")
-    parts = [_part(path, mesh, channels) for mesh in found]
+        if not found:
+            raise ValueError(f"{path}: holds no triangles")
+        parts = [_part(path, mesh, channels) for mesh in found]
     return Mesh(parts, channels)
 
 
+def _check_counts(path: Path, size: int) -> None:
+    """Raise an error if a file announces more than it can hold: trimesh allocates first."""
+    suffix = path.suffix.lower()
+    if suffix == ".ply":
+        read_header(path)
+    if suffix not in (".glb", ".gltf"):
+        return
+    with reading(path, "a readable mesh"):
+        content = read_bytes(path, "mesh")
+        if suffix == ".glb":
+            length = int.from_bytes(content[12:16], "little")
+            content = content[20 : 20 + length]
+        model = parse_json(content.decode("utf-8"), _GLTF)
+        held = size
+        for entry in [*model.get("buffers", []), *model.get("images", [])]:
+            if not entry.get("uri", "data:").startswith("data:"):
+                held += require_file(inside(path, path.parent, unquote(entry["uri"]), "uri"), "part of a mesh")
+        for accessor in model.get("accessors", []):
+            if accessor["count"] > held:
+                raise ValueError(f"an accessor of {accessor['count']} values in {held} bytes")
+
+
 def _part(path: Path, mesh: Any, channels: int) -> Part:
-    if not np.isfinite(mesh.vertices).all():
-        raise ValueError(f"{path}: has vertices with NaN or infinite coordinates")
+    if np.abs(mesh.vertices).max(initial=0) > _FARTHEST or not np.isfinite(mesh.vertices).all():
+        raise ValueError(f"{path}: has vertices with NaN, infinite or huge coordinates")
+    if not (mesh.faces.min() >= 0 and mesh.faces.max() < len(mesh.vertices)):
+        raise ValueError(f"{path}: has faces of vertices that do not exist, expected 0 to {len(mesh.vertices) - 1}")
     visual = mesh.visual
     material = getattr(visual, "material", None)
     picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     uv = getattr(visual, "uv", None)
     vertices, faces, texture = mesh.vertices, mesh.faces, None
+    if uv is not None and (np.shape(uv) != (len(vertices), 2) or not np.isfinite(uv).all()):
+        raise ValueError(f"{path}: has texture coordinates of the shape {np.shape(uv)} for {len(vertices)} vertices")
+    if picture is not None and picture.width * picture.height > MOST_PIXELS:
+        raise ValueError(f"{path}: has a texture of {picture.width}x{picture.height} pixels")
     if picture is not None and uv is not None:
         image = np.asarray(picture.convert("RGB"), np.float32) / np.float32(255)
         texture = Pyramid.of(np.ascontiguousarray(_channels(image, channels)))

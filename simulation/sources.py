@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from simulation.mesh import read_mesh
 from simulation.walk import WALK, camera_of, read_walk, shoot, walk_past
 from spike.bayer import BayerPattern, Mosaic
-from utils.io import IMAGE_SUFFIXES, load_image
+from utils.io import IMAGE_SUFFIXES, MOST_PIXELS, load_image
+from utils.reading import reading, require_file
 
 MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl")
 
@@ -44,19 +47,29 @@ def source_pictures(path: Path, channels: int) -> Iterator[NDArray[np.float32]]:
             image = load_image(file, channels).numpy()
             yield image[0] if channels == 1 else image.transpose(1, 2, 0)
         return
-    if not path.is_file():
-        raise ValueError(f"{path}: no such folder of images, video or mesh")
-    video = cv2.VideoCapture(str(path))
-    try:
-        read, frame = video.read()
-        if not read:
-            raise ValueError(f"{path}: not a readable video")
-        while read:
-            kind = cv2.COLOR_BGR2GRAY if channels == 1 else cv2.COLOR_BGR2RGB
-            yield (cv2.cvtColor(frame, kind) / 255).astype(np.float32)
-            read, frame = video.read()
-    finally:
-        video.release()
+    require_file(path, "folder of images, video or mesh")
+    with open(path, "rb") as video:
+        yield from _video_pictures(path, video, channels)
+
+
+def _video_pictures(path: Path, file: BinaryIO, channels: int) -> Iterator[NDArray[np.float32]]:
+    """The images of a video, which is read as this file alone: a playlist could name others, or an address."""
+    found = False
+    with reading(path, "a readable video"), av.open(file, options={"protocol_whitelist": ""}) as container:
+        if not container.streams.video:
+            raise ValueError("no images in it")
+        stream = container.streams.video[0]
+        if stream.width * stream.height > MOST_PIXELS:
+            raise ValueError(f"{stream.width}x{stream.height} pixels, expected at most {MOST_PIXELS // 10**6} million")
+        for frame in container.decode(stream):
+            found = True
+            if frame.width * frame.height > MOST_PIXELS:
+                raise ValueError(f"{frame.width}x{frame.height} pixels in an image")
+            picture = frame.to_ndarray(format="rgb24")
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if channels == 1 else picture
+            yield (picture / 255).astype(np.float32)
+    if not found:
+        raise ValueError(f"{path}: not a readable video (no images in it)")
 
 
 def between(pictures: Iterator[NDArray[np.float32]], steps: int) -> Iterator[Lit]:

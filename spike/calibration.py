@@ -17,6 +17,7 @@ from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
 from utils.io import atomic_write, write_json
 from utils.json_files import number, read_json, record, text
+from utils.reading import reading, require_file
 
 _MAPS = ("gain_map", "dark_map")
 _SCALARS = ("gain", "dark_rate", "spurious_rate")
@@ -129,10 +130,14 @@ def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
 
 
 def _load_map(path: Path) -> Tensor:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable sensor map ({error})") from None
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or not np.isfinite(values).all():
+    require_file(path, "sensor map")
+    with reading(path, "a readable sensor map"):
+        # Mapped: a header that asks for more than the file holds is an error, not memory.
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iuf":
         raise ValueError(f"{path}: expected a map [H, W] of finite numbers")
-    return torch.from_numpy(values.astype(np.float32))
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: expected a map [H, W] of finite numbers")
+    return torch.from_numpy(values)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from spike.guess import Guess, guess_layout
 from spike.stream import SUFFIXES, Layout, Packing, SpikeStream, write_array, write_dat
 from utils.io import atomic_write
+from utils.reading import read_text
 
 CONFIG = "config.yaml"
 _FOLDER_STREAM = "spikes"
+_LARGEST_CONFIG = 1 << 20
 
 
 def open_recording(path: str | os.PathLike[str], known: Packing = Packing()) -> tuple[SpikeStream, Guess | None]:
@@ -85,17 +88,14 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, str]:
 
     SpikeCV's files use no other YAML syntax.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable ({error})") from None
+    lines = read_text(path, "configuration", _LARGEST_CONFIG).splitlines()
     pairs = (line.split("#")[0].split(":", 1) for line in lines if not line.startswith((" ", "#", "-")))
     return {pair[0].strip(): pair[1].strip().strip("'\"") for pair in pairs if len(pair) == 2}
 
 
 def _pixels(path: Path, settings: dict[str, str], key: str) -> int:
     value = settings.get(key, "")
-    if not value.isdigit() or not int(value):
+    if not re.fullmatch("[0-9]{1,5}", value) or not int(value):
         raise ValueError(f"{path}: {key} is {value!r}, expected a number of pixels")
     return int(value)
 

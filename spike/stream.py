@@ -7,13 +7,13 @@ stored for 400 used); all three are settings.  ``.npy`` and ``.npz`` hold a [T, 
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from spike.bayer import BayerPattern
 from spike.window import WindowSpec
 from utils.io import atomic_write
+from utils.reading import reading, require_file
 
 BitOrder = Literal["little", "big"]
 
@@ -29,6 +30,10 @@ SUFFIXES = (".dat", ".npy", ".npz")
 
 # Pixels x frames unpacked at a time: a few megabytes, however large the stream.
 _BLOCK = 1 << 23
+# Frames of an array that are packed together.
+_TOGETHER = 64
+# Deflate shrinks by this factor at most.
+_DEFLATED = 1032
 
 
 @dataclass(frozen=True)
@@ -156,10 +161,10 @@ class SpikeStream:
             ValueError: the file is missing or empty, has another size, or is not a stream of zeros and ones.
         """
         path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"{path}: no such spike stream")
+        size = require_file(path, "spike stream")
         if path.suffix in (".npy", ".npz"):
-            stream = cls.from_array(_read_array(path), str(path))
+            with reading(path, "a readable array of spikes"):
+                stream = cls._from_npy(path) if path.suffix == ".npy" else cls._from_npz(path)
             if (height or stream.height, width or stream.width) != (stream.height, stream.width):
                 raise ValueError(
                     f"{path}: frames of {stream.width}x{stream.height} pixels, "
@@ -172,7 +177,6 @@ class SpikeStream:
             frame = layout.bytes_per_frame(height, width)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        size = path.stat().st_size
         frames, rest = divmod(size, frame)
         if not size:
             raise ValueError(f"{path}: the file is empty, expected {width}x{height} frames of {frame} bytes")
@@ -188,19 +192,52 @@ class SpikeStream:
     @classmethod
     def from_array(cls, spikes: NDArray[np.generic], name: str = "array") -> SpikeStream:
         """Pack a [T, H, W] array of zeros and ones (booleans or integers), one block of frames at a time."""
-        if spikes.ndim != 3:
-            raise ValueError(f"{name}: expected spikes [T, H, W], got {spikes.ndim} dimensions")
-        if spikes.dtype != np.bool_ and not np.issubdtype(spikes.dtype, np.integer):
-            raise ValueError(f"{name}: expected zeros and ones, got {spikes.dtype} values")
-        frames, height, width = spikes.shape
-        if not spikes.size:
-            raise ValueError(f"{name}: expected spikes [T, H, W], got an empty array {spikes.shape}")
+        steps = range(0, len(spikes) if spikes.ndim else 0, _TOGETHER)
+        blocks = (np.asarray(spikes[start : start + _TOGETHER]) for start in steps)
+        return cls._of_blocks(spikes.shape, spikes.dtype, blocks, name)
+
+    @classmethod
+    def _from_npy(cls, path: Path) -> SpikeStream:
+        # The array stays on disk while it is packed.
+        return cls.from_array(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)), str(path))
+
+    @classmethod
+    def _from_npz(cls, path: Path) -> SpikeStream:
+        """Read the only array of an archive, or its only one of three dimensions, a block of frames at a time."""
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            # The archive may also contain labels and other arrays.
+            cubes = members if len(members) == 1 else [m for m in members if len(_npy_header(archive, m)[0]) == 3]
+            if len(cubes) != 1:
+                names = ", ".join(member.filename.removesuffix(".npy") for member in members)
+                raise ValueError(f"{len(members)} arrays ({names}) where one [T, H, W] was expected")
+            shape, fortran, dtype = _npy_header(archive, cubes[0])
+            if fortran or len(shape) != 3:
+                return cls.from_array(_whole_member(archive, cubes[0]), str(path))
+            with archive.open(cubes[0]) as file:
+                _read_npy_header(file)
+                return cls._of_blocks(shape, dtype, _frames_of(file, shape, dtype), str(path))
+
+    @classmethod
+    def _of_blocks(
+        cls, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterable[NDArray[np.generic]], name: str
+    ) -> SpikeStream:
+        """Pack frames [T, H, W] that arrive in blocks."""
+        if len(shape) != 3:
+            raise ValueError(f"{name}: expected spikes [T, H, W], got {len(shape)} dimensions")
+        if dtype != np.bool_ and not np.issubdtype(dtype, np.integer):
+            raise ValueError(f"{name}: expected zeros and ones, got {dtype} values")
+        frames, height, width = shape
+        if not math.prod(shape):
+            raise ValueError(f"{name}: expected spikes [T, H, W], got an empty array {shape}")
         packed = np.empty((frames, -(-height * width // 8)), np.uint8)
-        for start, block in _blocks(spikes):
+        start = 0
+        for block in blocks:
             if block.dtype != np.bool_ and (block.min() < 0 or block.max() > 1):
                 raise ValueError(f"{name}: expected zeros and ones, got {block.min()} to {block.max()}")
             rows = block.astype(np.uint8).reshape(len(block), -1)
             packed[start : start + len(block)] = np.packbits(rows, axis=-1, bitorder="little")
+            start += len(block)
         return cls(packed, height, width, Layout(flip=False), name)
 
     @classmethod
@@ -254,26 +291,45 @@ class SpikeStream:
         return total
 
 
-def _read_array(path: Path) -> NDArray[np.generic]:
-    try:
-        if path.suffix == ".npy":
-            # The array stays on disk while it is packed.
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as loaded:
-            names = loaded.files
-            # The archive may also contain labels and other arrays.
-            cubes = names if len(names) == 1 else [name for name in names if loaded[name].ndim == 3]
-            if len(cubes) != 1:
-                raise ValueError(f"{len(names)} arrays ({', '.join(names)}) where one [T, H, W] was expected")
-            return np.asarray(loaded[cubes[0]])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a readable array of spikes ({error})") from None
+def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type of the ``.npy`` file whose beginning is read."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("an array of objects, which could execute code")
+    return tuple(shape), bool(fortran), dtype
 
 
-def _blocks(spikes: NDArray[np.generic], frames: int = 64) -> Iterator[tuple[int, NDArray[np.generic]]]:
-    """An array's frames in small blocks, each with the index of its first frame."""
-    for start in range(0, len(spikes), frames):
-        yield start, np.asarray(spikes[start : start + frames])
+def _npy_header(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The header of an array in an archive, if the archive is large enough for the array."""
+    with archive.open(member) as file:
+        shape, fortran, dtype = _read_npy_header(file)
+    most = min(member.file_size, member.compress_size * _DEFLATED)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > most:
+        raise ValueError(f"{member.filename} says that it has the shape {shape}, but holds at most {most} bytes")
+    return shape, fortran, dtype
+
+
+def _whole_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.generic]:
+    with archive.open(member) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _frames_of(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[NDArray[np.generic]]:
+    """Frames [n, H, W] of the rest of a ``.npy`` file, in small blocks."""
+    frames, height, width = shape
+    size = height * width * dtype.itemsize
+    for start in range(0, frames, _TOGETHER):
+        count = min(_TOGETHER, frames - start)
+        stored = file.read(count * size)
+        if len(stored) < count * size:
+            raise ValueError(f"truncated after {start} of {frames} frames")
+        yield np.frombuffer(stored, dtype).reshape(count, height, width)
+    if file.read(1):  # reading to the end also compares the checksum
+        raise ValueError(f"more than {frames} frames")
 
 
 def write_dat(

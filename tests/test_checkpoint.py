@@ -66,7 +66,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, kind):
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(ValueError, match=r"a\.pth: no such checkpoint"):
         load_checkpoint(tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="not a readable checkpoint"):
+    with pytest.raises(ValueError, match="is a folder, expected a checkpoint"):
         load_checkpoint(tmp_path)
 
 

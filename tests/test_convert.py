@@ -426,7 +426,7 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
         (["--recording", recording, "--consecutive"], "--consecutive belongs to --clips, not to --recording"),
         (["--recording", recording, "--clip_gap", 0], "--clip_gap belongs to --clips"),
         (["--clips", tmp_path / "short", "--height", 8, "--width", 8], "20 frames are fewer than one view needs"),
-        (["--recording", recording, *size, "--sensor", tmp_path / "none.json"], "not a readable sensor file"),
+        (["--recording", recording, *size, "--sensor", tmp_path / "none.json"], "no such sensor file"),
     ):
         status = run(monkeypatch, convert.main, "-s", tmp_path / "scene", "--quiet", *flags)
         error = capsys.readouterr().err

@@ -137,7 +137,7 @@ def test_paths_are_read(tmp_path):
     (tmp_path / "bad.json").write_text('{"w": 8, "h": 8, "fl_x": 9, "frames": []}')
     for name, expected in (
         ("one.tum", "a path needs two poses or more"),
-        ("none.tum", "not a readable trajectory"),
+        ("none.tum", "no such trajectory"),
         ("none.json", "no such file"),
         ("bad.json", "lists no views"),
     ):
@@ -216,7 +216,7 @@ def test_what_meshes_refuse(tmp_path, monkeypatch, capsys):
         (["none.glb"], "none.glb: no such mesh"),
         (["bad.obj"], "bad.obj: "),
         (["cut.glb"], "cut.glb: not a readable mesh"),
-        (["m.glb", "--path", tmp_path / "none.txt"], "none.txt: not a readable trajectory"),
+        (["m.glb", "--path", tmp_path / "none.txt"], "none.txt: no such trajectory"),
         (["m.glb", "--width", 7], "is too small"),
         (["m.glb", "--fl_x", -1], "--fl_x must be positive"),
         (["m.glb", "--truth_every", 0], "--truth_every must be at least 1"),

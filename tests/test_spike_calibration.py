@@ -112,7 +112,7 @@ def test_files_read_back(tmp_path):
         ('{"gain": "1"}', 'gain is "1", expected a number'),
         ('{"gain": true}', "gain is true, expected a number"),
         ('{"gain": -1}', "gain must be positive"),
-        ('{"gain_map": "missing.npy"}', "not a readable sensor map"),
+        ('{"gain_map": "missing.npy"}', "no such sensor map"),
         ('{"gain_map": "../other/map.npy"}', "expected the name of a file"),
         ('{"gain_map": 3}', "gain_map is 3, expected text"),
     ],

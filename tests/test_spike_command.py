@@ -264,7 +264,7 @@ def test_preview_video(recording, tmp_path, monkeypatch, capsys):
         (["--out", "p.png", "--frames", "300"], "frame 300 requested"),
         (["--out", "p.mp4", "--fps", "0"], "--fps must be positive, not 0"),
         (["--out", "p.png", "--height", "46"], "not a whole number of"),
-        (["--out", "p.png", "--sensor", "none.json"], "none.json: not a readable sensor file"),
+        (["--out", "p.png", "--sensor", "none.json"], "none.json: no such sensor file"),
     ],
 )
 def test_wrong_previews_end_in_one_sentence(recording, tmp_path, monkeypatch, capsys, flags, expected):

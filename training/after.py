@@ -10,6 +10,7 @@ from spike import FixedPattern
 from training.objectives import Moment
 from training.optimizers import Optimizers
 from training.sampling import Sample
+from utils.checkpoint import fitting
 from utils.image_metrics import l1
 
 
@@ -58,7 +59,7 @@ class DirectionVotes:
         return {"direction": self.direction}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.direction = state["direction"].cpu()
+        self.direction = fitting("direction", state["direction"].cpu(), self.direction)
 
 
 class FixedPatternUpdates:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scene.dataset import IN_MEMORY
 from scene.identity import difference
 from scene.model_folder import camera_entries, save_iteration, write_cameras
@@ -13,7 +15,9 @@ from spike import SensorModel
 from training.after import FixedPatternUpdates
 from training.finite import not_finite
 from training.training import Training
-from utils.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from utils.checkpoint import fitting, latest_checkpoint, load_checkpoint, save_checkpoint
+from utils.json_files import whole
+from utils.reading import reason
 
 
 def learned_sensor(training: Training) -> SensorModel | None:
@@ -132,8 +136,7 @@ def load(training: Training, path: Path) -> None:
         for action in training.after:
             action.load_state_dict(stored["after"][action.name])
         if "gain_map" in stored:
-            recording.use_gains(stored["gain_map"].cpu())
-        state.iteration = int(stored["iteration"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(":")
-        raise ValueError(f"{path}: does not fit this scene and configuration ({reason})") from None
+            recording.use_gains(fitting("gain_map", stored["gain_map"].cpu(), torch.empty(recording.size)))
+        state.iteration = whole()(stored["iteration"])
+    except Exception as error:  # whatever the parts raise for values of other types and shapes
+        raise ValueError(f"{path}: does not fit this scene and configuration ({reason(error)})") from error

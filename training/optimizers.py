@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gaussians.densification import Strategy
 from training.state import State
+from utils.checkpoint import fitting
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,20 @@ class Optimizers:
         return state if gradient is None else state | {"pose_gradient": gradient}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``."""
+        """Restore the moments and the gradient of ``state_dict``; the optimizers' settings are those of this training.
+
+        Raises:
+            ValueError: moments of another shape or type than their parameters.
+        """
         for name, optimizer in self._known().items():
-            optimizer.load_state_dict(state[name])
-        self.state.trajectory.increments.grad = state.get("pose_gradient")
+            moments = {"state": state[name]["state"], "param_groups": optimizer.state_dict()["param_groups"]}
+            optimizer.load_state_dict(moments)
+            for value, stored in optimizer.state.items():
+                for key in ("exp_avg", "exp_avg_sq"):
+                    fitting(f"{key} of {name}", stored[key], value)
+                fitting(f"step of {name}", stored["step"], torch.tensor(0.0))
+        increments, gradient = self.state.trajectory.increments, state.get("pose_gradient")
+        increments.grad = None if gradient is None else fitting("pose_gradient", gradient, increments)
 
     def _known(self) -> dict[str, torch.optim.Adam]:
         """The optimizers of this training by name."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from utils.io import atomic_write
+from utils.reading import reading, require_file
 
 # Increased when the contents change; an older file is rejected, with both numbers in the message.
 VERSION = 1
@@ -44,16 +48,51 @@ def check_version(path: str | os.PathLike[str], state: Any) -> dict[str, Any]:
 def read_state(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Any:
     """Read what ``torch.save`` wrote, of any version, without executing any code in it.
 
+    The archive's own checksums are compared first, which torch does not do: it would load damaged numbers in silence.
+
     Raises:
-        ValueError: no such file, not written by torch, or truncated.
+        ValueError: no such file, not written by torch, truncated, or damaged.
     """
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such checkpoint") from None
-    except Exception as error:  # torch raises many exception types for a damaged file
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
+    size = require_file(path, "checkpoint")
+    with reading(path, "a readable checkpoint"):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+                raise ValueError("its members are compressed or overlap, and torch writes no such files")
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"damaged: the checksum of {damaged} is wrong")
+        state = torch.load(path, map_location=device, weights_only=True)
+        for tensor in _tensors(state):
+            if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() * tensor.element_size() > size:
+                raise ValueError(f"a tensor of shape {tuple(tensor.shape)} is not stored in full")
+    return state
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts, lists and tuples, which may contain themselves."""
+    pending, seen = [state], set[int]()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            pending += value.values() if isinstance(value, dict) else value
+
+
+def fitting(name: str, stored: Any, expected: Tensor) -> Tensor:
+    """The tensor ``stored``, if it has the shape and type of ``expected``.
+
+    Raises:
+        ValueError: it has not, or is no tensor; native code would read past its end.
+    """
+    if not isinstance(stored, Tensor):
+        raise ValueError(f"{name} is a {type(stored).__name__}, expected a tensor")
+    if stored.shape != expected.shape or stored.dtype != expected.dtype:
+        found, wanted = (f"{list(x.shape)} of {str(x.dtype).removeprefix('torch.')}" for x in (stored, expected))
+        raise ValueError(f"{name} has the shape {found}, expected {wanted}")
+    return stored
 
 
 def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:

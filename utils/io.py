@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from utils.locks import lock_handle
+from utils.reading import read_bytes, reading, require_file
 
 # Rec.601 luma of RGB, the gray used by spike data sets.
 LUMA = (0.299, 0.587, 0.114)
@@ -175,6 +176,8 @@ def _megabytes(count: int) -> str:
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# Pixels of the largest image that is decoded: twenty thousand times fewer bytes can claim many more.
+MOST_PIXELS = 50_000_000
 
 
 def save_image(path: str | os.PathLike[str], image: Tensor | np.ndarray, bits: int = 8) -> None:
@@ -216,19 +219,16 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ValueError: no such file, or not an image (names the file).
     """
-    try:
-        with open(path, "rb") as file:
-            found = _png_size(file.read(24)) or _jpeg_size(file)
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable image ({error.strerror or error})") from None
-    if found is None:  # another format, or a damaged header
-        height, width = load_image(path, None).shape[1:]
-        return width, height
+    require_file(path, "image")
+    with reading(path, "a readable image"), open(path, "rb") as file:
+        found = _png_size(file.read(24)) or _jpeg_size(file)
+        if found is None:
+            raise ValueError("neither PNG nor JPEG, or truncated")
     return found
 
 
 def _png_size(start: bytes) -> tuple[int, int] | None:
-    if start[:8] != b"\x89PNG\r\n\x1a\n" or len(start) < 24:
+    if start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR" or len(start) < 24:
         return None
     return int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
 
@@ -256,20 +256,18 @@ def load_image(path: str | os.PathLike[str], channels: int | None = 1) -> Tensor
     Raises:
         ValueError: no such file, or not an image (names the file).
     """
-    try:
-        stored = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ValueError(f"{path}: not a readable image ({error.strerror or error})") from None
-    array = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED) if len(stored) else None
-    if array is None:
-        raise ValueError(f"{path}: not a readable image (neither PNG nor JPEG, or truncated)")
-    if array.dtype.kind == "f":
-        image = torch.from_numpy(array.astype(np.float32))
-    else:
-        image = torch.from_numpy(array.astype(np.float32) / float(np.iinfo(str(array.dtype)).max))
-    if image.ndim == 2:
-        image = image[..., None]
-    image = image[..., :3].permute(2, 0, 1)
+    width, height = image_size(path)
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{path}: {width}x{height} pixels, expected at most {MOST_PIXELS // 10**6} million")
+    stored = read_bytes(path, "image")
+    with reading(path, "a readable image"):
+        array = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
+        if array is None or not array.size:
+            raise ValueError("damaged or truncated")
+    if array.ndim == 2:
+        array = array[..., None]
+    image = torch.from_numpy(array[..., :3].astype(np.float32)).div_(float(np.iinfo(str(array.dtype)).max))
+    image = image.permute(2, 0, 1)
     if len(image) == 3:
         image = image.flip(0)
     if channels == 1 and len(image) == 3:
