@@ -71,7 +71,7 @@ def _check_tracks(found: _Found) -> None:
     flat = np.concatenate([*observed, np.empty(0, np.uint64)])
     # Without any points, the poses alone are of use.
     seen, ids = flat[flat != _NO_POINT], np.sort(found.points)
-    if seen.size and ids.size and not ( np.array_equal(ids[np.searchsorted(ids, seen).clip(max=len(ids) - 1)], seen)):
+    if seen.size and ids.size and not np.array_equal(ids[np.searchsorted(ids, seen).clip(max=len(ids) - 1)], seen):
         raise ValueError("images observes points that are not in points3D")
     named, at = found.tracks[:, 0].astype(np.int64), found.tracks[:, 1].astype(np.int64)
     if not named.size:
