@@ -444,8 +444,8 @@ MUTANTS: list[Mutant] = [
         ("reversed view: moments stay", '(moments.get("exp_avg"), moments.get("exp_avg_sq"), trajectory',
          "(trajectory"),
         ("fixed poses: gradients", "requires_grad_(poses is not None)", "requires_grad_(True)"),
-        ("resumed: gradients of the knots lost", 'None if gradient is None else fitting("pose_gradient", gradient, increments)',
-         "None"),
+        ("resumed: gradients of the knots lost", 'else fitting("pose_gradient", gradient, increments)',
+         "else None"),
     ),
     *_of(
         "training/after.py",
