@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commands.recording_flags import add_color_arguments, add_recording_arguments, known_packing, opened
-from conversion.pipeline import OUTPUTS, PREVIEWS, convert, in_the_way, preview, sensor_of, staged
+from conversion.pipeline import convert, preview, sensor_of
+from conversion.placing import OUTPUTS, PREVIEWS, check_outputs, staged
 from conversion.report import confidence_of
 from conversion.windows import BLUR, FEWEST, Window, choose_windows, clip_windows
 from spike import Packing, SensorModel, SpikeStream, load_sensor
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--from_colmap", type=Path, help="COLMAP model whose poses are used (images named as in previews/)")
     p.add_argument("--previews_only", action="store_true", help="only write previews/, for your own reconstruction")
     p.add_argument("--preview_scale", type=int, help="enlargement factor of previews/ (default: to about 640 columns)")
-    p.add_argument("--force", action="store_true", help="overwrite the files of an earlier run in the folder")
+    p.add_argument("--force", action="store_true", help="replace the files of an earlier run in the folder")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     add_recording_arguments(p)
     add_color_arguments(p)
@@ -120,18 +121,20 @@ def main() -> int:
     args = parser().parse_args()
     check(args)
     root: Path = args.source_path
-    old = in_the_way(root, (PREVIEWS,) if args.previews_only else OUTPUTS, args.force)
+    outputs = (PREVIEWS,) if args.previews_only else OUTPUTS
+    inputs = {name: getattr(args, name) for name in ("recording", "clips", "from_colmap", "truth", "sensor")}
+    check_outputs(root, outputs, args.force, inputs)
     windows, candidates, helpers = find_windows(args)
     stream = windows[0].stream
     sensor = sensor_of(windows) if args.sensor is None else given_sensor(args.sensor, stream)
     intrinsics = given_intrinsics(args, stream.width, stream.height)
     if args.previews_only:
-        with staged(root, old) as staging:
+        with staged(root, outputs) as staging:
             preview(staging, windows, sensor, args.preview_scale)
         print(f"Written: {root / PREVIEWS} ({len(windows)} views)")
         return 0
     found = convert(
-        root, old, windows, candidates, helpers, sensor, calibrated=args.sensor is not None, intrinsics=intrinsics,
+        root, windows, candidates, helpers, sensor, calibrated=args.sensor is not None, intrinsics=intrinsics,
         colmap=args.from_colmap, truth=args.truth, preview_scale=args.preview_scale,
         spread_over="time" if args.spacing == "even" else "motion", quiet=args.quiet,
     )  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
@@ -32,6 +34,18 @@ def add_color_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bayer", choices=get_args(BayerPattern), help="colors of the top-left 2x2 pixels of a color sensor"
     )
+
+
+def add_force_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag without which nothing is replaced."""
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+
+
+def refuse_existing(files: Iterable[Path], force: bool) -> None:
+    """Raise an error if an output exists and may not be replaced: it may be a recording that cannot be made again."""
+    for file in files:
+        if not force and os.path.lexists(file) and not (file.is_dir() and not any(file.iterdir())):
+            raise ValueError(f"{file}: already exists; give --force to replace it")
 
 
 def known_packing(args: argparse.Namespace) -> Packing:

@@ -23,6 +23,7 @@ from arguments.parser import add_options, add_source_argument
 from arguments.settings import CascadeImages, CascadeSettings
 from baselines.images import image_of
 from baselines.providers import prepare
+from commands.recording_flags import add_force_argument, refuse_existing
 from conversion.posing import posed_by_images, write_transforms
 from gaussians.formats import FORMATS, read_gaussians, write_gaussians
 from recon_net.onnx import export_onnx
@@ -112,6 +113,7 @@ def find_poses_again(args: argparse.Namespace) -> int:
     """
     if args.out.suffix != ".json":
         raise ValueError(f"{args.out}: expected a name ending in .json")
+    refuse_existing([args.out, args.out.with_suffix(".ply")], args.force)
     names = {item.name for item in dataclasses.fields(CascadeImages)}
     options = CascadeImages(**{name: value for name, value in vars(args).items() if name in names})
     scene = read_scene(args.source_path, args.transforms)
@@ -140,15 +142,18 @@ def main() -> int:
     between = commands.add_parser("convert", help="Gaussians between .ply, .splat and .spz")
     between.add_argument("source", type=Path, help="file to read")
     between.add_argument("target", type=Path, help="file to write")
+    add_force_argument(between)
     again = commands.add_parser("poses", help="structure from motion on the images of a method, as a pose file")
     again.add_argument("-s", "--source_path", required=True, help="folder of the scene")
     again.add_argument("--transforms", default="transforms.json", help="its pose file, which gives the world")
     add_options(again, CascadeImages, CascadeSettings.of().values())
     again.add_argument("--out", type=Path, required=True, help="pose file to write (.json); its points go next to it")
+    add_force_argument(again)
     args = parser.parse_args()
     if args.command == "poses":
         return find_poses_again(args)
     if args.command == "convert":
+        refuse_existing([args.target], args.force)
         count = convert(args.source, args.target)
         print(f"{count} Gaussians are in {args.target}")
         return 0

@@ -22,17 +22,19 @@ from tqdm import tqdm
 
 from commands.recording_flags import (
     add_color_arguments,
+    add_force_argument,
     add_recording_arguments,
     frames_of,
     known_packing,
     opened,
+    refuse_existing,
 )
 from pictures.colors import limits, stretched, three_channels
 from pictures.video import write_mp4
 from simulation.recording import simulate_recording, truth_folder
 from simulation.sensor import SENSORS, Simulator, sensor_named
 from simulation.sources import MESHES, Lit, between, is_mesh, mesh_pictures, source_pictures
-from spike.calibration import calibrate, dead_pixels, load_sensor, save_sensor
+from spike.calibration import calibrate, dead_pixels, load_sensor, maps_of, save_sensor
 from spike.formats import check_output, write_recording
 from spike.inspection import inspect, rate_image, record, sheet, summary
 from spike.preview import picture
@@ -97,6 +99,7 @@ def run_preview(args: argparse.Namespace) -> None:
 
 
 def run_calibrate(args: argparse.Namespace) -> None:
+    refuse_existing(maps_of(args.out), args.force)
     dark, flat = (None if p is None else opened(p, known_packing(args))[0] for p in (args.dark, args.flat))
     sensor = calibrate(dark, flat, args.level)
     save_sensor(args.out, sensor)
@@ -115,6 +118,7 @@ def run_simulate(args: argparse.Namespace) -> None:
     if alone and not is_mesh(args.source):
         raise ValueError(f"--{alone[0]} is for meshes ({', '.join(MESHES)}); {args.source} is not a mesh")
     check_output(args.out)
+    refuse_existing([args.out], args.force)
     start = Simulator() if args.sensor is None else sensor_named(args.sensor)
     given = {name: getattr(args, name) for name in SENSOR_FLAGS if getattr(args, name) is not None}
     if "spurious_gap" in given:
@@ -138,8 +142,7 @@ def run_convert(args: argparse.Namespace) -> None:
     stream, _ = opened(args.recording, known_packing(args))
     if args.out.resolve() == args.recording.resolve():
         raise ValueError(f"{args.out}: input and output are the same file")
-    if args.out.exists() and not args.force:
-        raise ValueError(f"{args.out}: already exists; give --force to overwrite it")
+    refuse_existing([args.out], args.force)
     packing = [n for n in ("to_bit_order", "to_flip", "to_stored_width") if getattr(args, n) is not None]
     if packing and args.out.suffix != ".dat":
         raise ValueError(f"{args.out}: --{packing[0]} applies to a .dat only; give a name ending in .dat")
@@ -186,12 +189,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--flat", type=Path, help="recording of an evenly lit, static field")
     sub.add_argument("--level", type=float, default=1.0, help="intensity of the flat field, 1 = white (default: 1)")
     sub.add_argument("--out", type=Path, required=True, help="calibration file to write (sensor.json)")
+    add_force_argument(sub)
     add_recording_arguments(sub)
     sub.set_defaults(run=run_calibrate)
 
     sub = command("simulate", "simulate spikes of images, a video or a mesh, with ground truth", recording=False)
     sub.add_argument("source", type=Path, help=f"folder of images, video, or mesh ({', '.join(MESHES)})")
     sub.add_argument("--out", type=Path, required=True, help="recording to write (.dat, .npy, .npz or a folder)")
+    add_force_argument(sub)
     sub.add_argument("--between", type=int, default=1, help="spike frames per source image or pose (default: 1)")
     mesh = sub.add_argument_group("camera path of a mesh")
     mesh.add_argument("--path", type=Path, help="poses: TUM text or transforms.json (default: a walk past the mesh)")
@@ -232,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("convert", "convert a recording to the format that the output's name implies")
     sub.add_argument("out", type=Path, help="file to write: .dat, .npy, .npz, or a folder with config.yaml (SpikeCV)")
-    sub.add_argument("--force", action="store_true", help="overwrite an existing file")
+    add_force_argument(sub)
     sub.add_argument("--to_bit_order", choices=["little", "big"], help="bit order of the output .dat (default: little)")
     sub.add_argument(
         "--to_flip", action=argparse.BooleanOptionalAction, help="store rows of the .dat bottom to top (the default)"

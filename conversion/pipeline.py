@@ -3,61 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conversion.placing import OUTPUTS, PREVIEWS, staged
 from conversion.report import Conversion, write_report
 from conversion.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalized, read_colmap, save_previews
 from conversion.windows import Window
 from conversion.writing import write_scene, write_truth
 from scene.colmap import write_model
-from scene.dataset import CALIBRATION, POINTS
 from spike import SensorModel
 from spike.calibration import assumed_sensor
 from spike.window import PAPER
-
-PREVIEWS = "previews"
-# Everything that a conversion writes into the scene folder.
-OUTPUTS = (
-    "spike_data", PREVIEWS, "sparse", "transforms.json", POINTS, "report.md", "report", CALIBRATION,
-    "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
-)  # fmt: skip
-
-
-def in_the_way(root: Path, outputs: Sequence[str], force: bool) -> list[Path]:
-    """Paths of ``outputs`` that already exist in the scene folder.
-
-    Raises:
-        ValueError: some exist and ``force`` is not given, or the scene folder is a file.
-    """
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"{root}: is a file, expected a folder for the scene")
-    there = [root / name for name in outputs if (root / name).exists()]
-    if there and not force:
-        raise ValueError(f"{there[0]}: already exists; give --force to overwrite the files of an earlier run")
-    return there
-
-
-@contextmanager
-def staged(root: Path, old: Sequence[Path]) -> Iterator[Path]:
-    """Provide a folder next to ``root`` to write into; on success its files replace ``old``, else it is removed."""
-    staging = root.parent / f".{root.name}.{secrets.token_hex(6)}"
-    try:
-        yield staging
-        root.mkdir(parents=True, exist_ok=True)
-        for path in old:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path in staging.iterdir():
-            os.replace(path, root / path.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def sensor_of(windows: Sequence[Window]) -> SensorModel:
@@ -85,7 +45,6 @@ def preview(
 
 def convert(
     root: Path,
-    old: Sequence[Path],
     windows: Sequence[Window],
     candidates: Sequence[Window],
     helpers: Sequence[Window],
@@ -99,7 +58,7 @@ def convert(
     spread_over: str = "motion",
     quiet: bool = False,
 ) -> Conversion:
-    """Find the poses of ``windows`` and write the scene into ``root``, replacing ``old`` (see ``in_the_way``).
+    """Find the poses of ``windows`` and write the scene into ``root``, replacing an earlier one there.
 
     Args:
         windows, candidates, helpers: see ``choose_windows``; clips have neither candidates nor helpers.
@@ -114,7 +73,7 @@ def convert(
         ValueError: the poses cannot be found, or a file does not fit; ``root`` is then left unchanged.
     """
     stream = windows[0].stream
-    with staged(root, old) as staging:
+    with staged(root, OUTPUTS) as staging:
         preview(staging, windows, sensor, preview_scale)
         if colmap is not None:
             solution = read_colmap(colmap, [w.name for w in windows], stream.width, stream.height)

@@ -25,9 +25,13 @@ from evaluation.methods import BASELINES, METHODS, POSES
 from pictures.kinds import IMAGE
 from scene.dataset import read_scene
 from scene.manifest import DEBLURRING, ImageWriter, images_folder
+from scene.model_folder import claim
+from utils.checkpoint import latest_checkpoint
 from utils.io import load_image, write_json
 from utils.json_files import read_json, record, text
+from utils.locks import LOCK, FolderLock
 from utils.lpips_offline import Lpips, load_lpips
+from utils.signals import ignored
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, LOG = "results.json", "log.txt"
@@ -154,39 +158,71 @@ def measure_baseline(
 def do(job: Job, out: Path, options: ImageOptions = ImageOptions()) -> None:
     """Train, render and measure one job; its output goes to ``log.txt`` in its folder.
 
+    The job's folder is locked, also for the commands: if this program is killed and one of them goes on, no other
+    evaluation starts the same job.
+
     Raises:
         RuntimeError: one of the commands failed, or left no results.
+        ValueError: another evaluation is doing this job.
     """
     folder = job.folder(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = out / job.scene.name / "known.json"
-    if job.method in BASELINES:
-        write_json(folder / RESULTS, measure_baseline(job.scene, job.method, folder, options, shared))
-        return
-    resume = ["--resume"] if list(folder.glob("chkpnt*.pth")) else []
-    commands = [
-        ["train.py", *job.train_flags(out, options), "-m", str(folder), *resume],
-        ["render.py", "-m", str(folder), "--quiet"],
-        ["metrics.py", "-m", str(folder), "--known", str(shared), "--quiet"],
-    ]
-    with open(folder / LOG, "a", encoding="utf-8") as log:
-        if POSES[job.poses].found and not job.pose_file(out).exists():
-            reason = _find_poses(job, out, options, log)
-            if reason:
-                write_json(folder / RESULTS, {"failed": reason})
-                return
-        for command in commands:
-            if subprocess.run([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
-                raise RuntimeError(f"{command[0]} failed; see {folder / LOG}")
-    if not job.is_done(out):
-        raise RuntimeError(f"metrics.py left no {folder / RESULTS}; see {folder / LOG}")
+    # Beside the folder, which may be moved aside.
+    with FolderLock(folder.parent, "full_eval.py, or a command that it started", f".{folder.name}{LOCK}") as lock:
+        if job.is_done(out):  # by another evaluation, in the meantime
+            return
+        shared = out / job.scene.name / "known.json"
+        if job.method in BASELINES:
+            write_json(folder / RESULTS, measure_baseline(job.scene, job.method, folder, options, shared))
+            return
+        resume = ["--resume"] if latest_checkpoint(folder) is not None else []
+        if not resume:
+            claim(folder)[0].release()
+        folder.mkdir(exist_ok=True)
+        commands = [
+            ["train.py", *job.train_flags(out, options), "-m", str(folder), *resume],
+            ["render.py", "-m", str(folder), "--quiet"],
+            ["metrics.py", "-m", str(folder), "--known", str(shared), "--quiet"],
+        ]
+        with open(folder / LOG, "a", encoding="utf-8") as log:
+            if POSES[job.poses].found and not job.pose_file(out).exists():
+                reason = _find_poses(job, out, options, log, lock)
+                if reason:
+                    write_json(folder / RESULTS, {"failed": reason})
+                    return
+            for command in commands:
+                if _run(command, log, lock).returncode:
+                    raise RuntimeError(f"{command[0]} failed; see {folder / LOG}")
+        if not job.is_done(out):
+            raise RuntimeError(f"metrics.py left no {folder / RESULTS}; see {folder / LOG}")
+
+
+def _run(
+    command: list[str], log: TextIO, lock: FolderLock, errors: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command, which inherits the lock.  A signal to stop is passed on, and the command ends first.
+
+    Args:
+        errors: where its standard error goes (None: to the log).
+    """
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, stdout=log, stderr=log if errors is None else errors, text=True,
+        pass_fds=[lock.handle],
+    )  # fmt: skip
+    try:
+        _, said = process.communicate()
+    except BaseException:  # Ctrl-C reaches the command by itself, other signals do not
+        with ignored():
+            process.terminate()
+            process.communicate()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, stderr=said)
 
 
 def _weights(options: ImageOptions) -> list[str]:
     return ["--spk2imgnet_weights", options.spk2imgnet_weights] if options.spk2imgnet_weights else []
 
 
-def _find_poses(job: Job, out: Path, options: ImageOptions, log: TextIO) -> str:
+def _find_poses(job: Job, out: Path, options: ImageOptions, log: TextIO, lock: FolderLock) -> str:
     """Find a job's initial poses on the images of its method; returns why too few views could be registered, if so.
 
     Raises:
@@ -194,9 +230,7 @@ def _find_poses(job: Job, out: Path, options: ImageOptions, log: TextIO) -> str:
     """
     command = ["-m", "scene", "poses", "-s", str(job.scene), "--image_method", METHODS[job.method].finds]
     command += ["--out", str(job.pose_file(out)), *_weights(options)]
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, stdout=log, stderr=subprocess.PIPE, text=True, check=False
-    )
+    done = _run(command, log, lock, errors=subprocess.PIPE)
     log.write(done.stderr)
     if not done.returncode:
         return ""

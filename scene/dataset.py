@@ -43,6 +43,7 @@ from spike.stream import BitOrder
 from utils.json_files import array, flag, items, number, read_json, record, table, text, whole
 from utils.reading import inside
 from utils.se3 import camera_centers
+from utils.swap import settle
 
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
 # Camera models that are a pinhole camera if their coefficients are zero; a fisheye never is.
@@ -217,6 +218,7 @@ def read_scene(
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
+    settle(root, "a program that reads the scene")
     if llffhold < 1:
         raise ValueError(f"llffhold is {llffhold}, expected at least 1 (every llffhold-th view is held out)")
     path = root / transforms

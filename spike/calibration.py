@@ -97,6 +97,12 @@ def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorM
     return SensorModel(gain, spurious_rate=estimate_spurious_rate(stream.unpack(first, last)))
 
 
+def maps_of(path: str | os.PathLike[str]) -> list[Path]:
+    """The files that ``save_sensor`` writes: the sensor file and its maps."""
+    path = Path(path)
+    return [path, *(path.with_name(f"{path.stem}_{name}.npy") for name in _MAPS)]
+
+
 def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:
     """Write a sensor as JSON; its maps are ``.npy`` files next to it, named in the JSON."""
     path = Path(path)

@@ -20,7 +20,6 @@ import train
 from commands.guard import guarded
 from commands.spike import main as spike_main
 from conversion import structure_from_motion as sfm
-from conversion.pipeline import staged
 from conversion.structure_from_motion import Solution, all_poses, disagreement, normalized
 from conversion.windows import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from scene.dataset import read_scene
@@ -436,37 +435,20 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
     assert "is a file, expected a folder" in capsys.readouterr().err
 
 
-def test_a_scene_is_put_in_place_whole(tmp_path):
-    root = tmp_path / "scene"
-    for name in ("previews/old.png", "report.md", "mine.txt"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("old")
-    old = [root / "previews", root / "report.md"]
-    with pytest.raises(KeyError), staged(root, old) as folder:
-        (folder / "previews").mkdir(parents=True)
-        raise KeyError
-    assert sorted(p.name for p in root.rglob("*.*")) == ["mine.txt", "old.png", "report.md"]
-    with staged(root, old) as folder:
-        (folder / "previews").mkdir(parents=True)
-        (folder / "previews" / "new.png").write_text("new")
-        assert (root / "report.md").exists()
-    assert sorted(p.name for p in root.rglob("*.*")) == ["mine.txt", "new.png"]
-    assert [p.name for p in tmp_path.iterdir()] == ["scene"]
-
-
 def test_previews_alone(recording, tmp_path, monkeypatch):
     flags = ("--previews_only", "--preview_scale", 2, "--quiet", "--views", 3)
     assert run(monkeypatch, convert.main, "-s", tmp_path / "s", "--recording", recording, *flags) == 0
-    assert [p.name for p in (tmp_path / "s").iterdir()] == ["previews"]
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == ["convert.json", "previews"]
     image = cv2.imread(str(tmp_path / "s" / "previews" / "000.png"), cv2.IMREAD_UNCHANGED)
     assert image is not None and image.shape == (2 * HEIGHT, 2 * WIDTH)
 
 
 def test_new_previews_leave_the_rest_of_the_scene(recording, tmp_path, monkeypatch, capsys):
-    for name in ("transforms.json", "sensor.json", "spike_data/000.dat", "previews/old.png"):
+    for name in ("transforms.json", "sensor.json", "spike_data/000.dat"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("kept")
     words = ("-s", tmp_path, "--recording", recording, "--previews_only", "--quiet", "--views", 3)
+    assert run(monkeypatch, convert.main, *words, "--start", 100) == 0
     assert run(monkeypatch, convert.main, *words) == 1
     assert "previews: already exists; give --force" in capsys.readouterr().err
     assert run(monkeypatch, convert.main, *words, "--force") == 0

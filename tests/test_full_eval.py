@@ -3,6 +3,12 @@
 import argparse
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +30,8 @@ from evaluation.tables import comma_separated, image_rows, latex, markdown, rows
 from scene.manifest import read_manifest
 from spike import Mosaic
 from utils.io import load_image
+from utils.locks import FolderLock
+from utils.signals import Stopped, ending
 
 
 def test_jobs_are_every_combination_that_makes_sense(scene_folder):
@@ -161,9 +169,58 @@ def test_images_of_a_color_sensor_are_compared_in_color(tmp_path, monkeypatch):
 
 
 def test_commands_that_leave_nothing_have_failed(scene_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs_module.subprocess, "run", lambda *args, **more: argparse.Namespace(returncode=0))
+    monkeypatch.setattr(jobs_module, "_run", lambda *args, **more: argparse.Namespace(returncode=0))
     with pytest.raises(RuntimeError, match=r"metrics\.py left no .*results\.json"):
         do(Job(scene_folder, "ours", "accurate", 0), tmp_path)
+
+
+def test_a_job_that_is_being_done_is_left_alone(scene_folder, tmp_path, monkeypatch):
+    """Also if only a command of a killed evaluation goes on: it has inherited the lock."""
+    job, started = Job(scene_folder, "ours", "accurate", 0), tmp_path / "started"
+    sleeper = [sys.executable, "-c", f"import time; open({str(started)!r}, 'w').close(); time.sleep(60)"]
+    real = subprocess.Popen
+    monkeypatch.setattr(jobs_module.subprocess, "Popen", lambda command, **more: real(sleeper, **more))
+    pid = os.fork()
+    if not pid:
+        try:
+            do(job, tmp_path)
+        finally:
+            os._exit(1)
+    while not started.exists():
+        time.sleep(0.01)
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    child = int(children.read_text()) if children.exists() else None
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        with pytest.raises(ValueError, match=f"is in use by full_eval.py, or a command that it started, process {pid}"):
+            do(job, tmp_path)
+    finally:
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_signal_ends_the_command_first(tmp_path, monkeypatch):
+    """train.py gets the time to write its checkpoint."""
+    code = (
+        "import signal, sys, time\n"
+        "def stop(*_):\n    time.sleep(0.3)\n    print('saved', flush=True)\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, stop)\nprint('ready', flush=True)\ntime.sleep(60)\n"
+    )
+    real, log = subprocess.Popen, tmp_path / "log.txt"
+    monkeypatch.setattr(jobs_module.subprocess, "Popen", lambda _, **more: real([sys.executable, "-c", code], **more))
+
+    def terminate() -> None:
+        while log.read_text() != "ready\n":
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with open(log, "w") as file, FolderLock(tmp_path, "test") as lock, pytest.raises(Stopped), ending():
+        threading.Thread(target=terminate).start()
+        jobs_module._run(["train.py"], file, lock)
+    assert log.read_text() == "ready\nsaved\n"
 
 
 def test_relative_paths_mean_the_folder_one_is_in(scene_folder, tmp_path, monkeypatch):
@@ -286,11 +343,11 @@ def test_poses_that_cannot_be_found_are_a_result(scene_folder, tmp_path, monkeyp
     said = "error: structure from motion on tfi images registered 2 of 5 views, 3 are needed: too blurred"
     calls = []
 
-    def run(command, **options):
+    def run(command, *args, **options):
         calls.append(command)
         return argparse.Namespace(returncode=1, stderr=f"a warning\n{said}\n")
 
-    monkeypatch.setattr(jobs_module.subprocess, "run", run)
+    monkeypatch.setattr(jobs_module, "_run", run)
     job = Job(scene_folder, "tfi-3dgs", "sfm", 0)
     do(job, tmp_path)
     assert len(calls) == 1 and job.is_done(tmp_path) and "registered 2 of 5 views" in job.failure(tmp_path)

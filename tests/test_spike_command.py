@@ -404,7 +404,7 @@ def test_simulate_command(frames, tmp_path, monkeypatch, capsys):
     truth = tmp_path / "sim_truth"
     assert sorted(os.listdir(truth)) == ["000000.png", "000050.png", "000100.png", "sensor.json", "simulation.json"]
     assert json.loads((truth / "simulation.json").read_text())["gain"] == 0.4
-    status, _, err = run(monkeypatch, capsys, "simulate", frames, "--out", out)
+    status, _, err = run(monkeypatch, capsys, "simulate", frames, "--out", out, "--force")
     assert status == 1 and "sim_truth: already holds files" in err
 
 

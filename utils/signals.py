@@ -88,3 +88,10 @@ def ending() -> Iterator[None]:
 
     with handled(stop, tuple(number for number in STOPPING if number != signal.SIGINT)):
         yield
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Ignore further signals to stop in the ``with`` block, which finishes what the first one asked for."""
+    with handled(lambda *_: None):
+        yield
