@@ -204,6 +204,11 @@ class RunOptions(Options):
     )  # fmt: skip
     log_every: int = option(50, "iterations between rows of log.jsonl", at_least=1)
     viewer: bool = option(False, "show the training in the browser", common=True)
+    viewer_host: str = option(
+        "127.0.0.1",
+        "address that the viewer listens on; dangerous: on any other than this machine's own, everybody in the network "
+        "who sees the traffic can watch and stop the training, which is not encrypted",
+    )
     viewer_port: int = option(8080, "port of the viewer, or the next free one", at_least=1, at_most=65535)
     quiet: bool = option(False, "no progress bar", common=True)
     tensorboard: bool = option(False, "curves and images for TensorBoard, in the model's folder")

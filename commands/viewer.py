@@ -78,7 +78,11 @@ def main() -> int:
     add_model_arguments(parser)
     parser.add_argument("--iteration", type=int, help="saved iteration to show (default: the newest)")
     parser.add_argument("--ply", type=Path, help=".ply, .splat or .spz file of Gaussians, instead of a model folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument(
+        "--host", default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, this machine).  Dangerous: on any other address, everybody in "
+        "the network who sees the traffic can control the viewer, which is not encrypted; prefer an SSH tunnel",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080 or the next free one)")
     args = parser.parse_args(underscored(sys.argv[1:]))
     if bool(args.model_path) == bool(args.ply):

@@ -72,8 +72,8 @@ def test_the_viewer_is_told_pauses_and_stops(scene_folder, tmp_path, monkeypatch
     class Viewer:
         url = "http://localhost:1234"
 
-        def __init__(self, canvas, *, initial, port, trajectory, training):
-            assert port == 1234 and training and len(canvas.views) == len(initial) == 5
+        def __init__(self, canvas, *, initial, host, port, trajectory, training):
+            assert host == "127.0.0.1" and port == 1234 and training and len(canvas.views) == len(initial) == 5
 
         def update(self, gaussians, iteration, losses, network, sensor):
             seen.append(iteration)

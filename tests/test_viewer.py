@@ -353,7 +353,7 @@ def test_the_command_shows_a_ply_of_others(tmp_path):
         try:
             line = process.stdout.readline()
             assert line.startswith("60 Gaussians; open http://localhost:")
-            assert urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).status == 200
+            assert urllib.request.urlopen(line.split()[3], timeout=10).status == 200
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(timeout=15) == 0

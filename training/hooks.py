@@ -135,6 +135,7 @@ class Watching:
         self._viewer = Viewer(
             Canvas(drawing, read_views(c.scene.model_path), pictures),
             initial=torch.stack([view.camera.w2c for view in recording.scene.train]),
+            host=c.run.viewer_host,
             port=c.run.viewer_port,
             trajectory=state.trajectory,
             training=True,

@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from gaussian_renderer.paths import SavedView, Surround, save_camera_file
+from gaussian_renderer.viewer.access import Access, listening
 from gaussian_renderer.viewer.canvas import BESIDE, GAUSSIANS, NOTHING, WIPE, Canvas, Choice
 from gaussian_renderer.viewer.sources import RecordedPictures
 from gaussians.model import PARAMETERS, GaussianModel
@@ -32,6 +33,11 @@ from utils import se3
 
 if TYPE_CHECKING:
     import viser
+
+# Browsers at a time: each has a thread.
+_MOST_CLIENTS = 32
+# Sliders and fields have limits in the browser, which a client can ignore.
+_LINES, _SIZES, _ASPECTS, _ANGLES, _MOST_KEYS = (120, 1080), (0.02, 1.0), (0.2, 5.0), (0.02, 3.0), 1000
 
 State = Literal["running", "paused", "stopped"]
 
@@ -56,7 +62,7 @@ class Viewer:
     Args:
         canvas: draws the images; has the views with their corrected trajectories.
         initial: mid-exposure poses [V, 4, 4] before correction, if known.
-        host: address to listen on; only this machine by default.
+        host: address to listen on; only this machine by default.  On others, whoever learns the URL controls it.
         port: port; the next free one is used if it is taken.
         path_file: file in which "save path" stores the key poses (``render.py --video`` can read it).
         trajectory: the trajectories in training, in the order of the views; ``update`` follows them.
@@ -94,13 +100,15 @@ class Viewer:
         self._every = 1
         surround = Surround.of(self.views)
         self.spread = float(np.linalg.norm(surround.centers - surround.centers.mean(0), axis=-1).mean()) or 1.0
-        try:
-            # viser always prints a banner; the command decides what to print.
-            with contextlib.redirect_stdout(io.StringIO()):
-                self.server = viser.ViserServer(host=host, port=port, label="USP-Gaussian", verbose=False)
-        except OSError as error:
-            raise ValueError(f"the viewer cannot listen on {host}:{port} ({error.strerror or error})") from None
-        self.host, self.port = host, self.server.get_port()
+        self._access = Access(host, lambda: len(self._sessions) >= _MOST_CLIENTS)
+        listener = listening(host, port)
+        # viser always prints a banner; the command decides what to print.
+        with self._access.serving(listener), contextlib.redirect_stdout(io.StringIO()):
+            self.server = viser.ViserServer(host=host, port=port, label="USP-Gaussian", verbose=False)
+        self.host, self.port = host, listener.getsockname()[1]
+        # A browser may ask for a public tunnel to this server; nobody gets one.
+        for name in ("request_share_url", "disconnect_share_url"):
+            setattr(self.server, name, lambda *_, **__: None)
         # Beside the image, not over it: two images are compared there.
         self.server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         self.server.gui.main_panel.dock_right()
@@ -127,8 +135,8 @@ class Viewer:
 
     @property
     def url(self) -> str:
-        """The viewer's address."""
-        return f"http://{'localhost' if self.host in ('127.0.0.1', '0.0.0.0') else self.host}:{self.port}"
+        """The viewer's address, with the secret that opens it."""
+        return self._access.url(self.port)
 
     @property
     def state(self) -> State:
@@ -264,6 +272,15 @@ class Viewer:
             session.draw_cameras()
 
 
+def _within(value: Any, limits: tuple[float, float]) -> float:
+    """A client's number, clamped; the lower limit if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return limits[0]
+    return min(max(number, limits[0]), limits[1]) if math.isfinite(number) else limits[0]
+
+
 def _held(values: Sequence[float | None]) -> np.ndarray:
     """Values of a curve; gaps repeat the previous value (the chart draws nothing next to a NaN)."""
     last = next((value for value in values if value is not None), 0.0)
@@ -350,7 +367,7 @@ class _Session:
             with gui.add_folder("Camera path", expand_by_default=False):
                 self._path_status = gui.add_markdown("no key poses yet")
                 add, clear, save = (gui.add_button(text) for text in ("Add this pose", "Clear", "Save path"))
-            add.on_click(lambda _: self._edit_path([*self._keys, self._camera()]))
+            add.on_click(lambda _: self._edit_path([*self._keys, self._camera()][:_MOST_KEYS]))
             clear.on_click(lambda _: self._edit_path([]))
             save.on_click(lambda _: self._save_path())
         self._choose.on_update(lambda _: self._view_chosen())
@@ -410,15 +427,19 @@ class _Session:
 
     def _jump(self, view: SavedView) -> None:
         """Place the browser's camera at the view's pose at u, so that free flight starts from there."""
-        to_world = se3.inverse(view.at(torch.tensor([float(self._u.value)]))[0]).double().numpy()
+        to_world = se3.inverse(view.at(torch.tensor([self._time()]))[0]).double().numpy()
         wxyz = np.roll(Rotation.from_matrix(to_world[:3, :3]).as_quat(), 1)
         self._target = to_world[:3, 3], wxyz
         self._arrived, self._arrives_by = False, time.monotonic() + _ARRIVAL
         camera = self.client.camera
-        rows = max(view.height, view.width / max(camera.aspect, 1e-3))
+        rows = max(view.height, view.width / _within(camera.aspect, _ASPECTS))
         with self.client.atomic():
             camera.position, camera.wxyz = self._target
             camera.fov = 2 * math.atan(rows / 2 / float(view.K[1, 1]))
+
+    def _time(self) -> float:
+        """The chosen time in the exposure."""
+        return _within(self._u.value, (0.0, 1.0))
 
     def _camera(self) -> Tensor:
         return _pose_of(self.client.camera.position, self.client.camera.wxyz)
@@ -444,7 +465,8 @@ class _Session:
 
     def draw_cameras(self) -> None:
         """Draw the trajectories and frustums."""
-        scene, views, size = self.client.scene, self.viewer.views, self._size.value * self.viewer.spread
+        scene, views = self.client.scene, self.viewer.views
+        size = _within(self._size.value, _SIZES) * self.viewer.spread
         with self.client.atomic():
             self._groups = {
                 name: scene.add_frame(f"/{name}", show_axes=False, visible=shown)
@@ -525,23 +547,25 @@ class _Session:
                 self._seconds_a_pixel = elapsed / (image.shape[0] * image.shape[1])
             self._status.content = f"{image.shape[1]}x{image.shape[0]}, {1000 * elapsed:.0f} ms"
             if self._play.value and self._view is not None:
-                self._u.value = round((self._u.value + (started - last) / _PLAY_SECONDS) % 1.0, 2)
+                self._u.value = round((self._time() + (started - last) / _PLAY_SECONDS) % 1.0, 2)
             last = started
 
     def _picture(self, moving: bool) -> np.ndarray:
         """The image to show now, uint8 [H, W, 3]."""
         camera, canvas = self.client.camera, self.viewer.canvas
-        aspect, full = camera.aspect, int(self._lines.value)
-        choice = Choice(self._mode.value, self._other.value, self._together.value, float(self._border.value))
+        aspect, full = _within(camera.aspect, _ASPECTS), int(_within(self._lines.value, _LINES))
+        border = _within(self._border.value, (0.0, 1.0))
+        choice = Choice(self._mode.value, self._other.value, self._together.value, border)
         if self._view is not None:
             view = self.viewer.views[self._view]
-            image = canvas.of_view(view, float(self._u.value), choice, aspect, least=full)
+            image = canvas.of_view(view, self._time(), choice, aspect, least=full)
         else:
-            height = min(full, camera.image_height or full)
+            height = min(full, max(int(_within(camera.image_height or full, _LINES)), 1))
             if moving:
                 affordable = math.sqrt(_BUDGET / max(self._seconds_a_pixel, 1e-12) / aspect)
                 height = int(min(height, max(affordable, height / 3)))
             image = canvas.free(
-                self._camera(), camera.fov, max(round(height * aspect), 1), height, choice.mode, settled=not moving
-            )
+                self._camera(), _within(camera.fov, _ANGLES), max(round(height * aspect), 1), height, choice.mode,
+                settled=not moving,
+            )  # fmt: skip
         return np.asarray((image * 255).round().astype(np.uint8))
