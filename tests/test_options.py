@@ -83,8 +83,8 @@ CHANGES = {
 # Options whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
 ELSEWHERE = {
     "source_path", "model_path", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume", "quiet",
-    "image_folder", "resolution", "strict", "log_every", "json_log", "viewer", "viewer_host", "viewer_port", "tensorboard", "flip",
-    "lambda_scale_ratio", "threads", "bsn_weights", "spk2imgnet_weights",
+    "image_folder", "resolution", "strict", "log_every", "json_log", "viewer", "viewer_host", "viewer_port",
+    "tensorboard", "flip", "lambda_scale_ratio", "threads", "bsn_weights", "spk2imgnet_weights",
 }  # fmt: skip
 
 
