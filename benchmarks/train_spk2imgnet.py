@@ -1,11 +1,12 @@
 """Trains the small Spk2ImgNet on pictures that packages ship, and writes its weights.
 
     pip install scikit-image==0.26.0 scikit-learn==1.9.1 viser
-    python benchmarks/train_spk2imgnet.py --steps 3600 -o output/spk2imgnet --check data/demo
+    python benchmarks/train_spk2imgnet.py --steps 1000 -o output/spk2imgnet --check data/demo
 
-Started again with the same folder, it continues.  The rate is constant at first and falls to zero over the last 30 %
-of the steps.  ``log.jsonl`` has the loss, and for each scene of ``--check`` (with sharp images; nothing is learned from
-them) the PSNR at u = 0.5 of TFP(13), where the network starts, of TFP(41) and of the network, in dB.
+Started again with the same folder, it continues, also with more steps: the learning rate is constant, and the weights
+that are written at the end are the mean of those at the last rows of the log.  ``log.jsonl`` has the loss, and for each
+scene of ``--check`` (with sharp images; nothing is learned from them) the PSNR at u = 0.5 of TFP(13), where the network
+starts, of TFP(41) and of the network, in dB.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -22,6 +25,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from baselines.images import ImageProvider, WindowMean, image_of
 from baselines.moving_pictures import MovingPictures, gray_pictures, shipped_pictures
@@ -42,15 +46,13 @@ from utils.image_metrics import psnr
 from utils.io import load_image
 from utils.randomness import generator
 
+# Steps over which the learning rate grows to its value.
 WARM_UP = 50
-# Share of the steps after which the rate begins to fall.
-FALLS_FROM = 0.7
 
 
-def rate_at(step: int, steps: int, highest: float) -> float:
-    """The learning rate of a step (1-based)."""
-    falling = (steps - step + 1) / ((1 - FALLS_FROM) * steps)
-    return highest * min(step / WARM_UP, falling, 1.0)
+def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of a network's weights at several steps."""
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 def check(network: SmallSpk2ImgNet, folder: Path, views: int) -> dict[str, float]:
@@ -69,6 +71,13 @@ def check(network: SmallSpk2ImgNet, folder: Path, views: int) -> dict[str, float
     return {name: round(float(np.mean(values)), 3) for name, values in found.items()}
 
 
+def write_row(out: Path, row: dict[str, Any]) -> None:
+    """Append a row to the log, and print it."""
+    with open(out / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, flush=True)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=3600, help="training steps (default: 3600)")
     made.add_argument("--batch", type=int, default=4, help="samples per step (default: 4)")
     made.add_argument("--side", type=int, default=48, help="side of a sample, pixels (default: 48)")
-    made.add_argument("--rate", type=float, default=1e-3, help="highest learning rate of Adam (default: 1e-3)")
+    made.add_argument("--rate", type=float, default=1e-3, help="learning rate of Adam (default: 1e-3)")
+    made.add_argument("--average", type=int, default=8, help="rows of the log whose weights are averaged (default: 8)")
     made.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
     made.add_argument("--check", nargs="*", type=Path, default=[], metavar="SCENE", help="scenes to measure on")
     made.add_argument("--check_views", type=int, default=2, help="views per scene to measure on (default: 2)")
@@ -92,11 +102,12 @@ def main() -> int:
     network = SmallSpk2ImgNet()
     optimizer = torch.optim.Adam(network.parameters(), lr=args.rate)
     path, done, seconds = args.out / "checkpoint.pth", 0, 0.0
+    kept: list[dict[str, Tensor]] = []
     if path.exists():
         stored = load_checkpoint(path)
         network.load_state_dict(stored["network"])
         optimizer.load_state_dict(stored["optimizer"])
-        done, seconds = stored["step"], stored["seconds"]
+        done, seconds, kept = stored["step"], stored["seconds"], stored["kept"]
     args.out.mkdir(parents=True, exist_ok=True)
     losses: list[float] = []
     began = time.process_time() - seconds
@@ -108,7 +119,7 @@ def main() -> int:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.param_groups[0]["lr"] = rate_at(step, args.steps, args.rate)
+        optimizer.param_groups[0]["lr"] = args.rate * min(step / WARM_UP, 1.0)
         optimizer.step()
         losses.append(float(loss.detach()))
         last = step == args.steps
@@ -118,11 +129,15 @@ def main() -> int:
         if step % args.check_every == 0 or last:
             row |= {folder.name: check(network, folder, args.check_views) for folder in args.check}
         losses.clear()
-        with open(args.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(row, flush=True)
-        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        write_row(args.out, row)
+        kept = [*kept, {name: value.clone() for name, value in network.state_dict().items()}][-args.average :]
+        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "kept": kept}
         save_checkpoint(path, state | {"seconds": time.process_time() - began})
+    network.load_state_dict(mean_of(kept))
+    write_row(
+        args.out,
+        {"averaged": len(kept)} | {folder.name: check(network, folder, args.check_views) for folder in args.check},
+    )
     save_weights(args.out / "spk2imgnet_small.pth", network)
     print(f"Written: {args.out / 'spk2imgnet_small.pth'}")
     return 0

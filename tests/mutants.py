@@ -538,6 +538,39 @@ MUTANTS: list[Mutant] = [
         ("perturbation: radians for degrees", "[math.radians(level)] * 3", "[level / 100] * 3"),
         ("perturbation: points behind the camera", "[seen[..., 2] > 0]", "[seen[..., 2] < 1e9]"),
     ),
+    *_of(
+        "baselines/images.py",
+        "test_baseline_images test_spikegs",
+        ("images: not finite", "if not bool(pixels.isfinite().all())", "if False"),
+        ("images: always the middle", "targets.around(spec.frame(u), self.width)", "targets.around(68, self.width)"),
+    ),
+    *_of(
+        "baselines/spk2imgnet.py",
+        "test_spk2imgnet",
+        ("spk2imgnet: offsets of another scale", "2 * _enlarged(coarse_offset)", "_enlarged(coarse_offset)"),
+        ("spk2imgnet: rows for columns", "torch.stack([columns, rows], dim=-1)",
+         "torch.stack([rows, columns], dim=-1)"),
+        ("spk2imgnet: positions by corners", "(2 * at[:, :, 0] + 1) / h - 1", "2 * at[:, :, 0] / (h - 1) - 1"),
+        ("spk2imgnet: the middle after the others", "*aligned[:MIDDLE], features[:, MIDDLE], *aligned[MIDDLE:]",
+         "*aligned, features[:, MIDDLE]"),
+        ("spk2imgnet: the sum of the errors' mean", "errors.mean((0, 3, 4)).sum()", "errors.mean()"),
+        ("spk2imgnet: shapes not compared", "if name in found and _shape(found[name]) != _shape(expected[name])",
+         "if False"),
+    ),
+    *_of(
+        "baselines/blind_spot.py",
+        "test_blind_spot",
+        ("blind spot: the row below", "(0, 0, 2, 0)", "(0, 0, 1, 1)"),
+        ("blind spot: a pool that sees the row below", "quarter = F.max_pool2d(_down_one(self.enc2(half)), 2)",
+         "quarter = F.max_pool2d(self.enc2(half), 2)"),
+        ("blind spot: no shift at the end", "return _down_one(self.dec1(", "return (self.dec1("),
+        ("blind spot: rows padded from themselves", "(0, 0, 0, -height % 4))", "(0, 0, -height % 4, 0))"),
+    ),
+    *_of(
+        "training/recipes.py",
+        "test_spikegs",
+        ("spikegs: exposures of stills", "c = c.replaced(subframes=1, lambda_exp=0.0)", "c = c.replaced(subframes=1)"),
+    ),
 ]
 
 # Mutants that may survive, with the reason: at most ``MOST_ALLOWED``.

@@ -130,6 +130,51 @@ def test_the_branches_see_shorter_and_shorter_windows():
             torch.testing.assert_close(estimates[:, b, k][inner], mean[inner], atol=2e-3, rtol=0)
 
 
+def centered(weight: torch.Tensor, factor: float) -> None:
+    """Make a convolution copy its first channels, times ``factor``."""
+    with torch.no_grad():
+        weight.zero_()
+        for channel in range(len(weight)):
+            weight[channel, channel, 1, 1] = factor
+
+
+def test_blocks_are_aligned_in_their_order():
+    """With layers that copy, the aligned features are those of the blocks: the modulation of 1/2 is made up for."""
+    network = SmallSpk2ImgNet(features=4, blocks=1, groups=2)
+    cascade = network.pcd_align.pcd_align
+    centered(cascade.L1_dcnpack_1.weight, 2.0)
+    centered(cascade.L1_fea_conv_1.weight, 1.0)
+    centered(cascade.cas_dcnpack.weight, 2.0)
+    features = torch.rand(2, 5, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+    aligned = network.pcd_align(features)
+    for b in range(5):
+        torch.testing.assert_close(aligned[b], features[:, b])
+
+
+def test_offsets_are_doubled_from_level_to_level():
+    network, seen = SmallSpk2ImgNet(features=4, blocks=1, groups=2), {}
+    cascade = network.pcd_align.pcd_align
+    for name in ("L3_offset_conv2_1", "L2_offset_conv3_1"):
+        getattr(cascade, name).register_forward_hook(lambda layer, given, out, name=name: seen.update({name: out}))
+    for name in ("L2_offset_conv2_1", "L1_offset_conv2_1"):
+        getattr(cascade, name).register_forward_pre_hook(lambda layer, given, name=name: seen.update({name: given[0]}))
+    network.pcd_align(torch.rand(1, 5, 4, 8, 12, generator=torch.Generator().manual_seed(0)))
+    for coarse, fine in (("L3_offset_conv2_1", "L2_offset_conv2_1"), ("L2_offset_conv3_1", "L1_offset_conv2_1")):
+        expected = 2 * F.interpolate(F.leaky_relu(seen[coarse], 0.1), scale_factor=2, mode="bilinear")
+        torch.testing.assert_close(seen[fine][:, 4:], expected)
+
+
+def test_aligned_features_are_masked_and_the_middle_is_not():
+    """Masks of zero leave the middle block alone."""
+    network, seen = SmallSpk2ImgNet(features=4, blocks=1, groups=2), []
+    for b in (0, 1, 3, 4):
+        torch.nn.init.constant_(getattr(network, f"mask{b}").conv2.bias, -1e4)
+    network.rec_conv0.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    network.rates(torch.randint(0, 2, (1, FRAMES, 8, 8), generator=torch.Generator().manual_seed(0)).float())
+    parts = seen[0].chunk(5, dim=1)
+    assert [bool(part.any()) for part in parts] == [False, False, True, False, False]
+
+
 def test_the_small_network_starts_as_the_middle_block():
     spikes = torch.randint(0, 2, (1, FRAMES, 10, 7), generator=torch.Generator().manual_seed(0)).float()
     torch.testing.assert_close(SmallSpk2ImgNet()(spikes)[:, 0], spikes[:, 14:27].mean(1))
