@@ -35,6 +35,7 @@ from arguments.parts import SceneOptions
 from gaussians.ply import read_point_ply
 from scene.cameras import OPENGL_TO_OPENCV, Camera, View
 from scene.colmap import MODEL_FOLDERS, find_model, open_model, other_models, pose_of
+from scene.lens import COEFFICIENTS, FISHEYE, LISTS, coefficients_of, require_pinhole
 from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
 from scene.perturbation import median_distance, perturbed
 from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
@@ -45,9 +46,6 @@ from utils.reading import inside
 from utils.se3 import camera_centers
 from utils.swap import settle
 
-_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "s1", "s2", "s3", "s4", "omega")
-# Camera models that are a pinhole camera if their coefficients are zero; a fisheye never is.
-_PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL", "RADIAL")
 CALIBRATION = "sensor.json"
 # Initial points, unless transforms.json names another file.
 POINTS = "sparse_pc.ply"
@@ -64,7 +62,7 @@ _FOCAL = number(above=0, most=1e7, from_text=True)
 _CAMERA = {
     "w": whole(1, 65535, from_text=True), "h": whole(1, 65535, from_text=True), "fl_x": _FOCAL, "fl_y": _FOCAL,
     "cx": _NUMBER, "cy": _NUMBER, "camera_angle_x": number(above=0, most=3.1, from_text=True), "camera_model": text(),
-    **dict.fromkeys(_DISTORTION, _NUMBER),
+    **dict.fromkeys(COEFFICIENTS, _NUMBER), **dict.fromkeys(LISTS, items(_NUMBER)), FISHEYE: flag,
 }  # fmt: skip
 _FRAME = record(
     {}, _CAMERA | {"file_path": text(), "spike_path": text(), "recording": text(), "middle_frame": number(most=1e9)}
@@ -409,20 +407,10 @@ def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) 
     if "fl_x" not in source:
         raise ValueError(f"{path}: view {name} has no fl_x")
     source = {"cx": width / 2, "cy": height / 2, "fl_y": source["fl_x"]} | source
-    model = source.get("camera_model", "PINHOLE")
-    if model not in _PERSPECTIVE:
-        raise ValueError(
-            f"{path}: view {name} has the camera model {model}, expected one of {', '.join(_PERSPECTIVE)}; "
-            "binary spikes cannot be undistorted"
-        )
-    bent = {k: source[k] for k in _DISTORTION if source.get(k)}
-    if bent:
-        coefficients = ", ".join(f"{k}={v}" for k, v in bent.items())
-        raise ValueError(
-            f"{path}: view {name} has lens distortion ({coefficients}); binary spikes "
-            "cannot be undistorted, so calibrate to a pinhole camera or crop to where it is negligible"
-        )
     k = torch.tensor([[source["fl_x"], 0, source["cx"]], [0, source["fl_y"], source["cy"]], [0, 0, 1]])
+    where, model = f"{path}: view {name}", source.get("camera_model", "PINHOLE")
+    lens = coefficients_of(source)
+    require_pinhole(where, model, lens, k.double().numpy(), width, height, source.get(FISHEYE, False))
     if "transform_matrix" not in frame:
         raise ValueError(f"{path}: view {name} has no pose (transform_matrix)")
     return Camera(name, width, height, k.float(), _pose(path, name, frame["transform_matrix"]))
@@ -541,13 +529,11 @@ def _read_colmap(root: Path, folder: Path) -> tuple[list[View], dict[str, Any]]:
     for image in sorted((i for i in model.images.values() if i.has_pose), key=lambda i: i.name):
         source = model.cameras[image.camera_id]
         name = Path(image.name).stem
-        kind = source.model.name
-        if kind not in _PERSPECTIVE or np.any(source.params[source.extra_params_idxs()]):
-            raise ValueError(
-                f"{folder}: view {name} has lens distortion ({kind} {source.params_to_string()}); binary "
-                "spikes cannot be undistorted, so reconstruct with a PINHOLE camera"
-            )
-        k = torch.as_tensor(source.calibration_matrix(), dtype=torch.float32)
+        parameters = zip(source.params_info.replace(" ", "").split(","), source.params, strict=True)
+        named = {"k1" if key == "k" else key: float(value) for key, value in parameters}  # SIMPLE_RADIAL has one k
+        where, matrix = f"{folder}: view {name}", source.calibration_matrix()
+        require_pinhole(where, source.model.name, coefficients_of(named), matrix, source.width, source.height)
+        k = torch.as_tensor(matrix, dtype=torch.float32)
         camera = Camera(name, source.width, source.height, k, torch.as_tensor(pose_of(image), dtype=torch.float32))
         file = next((f for f in IMAGE_FOLDERS if find_image(root, f"{f}/{image.name}")), IMAGE_FOLDERS[0])
         frame = {"file_path": f"{file}/{image.name}"}
