@@ -21,7 +21,7 @@ $(VENV)/bin/python:
 $(VENV)/.ready: $(VENV)/bin/python requirements.txt $(shell find $(CPU_RASTERIZER) -name '*.[ch]pp' -o -name '*.toml' -o -name '*.h' -o -name 'CMakeLists.txt' -o -path '*/python/*.py' 2>/dev/null)
 ifeq ($(TORCH),cpu)
 	$(BIN)/pip install -q --retries 1 --timeout 20 --index-url $(TORCH_CPU_INDEX) "$(shell grep '^torch[>=]' requirements.txt)" \
-	  || echo "PyTorch's CPU wheels are not available from $(TORCH_CPU_INDEX); taking the default ones"
+	  2>/dev/null || echo "PyTorch's CPU wheels are not available from $(TORCH_CPU_INDEX); taking the default ones"
 endif
 	$(BIN)/pip install -q -r requirements.txt
 ifneq ($(TORCH),cpu)

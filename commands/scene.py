@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +89,12 @@ def convert(source: Path, target: Path) -> int:
     return len(gaussians.means)
 
 
-def export_gaussians(model: TrainedModel) -> list[Path]:
-    """Write the Gaussians in the other formats, next to their PLY."""
+def export_gaussians(model: TrainedModel, suffix: str) -> list[Path]:
+    """Write the Gaussians in another format next to their PLY."""
     ply = iteration_folder(model.folder, model.iteration) / "point_cloud.ply"
-    others = [ply.with_suffix(suffix) for suffix in FORMATS if suffix != ".ply"]
-    for path in others:
-        convert(ply, path)
-    return [ply, *others]
+    if suffix != ply.suffix:
+        convert(ply, ply.with_suffix(suffix))
+    return [ply.with_suffix(suffix)]
 
 
 def export_network(model: TrainedModel) -> list[Path]:
@@ -158,8 +159,20 @@ def main() -> int:
         print(f"{count} Gaussians are in {args.target}")
         return 0
     model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
-    for written in (export_gaussians, export_network, export_trajectories):
-        for path in written(model):
-            print(path)
+    return export_all(model)
+
+
+def export_all(model: TrainedModel) -> int:
+    """Write every export and print its files.  What cannot be written is reported after the others are."""
+    parts: list[Callable[[TrainedModel], list[Path]]] = [partial(export_gaussians, suffix=s) for s in FORMATS]
+    failures = []
+    for write in (*parts, export_network, export_trajectories):
+        try:
+            for path in write(model):
+                print(path)
+        except ValueError as error:
+            failures.append(str(error))
+    if failures:
+        raise ValueError("\nerror: ".join(failures))
     return 0
 

@@ -115,9 +115,8 @@ def _is_image(line: str) -> bool:
 
 def pose_of(image: Any) -> Array:
     """World-to-camera [4, 4] of a pycolmap image."""
-    pose = image.cam_from_world  # a method since pycolmap 3.12
     w2c = np.eye(4)
-    w2c[:3] = (pose() if callable(pose) else pose).matrix()
+    w2c[:3] = image.cam_from_world().matrix()
     return w2c
 
 

@@ -266,7 +266,8 @@ class SpikeStream:
             self._packed[start:stop], axis=-1, count=self.height * stored, bitorder=self.layout.bit_order
         )
         rows = bits.reshape(stop - start, self.height, stored)[:, :, : self.width]
-        return np.ascontiguousarray(rows[:, ::-1] if self.layout.flip else rows)
+        # A copy, since numpy calls a single row contiguous even with a negative stride, which torch refuses.
+        return rows[:, ::-1].copy() if self.layout.flip else np.ascontiguousarray(rows)
 
     def central(self, spec: WindowSpec, margin: int = 0) -> NDArray[np.uint8]:
         """The frames of the central context [spec.context + 2 margin, H, W]."""

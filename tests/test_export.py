@@ -16,7 +16,7 @@ from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, pose, tiny_gaussian
 
 from arguments import TimingSettings
 from commands.guard import guarded
-from commands.scene import convert, export_trajectories, main
+from commands.scene import convert, export_all, export_trajectories, main
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.drawing import Drawing
 from gaussians.formats import read_gaussians, read_splat, read_spz, write_splat, write_spz
@@ -119,6 +119,19 @@ def test_exported_trajectories_lie_on_the_recording_s_time(scene_folder, tmp_pat
     np.testing.assert_allclose(np.diff(times)[:12], 8, atol=1e-4)  # spike frames between sub-frames
     step = scene.train[1].middle_frame - scene.train[0].middle_frame if scene.train[0].middle_frame else None
     assert times[13] - times[0] == pytest.approx(step or scene.frames_per_view)
+
+
+def test_what_cannot_be_exported_does_not_keep_the_rest_back(scene_folder, tmp_path, capsys):
+    """One Gaussian too far away for .spz, which stores positions with 24 bits."""
+    folder = model_of(scene_folder, tmp_path, use_truth=True)
+    far = params()
+    far.means[0, 0] = 1e7
+    write_gaussian_ply(iteration_folder(folder, 7) / "point_cloud.ply", far)
+    with pytest.raises(ValueError, match=r"point_cloud\.spz: "):
+        export_all(TrainedModel.load(folder, 7))
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["point_cloud.ply", "point_cloud.splat", "trajectory.tum", "trajectory_true.tum"]
+    assert all((folder / name).is_file() for name in names[2:])
 
 
 # ---- .splat ------------------------------------------------------------------------------------------------

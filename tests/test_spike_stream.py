@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from spike import Layout, Packing, SpikeStream, WindowSpec, write_array, write_dat
 from spike.formats import open_recording, write_recording
@@ -260,3 +261,11 @@ def test_filters_are_kept(tmp_path, name):
     write_recording(tmp_path / name, SpikeStream.from_array(spikes(height=8)))
     assert SpikeStream.open(tmp_path / name, 8, 10, bayer="GRBG").bayer == "GRBG"
     assert open_recording(tmp_path / name, Packing(8, 10, bayer="RGGB"))[0].bayer == "RGGB"
+
+
+def test_one_row_of_pixels_is_an_image(tmp_path):
+    """Flipped, a single row has a negative stride, which torch would refuse."""
+    spikes = np.random.default_rng(0).integers(0, 2, (9, 1, 16), dtype=np.uint8)
+    write_dat(tmp_path / "a.dat", spikes)
+    read = SpikeStream.open(tmp_path / "a.dat", 1, 16).unpack(0, 9)
+    assert torch.equal(torch.as_tensor(read), torch.from_numpy(spikes))
