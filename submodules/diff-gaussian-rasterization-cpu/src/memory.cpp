@@ -18,6 +18,20 @@ constexpr size_t kCacheBlocks = 256;
 constexpr size_t kAskFrom = size_t(64) << 20;  // smaller requests do not ask the system first
 constexpr std::align_val_t kAlignment{64};
 
+// With the address sanitizer every request is a block of exactly its size, used once, so that the sanitizer sees what
+// reaches beyond its end or beyond its life.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kExact = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr bool kExact = true;
+#else
+constexpr bool kExact = false;
+#endif
+#else
+constexpr bool kExact = false;
+#endif
+
 struct Block {
   char* memory;
   size_t capacity;
@@ -128,10 +142,10 @@ size_t product(std::initializer_list<size_t> factors, const char* what) {
 
 Memory take(size_t bytes, const char* what) {
   if (bytes > PTRDIFF_MAX / 2) refuse(bytes, what, SIZE_MAX);
-  bytes = std::max<size_t>((bytes + 4095) & ~size_t(4095), 4096);
+  if (!kExact) bytes = std::max<size_t>((bytes + 4095) & ~size_t(4095), 4096);
   Cache& all = cache();
   // Round up slightly, so that a slowly growing scene reuses its old blocks.
-  const size_t capacity = bytes + bytes / 8;
+  const size_t capacity = kExact ? bytes : bytes + bytes / 8;
   size_t committed;
   {
     std::lock_guard<std::mutex> lock(all.mutex);
@@ -174,13 +188,13 @@ void Release::operator()(char* memory) const noexcept {
     all.lent -= capacity;
     all.blocks.push_back({memory, capacity});
     all.bytes += capacity;
-    if (all.bytes <= kCacheLimit && all.blocks.size() <= kCacheBlocks) return;
+    if (!kExact && all.bytes <= kCacheLimit && all.blocks.size() <= kCacheBlocks) return;
   }
   for (;;) {
     Block oldest;
     {
       std::lock_guard<std::mutex> lock(all.mutex);
-      if (all.blocks.empty() || (all.bytes <= kCacheLimit && all.blocks.size() <= kCacheBlocks)) return;
+      if (all.blocks.empty() || (!kExact && all.bytes <= kCacheLimit && all.blocks.size() <= kCacheBlocks)) return;
       oldest = all.remove(0);
     }
     discard(oldest.memory);

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "instruction_sets.hpp"
 #include "kernel.hpp"
 #include "memory.hpp"
 #include "pool.hpp"
@@ -60,34 +61,15 @@ void expect_shape(const std::optional<A>& array, std::initializer_list<size_t> w
   if (array) expect(has_shape(*array, wanted), what);
 }
 
-std::vector<const Kernels*> available() {
-  std::vector<const Kernels*> found;
-#ifdef DGR_HAVE_generic
-  found.push_back(kernels_generic());
-#endif
-#ifdef DGR_HAVE_sse2
-  found.push_back(kernels_sse2());
-#endif
-#ifdef DGR_HAVE_avx2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(kernels_avx2());
-#endif
-#ifdef DGR_HAVE_avx512
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw"))
-    found.push_back(kernels_avx512());
-#endif
-  return found;
-}
-
 std::atomic<const Kernels*> g_kernels{nullptr};
 
 const Kernels& kernels() {
-  if (g_kernels.load() == nullptr) g_kernels = available().back();
+  if (g_kernels.load() == nullptr) g_kernels = available_kernels().back();
   return *g_kernels;
 }
 
 void use_instruction_set(const std::string& name) {
-  for (const Kernels* k : available())
+  for (const Kernels* k : available_kernels())
     if (name == k->name) {
       g_kernels = k;
       return;
@@ -234,7 +216,8 @@ NB_MODULE(_native, m) {
   nb::class_<State>(m, "State")
       .def("images", &images, "Image [M, C, H, W] and transmittance [M, H, W], in the state's memory")
       .def("statistics", &statistics_call, "means2d"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.noconvert(),
-           "opacities"_a.noconvert(), "radii"_a.noconvert(), "Fills arrays with the results for each Gaussian in each view")
+           "opacities"_a.noconvert(), "radii"_a.noconvert(),
+           "Fills arrays with the results for each Gaussian in each view")
       .def_prop_ro("invalid", [](const State& s) { return s.invalid; })
       .def_prop_ro("pairs", &pairs)
       .def_prop_ro("visible", &visible);
@@ -250,7 +233,7 @@ NB_MODULE(_native, m) {
         "absolute_means2d"_a.none().noconvert());
   m.def("instruction_sets", [] {
     std::vector<std::string> names;
-    for (const Kernels* k : available()) names.emplace_back(k->name);
+    for (const Kernels* k : available_kernels()) names.emplace_back(k->name);
     return names;
   });
   m.def("instruction_set", [] { return std::string(kernels().name); });

@@ -34,13 +34,14 @@ int main() {
   }
   const Gaussians scene = {means.data(), quats.data(), scales.data(), opacities.data(), colors.data()};
   const Shape shape = {count, 3, coefficients, 3};
-  const Settings settings = {width, height, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile, 0, 0, 0.01f,
-                             1e10f, 0.3f, true, true, false};
+  const Settings settings = {
+      width, height, (width + kTile - 1) / kTile, (height + kTile - 1) / kTile, 0, 0, 0.01f, 1e10f, 0.3f, true,
+      true,  false};
   const float viewmat[16] = {1, 0, 0, 0.1f, 0, 1, 0, -0.05f, 0, 0, 1, 1, 0, 0, 0, 1};
   const float k[9] = {40, 0, 18, 0, 41, 15, 0, 0, 1};
   const float background[] = {0.1f, 0.2f, 0.3f};
-  const auto state = forward(*kernels_generic(), shape, settings, {make_camera(viewmat, k, width, height)}, scene,
-                             background, true);
+  const auto state =
+      forward(*kernels_generic(), shape, settings, {make_camera(viewmat, k, width, height)}, scene, background, true);
   const size_t pixels = state->plane(), channels = size_t(state->channels());
   std::vector<float> gradient(channels * pixels);
   for (float& g : gradient) g = uniform(-1, 1);

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diff_gaussian_rasterization_cpu.rendering import render, validate
+from diff_gaussian_rasterization_cpu.rendering import Call
 
 NEAR_PLANE = 0.2  # Inria's in_frustum
 FAR_PLANE = 1e10
@@ -113,21 +113,15 @@ class GaussianRasterizer(torch.nn.Module):
                 f"means2D, opacities: expected [{len(means3D)}, 3] and [{len(means3D)}, 1], "
                 f"got {list(means2D.shape)} and {list(opacities.shape)}"
             )
-        scaled = scales * s.scale_modifier
-        degree = None if shs is None else s.sh_degree
-        backgrounds = s.bg.reshape(1, -1)
-        validate(
-            means3D, rotations, scaled, opacities[:, 0], colors, viewmats, ks, s.image_width, s.image_height,
-            NEAR_PLANE, FAR_PLANE, LOW_PASS, degree, backgrounds, None,
-        )  # fmt: skip
         half = means2D.new_tensor([0.5 * s.image_width, 0.5 * s.image_height])
-        screen = means2D[None, :, :2] * half if means2D.requires_grad and torch.is_grad_enabled() else None
-        image, _, info = render(
-            means3D, rotations, scaled, opacities[:, 0], colors, viewmats, ks, s.image_width, s.image_height,
-            near_plane=NEAR_PLANE, far_plane=FAR_PLANE, eps2d=LOW_PASS, sh_degree=degree,
-            backgrounds=backgrounds, antialiased=s.antialiasing, depth="inverse", crop=None, means2d=screen,
-            absgrad=False,
+        call = Call(
+            means3D, rotations, scales * s.scale_modifier, opacities[:, 0], colors, viewmats, ks,
+            s.image_width, s.image_height, NEAR_PLANE, FAR_PLANE, LOW_PASS, None if shs is None else s.sh_degree,
+            s.bg.reshape(1, -1), s.antialiasing, "inverse", None,
+            means2d=means2D[None, :, :2] * half if means2D.requires_grad and torch.is_grad_enabled() else None,
         )  # fmt: skip
+        call.check()
+        image, _, info = call.render()
         return image[0, :-1], _radii(info["conics"][0], info["radii"][0]), image[0, -1:]
 
 

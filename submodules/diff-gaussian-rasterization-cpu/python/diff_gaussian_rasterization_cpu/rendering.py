@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -84,39 +85,165 @@ class Info(dict[str, Any]):
                 self[name] = array
 
 
+@dataclass(frozen=True)
+class Call:
+    """Arguments of one call; shapes and units as in ``rasterization``.
+
+    ``depth`` ("depth" or "inverse") adds a channel, None does not.  ``means2d`` [M, N, 2] is filled with the
+    projected centers and receives their gradient; ``absgrad`` adds its attribute of this name.
+    """
+
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    colors: Tensor
+    viewmats: Tensor
+    Ks: Tensor
+    width: int
+    height: int
+    near_plane: float
+    far_plane: float
+    eps2d: float
+    sh_degree: int | None
+    backgrounds: Tensor | None
+    antialiased: bool
+    depth: str | None
+    crop: tuple[int, int, int, int] | None
+    absgrad: bool = False
+    means2d: Tensor | None = None
+
+    LEARNED: ClassVar = ("means", "quats", "scales", "opacities", "colors", "viewmats")
+
+    def check(self) -> None:
+        """Reject invalid arguments before any work; the error names the argument.
+
+        Raises:
+            ValueError: a wrong shape, type, device or value.
+        """
+        _check("means", self.means, (None, 3))
+        _check("viewmats", self.viewmats, (None, 4, 4))
+        n, m = len(self.means), len(self.viewmats)
+        if n > MOST_GAUSSIANS:
+            raise ValueError(f"means: expected at most {MOST_GAUSSIANS} Gaussians, got {n}")
+        _check("quats", self.quats, (n, 4))
+        _check("scales", self.scales, (n, 3))
+        _check("opacities", self.opacities, (n,))
+        _check("Ks", self.Ks, (m, 3, 3))
+        self._check_colors(n, m)
+        for name in ("width", "height"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or not 1 <= size <= 65535:
+                raise ValueError(f"{name}: expected a whole number of pixels from 1 to 65535, got {size!r}")
+        if not 0 < self.near_plane < self.far_plane:
+            raise ValueError(
+                f"near_plane, far_plane: expected 0 < near < far, got {self.near_plane} and {self.far_plane}"
+            )
+        if not 0 <= self.eps2d < float("inf"):
+            raise ValueError(f"eps2d: expected a variance in square pixels, zero or more, got {self.eps2d}")
+        if m < 1:
+            raise ValueError("viewmats: expected at least one camera, got none")
+        for name in ("viewmats", "Ks"):
+            if not bool(torch.isfinite(getattr(self, name)).all()):
+                raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+        if not bool((self.Ks[:, [0, 1], [0, 1]] > 0).all()):
+            raise ValueError("Ks: expected positive focal lengths")
+        if self.crop is not None:
+            left, top, w, h = self.crop
+            if left < 0 or top < 0 or w < 1 or h < 1 or left + w > self.width or top + h > self.height:
+                raise ValueError(
+                    f"crop: {self.crop} does not lie in an image of {self.width}x{self.height} pixels"
+                )
+
+    def _check_colors(self, n: int, m: int) -> None:
+        colors, degree = self.colors, self.sh_degree
+        if degree is None:
+            _check("colors", colors, (n, None))
+        else:
+            _check("colors", colors, (n, None, None))
+            if not isinstance(degree, int) or not 0 <= degree <= 3:
+                raise ValueError(f"sh_degree: expected 0, 1, 2 or 3, got {degree!r}")
+            least = (degree + 1) ** 2
+            if not least <= colors.shape[1] <= 16:
+                raise ValueError(
+                    f"sh_degree: {degree} needs {least} to 16 coefficients, got {colors.shape[1]}"
+                )
+        channels = colors.shape[-1]
+        if channels not in (1, 3):
+            raise ValueError(f"colors: expected 1 or 3 channels, got {channels}")
+        if self.backgrounds is not None:
+            _check("backgrounds", self.backgrounds, (m, channels))
+            if not bool(torch.isfinite(self.backgrounds).all()):
+                raise ValueError("backgrounds: expected finite numbers, got NaN or infinity")
+
+    @property
+    def learns(self) -> bool:
+        """Whether a backward pass to a Gaussian or a pose may follow."""
+        tensors = (*(getattr(self, name) for name in self.LEARNED), self.means2d)
+        return torch.is_grad_enabled() and any(x.requires_grad for x in tensors if x is not None)
+
+    def render(self) -> tuple[Tensor, Tensor, Info]:
+        """Image [M, C (+ 1), H, W], transmittance [M, H, W] and statistics, of arguments that were checked.
+
+        Raises:
+            MemoryError: more memory than is available; the message has the numbers.
+        """
+        holder: dict[str, Any] = {}
+        learned = (getattr(self, name) for name in self.LEARNED)
+        image, transmittance = _Rasterize.apply(*learned, self.backgrounds, self.means2d, self, self.learns, holder)
+        return image, transmittance, holder["info"]
+
+    def forward(self, gaussians: list[Tensor], save: bool) -> Any:
+        """The native forward pass on contiguous Gaussians."""
+        return _native.forward(
+            *(x.numpy() for x in gaussians),
+            coefficients=0 if self.sh_degree is None else self.colors.shape[1],
+            degree=self.sh_degree or 0,
+            viewmats=_plain(self.viewmats).numpy(),
+            ks=_plain(self.Ks).numpy(),
+            width=self.width,
+            height=self.height,
+            crop=self.crop,
+            near_plane=self.near_plane,
+            far_plane=self.far_plane,
+            eps2d=self.eps2d,
+            antialiased=self.antialiased,
+            with_depth=self.depth is not None,
+            inverse_depth=self.depth == "inverse",
+            save=save,
+            backgrounds=None if self.backgrounds is None else _plain(self.backgrounds).numpy(),
+        )
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.detach().contiguous()
+
+
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        means: Tensor,
-        quats: Tensor,
-        scales: Tensor,
-        opacities: Tensor,
-        colors: Tensor,
-        viewmats: Tensor,
-        backgrounds: Tensor | None,
-        means2d: Tensor | None,
-        ks: Tensor,
-        absgrad: bool,
-        save: bool,
-        holder: dict[str, Any],
-        options: dict[str, Any],
-    ) -> tuple[Tensor, Tensor]:
-        inputs = [x.detach().contiguous() for x in (means, quats, scales, opacities, colors)]
-        state = _native.forward(
-            *(x.numpy() for x in inputs),
-            viewmats=viewmats.detach().contiguous().numpy(),
-            ks=ks.contiguous().numpy(),
-            backgrounds=None if backgrounds is None else backgrounds.detach().contiguous().numpy(),
-            save=save,
-            **options,
-        )
-        holder["state"] = state
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """``Call.LEARNED``, backgrounds, means2d, the call, whether to keep what backward needs, and a dictionary that
+        gets ``info``."""
+        *tensors, means2d, call, save, holder = arguments
+        inputs = [_plain(x) for x in tensors[:5]]
+        state = call.forward(inputs, save)
         image, transmittance = (torch.from_numpy(x) for x in state.images())
+        m, n = len(image), len(inputs[0])
+        info = Info(
+            state,
+            m,
+            n,
+            width=call.width,
+            height=call.height,
+            n_cameras=m,
+            n_invalid=state.invalid,
+            n_visible=state.visible,
+            n_pairs=state.pairs,
+        )
+        holder["info"] = info
         if means2d is not None:
-            info = Info(state, len(viewmats), len(means))
             means2d.data.copy_(info["means2d"])
-        ctx.state, ctx.means2d, ctx.absgrad = state, means2d, absgrad
+        ctx.state, ctx.means2d, ctx.absgrad = state, means2d, call.absgrad
         ctx.set_materialize_grads(False)
         # The image is saved so that torch detects in-place changes: the state shares its memory.
         ctx.save_for_backward(*inputs, image, transmittance)
@@ -127,7 +254,7 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx: Any, grad_image: Tensor | None, grad_transmittance: Tensor | None) -> Any:  # type: ignore[override]
         *inputs, image, transmittance = ctx.saved_tensors
         if grad_image is None and grad_transmittance is None:
-            return (None,) * 13
+            return (None,) * 11
         if grad_image is None:
             grad_image = torch.zeros_like(image)
         grad_image = grad_image.contiguous()
@@ -162,7 +289,7 @@ class _Rasterize(torch.autograd.Function):
         if needs[6]:
             color = grad_image[:, : inputs[4].shape[-1]]
             grad_backgrounds = torch.einsum("mchw,mhw->mc", color, transmittance)
-        return (*outputs, grad_viewmats, grad_backgrounds, screen, None, None, None, None, None)
+        return (*outputs, grad_viewmats, grad_backgrounds, screen, None, None, None)
 
 
 def _check(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
@@ -194,148 +321,6 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
         if isinstance(given, Tensor) or given != wanted:
             shown = "a tensor" if isinstance(given, Tensor) else repr(given)
             raise ValueError(f"{name}: expected {wanted!r}, the only value possible here, got {shown}")
-
-
-def validate(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    near_plane: float,
-    far_plane: float,
-    eps2d: float,
-    sh_degree: int | None,
-    backgrounds: Tensor | None,
-    crop: tuple[int, int, int, int] | None,
-) -> None:
-    """Reject invalid arguments of ``render`` before any work; the error names the argument.
-
-    Raises:
-        ValueError: a wrong shape, type, device or value.
-    """
-    _check("means", means, (None, 3))
-    _check("viewmats", viewmats, (None, 4, 4))
-    n, m = len(means), len(viewmats)
-    if n > MOST_GAUSSIANS:
-        raise ValueError(f"means: expected at most {MOST_GAUSSIANS} Gaussians, got {n}")
-    _check("quats", quats, (n, 4))
-    _check("scales", scales, (n, 3))
-    _check("opacities", opacities, (n,))
-    _check("Ks", Ks, (m, 3, 3))
-    if sh_degree is None:
-        _check("colors", colors, (n, None))
-    else:
-        _check("colors", colors, (n, None, None))
-        if not isinstance(sh_degree, int) or not 0 <= sh_degree <= 3:
-            raise ValueError(f"sh_degree: expected 0, 1, 2 or 3, got {sh_degree!r}")
-        if not (sh_degree + 1) ** 2 <= colors.shape[1] <= 16:
-            least = (sh_degree + 1) ** 2
-            raise ValueError(
-                f"sh_degree: {sh_degree} needs {least} to 16 coefficients, got {colors.shape[1]}"
-            )
-    channels = colors.shape[-1]
-    if channels not in (1, 3):
-        raise ValueError(f"colors: expected 1 or 3 channels, got {channels}")
-    if backgrounds is not None:
-        _check("backgrounds", backgrounds, (m, channels))
-        if not bool(torch.isfinite(backgrounds).all()):
-            raise ValueError("backgrounds: expected finite numbers, got NaN or infinity")
-    for name, size in (("width", width), ("height", height)):
-        if not isinstance(size, int) or not 1 <= size <= 65535:
-            raise ValueError(f"{name}: expected a whole number of pixels from 1 to 65535, got {size!r}")
-    if not 0 < near_plane < far_plane:
-        raise ValueError(f"near_plane, far_plane: expected 0 < near < far, got {near_plane} and {far_plane}")
-    if not 0 <= eps2d < float("inf"):
-        raise ValueError(f"eps2d: expected a variance in square pixels, zero or more, got {eps2d}")
-    if m < 1:
-        raise ValueError("viewmats: expected at least one camera, got none")
-    for name, x in (("viewmats", viewmats), ("Ks", Ks)):
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    if not bool((Ks[:, [0, 1], [0, 1]] > 0).all()):
-        raise ValueError("Ks: expected positive focal lengths")
-    if crop is not None:
-        left, top, w, h = crop
-        if left < 0 or top < 0 or w < 1 or h < 1 or left + w > width or top + h > height:
-            raise ValueError(f"crop: {crop} does not lie in an image of {width}x{height} pixels")
-
-
-def render(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    near_plane: float,
-    far_plane: float,
-    eps2d: float,
-    sh_degree: int | None,
-    backgrounds: Tensor | None,
-    antialiased: bool,
-    depth: str | None,
-    crop: tuple[int, int, int, int] | None,
-    means2d: Tensor | None,
-    absgrad: bool,
-) -> tuple[Tensor, Tensor, Info]:
-    """Call the native code with valid arguments: image [M, C (+ 1), H, W], transmittance [M, H, W] and statistics.
-
-    ``depth`` ("depth" or "inverse") adds a channel, None does not.  ``means2d`` [M, N, 2] is filled with the
-    projected centers and receives their gradient.
-    """
-    save = torch.is_grad_enabled() and any(
-        x.requires_grad for x in (means, quats, scales, opacities, colors, viewmats, means2d) if x is not None
-    )
-    holder: dict[str, Any] = {}
-    image, transmittance = _Rasterize.apply(
-        means,
-        quats,
-        scales,
-        opacities,
-        colors,
-        viewmats,
-        backgrounds,
-        means2d,
-        Ks.detach(),
-        absgrad,
-        save,
-        holder,
-        {
-            "coefficients": 0 if sh_degree is None else colors.shape[1],
-            "degree": sh_degree or 0,
-            "width": width,
-            "height": height,
-            "crop": crop,
-            "near_plane": near_plane,
-            "far_plane": far_plane,
-            "eps2d": eps2d,
-            "antialiased": antialiased,
-            "with_depth": depth is not None,
-            "inverse_depth": depth == "inverse",
-        },
-    )
-    state, m, n = holder["state"], len(viewmats), len(means)
-    info = Info(
-        state,
-        m,
-        n,
-        width=width,
-        height=height,
-        n_cameras=m,
-        n_invalid=state.invalid,
-        n_visible=state.visible,
-        n_pairs=state.pairs,
-    )
-    return image, transmittance, info
 
 
 def rasterization(
@@ -390,6 +375,7 @@ def rasterization(
 
     Raises:
         ValueError: a wrong shape, type, device or value; checked before any work.
+        MemoryError: more memory than is available; the message has the numbers.
     """
     _refuse_unknown(gsplat)
     if render_mode not in RENDER_MODES:
@@ -398,26 +384,16 @@ def rasterization(
         raise ValueError(
             f"rasterize_mode: expected one of {', '.join(RASTERIZE_MODES)}, got {rasterize_mode!r}"
         )
-    validate(
-        means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-        near_plane, far_plane, eps2d, sh_degree, backgrounds, crop,
+    call = Call(
+        means, quats, scales, opacities, colors, viewmats, Ks, width, height, near_plane, far_plane, eps2d, sh_degree,
+        backgrounds, rasterize_mode == "antialiased", "depth" if "D" in render_mode else None, crop, absgrad,
     )  # fmt: skip
-    learning = torch.is_grad_enabled() and any(
-        x.requires_grad for x in (means, quats, scales, opacities, colors, viewmats)
-    )
-    means2d = (
-        torch.zeros(len(viewmats), len(means), 2, requires_grad=True)
-        if learning and screen_gradients
-        else None
-    )
-    image, transmittance, info = render(
-        means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-        near_plane=near_plane, far_plane=far_plane, eps2d=eps2d, sh_degree=sh_degree, backgrounds=backgrounds,
-        antialiased=rasterize_mode == "antialiased", depth="depth" if "D" in render_mode else None, crop=crop,
-        means2d=means2d, absgrad=absgrad,
-    )  # fmt: skip
-    if means2d is not None:
-        info["means2d"] = means2d
+    call.check()
+    if call.learns and screen_gradients:
+        call = replace(call, means2d=torch.zeros(len(viewmats), len(means), 2, requires_grad=True))
+    image, transmittance, info = call.render()
+    if call.means2d is not None:
+        info["means2d"] = call.means2d
     alphas = (1 - transmittance)[..., None]
     renders = arrange(image.permute(0, 2, 3, 1), alphas, render_mode)
     return renders, alphas, info
