@@ -182,6 +182,13 @@ class RateOptions(Options):
     pose_opt_lr: float = option(1e-3, "initial rate of the knots")
     pose_opt_lr_final: float = option(1e-5, "final rate of the knots", above=0)
     pose_every: int = option(25, "iterations over which gradients of the knots are summed", at_least=1)
+    average_decay: float = option(
+        0.0, "share that the mean over the last steps keeps in each; the mean replaces the Gaussians and the poses at "
+        "the end (0: no mean)", at_least=0, below=1,
+    )  # fmt: skip
+    average_from: int = option(
+        0, "iterations before that mean begins, at the earliest after densification", by_size=True
+    )
 
 
 @dataclass(frozen=True)

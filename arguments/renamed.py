@@ -48,6 +48,9 @@ def upgraded(stored: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     recipe = PRESETS[stored["preset"]] if values["spike"] else "images"
     if recipe == "timing" and not values["lambda_sub"]:
         recipe = "paper"
+    values["average_decay"] = 0.0
+    if recipe == "timing":
+        values["retime_every"] = 0
     of_images = {*_OF_TIMING, *_OF_NETWORK, *_OF_PAPER} - {"lambda_dssim"}
     foreign = {"timing": {*_OF_PAPER}, "images": of_images}.get(recipe, {*_OF_TIMING})
     return recipe, {name: value for name, value in values.items() if name not in (*_GONE, *foreign)}

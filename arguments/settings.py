@@ -86,6 +86,11 @@ class Settings:
         return 1
 
     @property
+    def retimes(self) -> bool:
+        """Whether the scene shapes the intervals between spikes."""
+        return False
+
+    @property
     def grouping(self) -> Literal["adjacent", "strided"]:
         """How Recon-Net's long input groups frames."""
         return "adjacent"
@@ -178,6 +183,12 @@ class TimingTargets(TargetOptions):
         None, "iterations between estimates of the pixels' gains from the scene (0: the scene's calibration)",
         by_size=True,
     )  # fmt: skip
+    retime_from: int = option(
+        None, "iterations before the scene first shapes the spikes' intervals", by_size=True, at_least=1
+    )
+    retime_every: int = option(
+        None, "iterations between updates of their shapes (0: constant light between two spikes)", by_size=True
+    )
     instants: int = option(
         6, "rendered cameras per step, drawn from all views and sub-frames (window_points of them per instant)",
         at_least=1,
@@ -214,6 +225,8 @@ _OURS: dict[str, Any] = {
     "quats_lr": 3e-3,
     "pose_opt_lr_final": 3e-5,
     "pose_every": 1,
+    "average_decay": 0.99,
+    "average_from": None,
     "sh_degree_interval": None,
 }
 
@@ -243,6 +256,10 @@ class TimingSettings(SpikeSettings):
     @property
     def window_points(self) -> int:
         return self.targets.window_points
+
+    @property
+    def retimes(self) -> bool:
+        return self.targets.targets == "timing" and bool(self.targets.retime_every)
 
 
 @dataclass(frozen=True)

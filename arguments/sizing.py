@@ -18,8 +18,11 @@ _LEAST_STEPS, _MOST_STEPS = 2400, 30_000
 # Where the parts of the schedule begin and end, as shares of the steps (found with 3,600).
 SCHEDULE = {
     "densify_until_iter": 2900 / 3600,
+    "average_from": 2900 / 3600,
     "window_from": 1800 / 3600,
     "fixed_pattern_every": 1100 / 3600,
+    "retime_from": 1400 / 3600,
+    "retime_every": 750 / 3600,
     "sh_degree_interval": 900 / 3600,
     "recon_from": 2200 / 3600,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,11 @@ class Renderer:
     def __init__(self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150, quiet: bool = False):
         self.model, self.rasterizer, self.fit_steps, self.quiet = model, rasterizer, fit_steps, quiet
         self.scene, self.spec, self.u = model.scene, model.window_spec, model.u
-        self.exposures = model.exposures(self.scene.train)
         self.mosaic = self.scene.mosaic if model.learns_from_spikes else None
-        self.channels = 3 if self.mosaic is not None else self.exposures[0].long.shape[0]
-        self.gaussians = model.load_gaussians(self.channels)
         self.trajectory, self.network = model.trajectory, model.network
+        first = model.exposures(self.scene.train[:1])[0]
+        self.channels = 3 if self.mosaic is not None else first.long.shape[0]
+        self.gaussians = model.load_gaussians(self.channels)
 
     # ---- one view --------------------------------------------------------------------------------------------
 
@@ -63,6 +63,27 @@ class Renderer:
         camera = view.camera
         k = camera.K.to(self.model.device)
         return render_trajectory(self.gaussians, poses, k, camera.width, camera.height, self.rasterizer).images
+
+    @cached_property
+    def exposures(self) -> list[Exposure]:
+        """The recorded exposures of the training views."""
+        return self._exposures(self.scene.train, self._training_paths())
+
+    def _exposures(self, views: Sequence[View], paths: Sequence[PosesAt]) -> list[Exposure]:
+        """The recorded exposures of ``views``; the model shapes the spikes' intervals if it did so in training."""
+        if not self.model.retimes:
+            return self.model.exposures(views)
+        sights = [partial(self._seen, view, poses_at) for view, poses_at in zip(views, paths, strict=True)]
+        return self.model.exposures(views, sights=sights)
+
+    @torch.no_grad()
+    def _seen(self, view: View, poses_at: PosesAt, times: Tensor) -> Tensor:
+        """Images [K, C, H, W] of a view at the times u [K], as the sensor's pixels see them."""
+        images = self.renders(view, poses_at(times.to(self.model.device)))
+        return images if self.mosaic is None else self.mosaic.of(images)
+
+    def _training_paths(self) -> list[PosesAt]:
+        return [partial(self.trajectory.view, i) for i in range(len(self.scene.train))]
 
     @torch.no_grad()
     def frames(self, exposure: Exposure) -> Tensor | None:
@@ -96,9 +117,8 @@ class Renderer:
 
     def write_training_views(self, images: ImageWriter) -> None:
         """Write the images of the training views."""
-        paths = [partial(self.trajectory.view, i) for i in range(len(self.scene.train))]
         protocol = DEBLURRING if self.model.learns_from_spikes else TRAINING_VIEWS
-        self._write_exposures(images, protocol, self.scene.train, self.exposures, paths)
+        self._write_exposures(images, protocol, self.scene.train, self.exposures, self._training_paths())
 
     def write_held_out_views(self, images: ImageWriter, first: int) -> list[dict[str, Any]]:
         """Fit the poses of the held-out views and write their images.
@@ -162,16 +182,20 @@ class Renderer:
         return made
 
     def _baselines(self, exposure: Exposure) -> dict[Kind, Tensor]:
-        """The sensor's images [C, H, W] of a view at the middle of the exposure, without the model.
+        """The sensor's images [C, H, W] of a view at the middle of the exposure.
 
-        Images that the model learned from are the truth that they would be compared with.
+        They are made without the model, except that re-timed intervals follow its renders.  Images that the model
+        learned from are the truth that they would be compared with.
         """
         if not self.model.learns_from_spikes:
             return {}
         # Images counted from the spikes alone use the scene's own sensor model.
         sensor = self.scene.sensor
         counted = exposure.middle_image(sensor, "counting", self.spec.short)
-        timed = exposure.middle_image(sensor, "timing", self.model.subframe_width)
+        if self.model.retimes:
+            timed = exposure.subframe(self.spec.middle)
+        else:
+            timed = exposure.middle_image(sensor, "timing", self.model.subframe_width)
         return {kind: self._in_color(x) for kind, x in ((LONG, exposure.long), (TFP, counted), (TIMING, timed))}
 
     # ---- held-out views --------------------------------------------------------------------------------------
@@ -210,7 +234,7 @@ class Renderer:
                 steps=self.fit_steps,
             )
         paths = [partial(trajectory.view, trained + i) for i in range(len(views))]
-        self._write_exposures(images, HELD_OUT, views, exposures, paths)
+        self._write_exposures(images, HELD_OUT, views, self._exposures(views, paths), paths)
         with torch.no_grad():
             return [path(self.u) for path in paths]
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scene.cameras import Camera
 from spike import SensorModel, SpikeStream, Targets, WindowSpec
 from spike.targets import Mode
+from spike.timing import Guide
 from utils.crops import Crop
+
+# Renders that guide the re-timing: one every so many frames, over the context.
+GUIDE_EVERY = 4
+# A guide's least light, of white: where it is nearly dark, its ratios are noise.
+GUIDE_FLOOR = 0.02
+
+# Function from times u [K] of an exposure to the intensities [K, 1, H, W] that its pixels should have seen.
+Sight = Callable[[Tensor], Tensor]
 
 
 def usable_margin(stream: SpikeStream, spec: WindowSpec) -> int:
@@ -28,6 +38,18 @@ def usable_margin(stream: SpikeStream, spec: WindowSpec) -> int:
         )
     # Frames beyond the context show the intervals of dark pixels; more than a context's length adds nothing.
     return min(spare, spec.context // 2)
+
+
+def guide(sight: Sight, spec: WindowSpec, sensor: SensorModel, margin: int) -> Guide:
+    """What a stream of the context and ``margin`` more frames at either end saw, by the renders of a scene."""
+    context = np.linspace(0, spec.context - 1, (spec.context - 1) // GUIDE_EVERY + 1)
+    u = (context - spec.half) / max(spec.exposure - 1, 1)
+    images = sight(torch.from_numpy(u).float())[:, 0].cpu()
+    gain = images.new_tensor(sensor.gain)
+    if sensor.gain_map is not None:
+        gain = gain * sensor.gain_map.to(images)
+    rates = gain * images + sensor.dark()
+    return Guide(rates.clamp_min(GUIDE_FLOOR * sensor.gain).numpy(), context + margin)
 
 
 class Exposure:
@@ -77,12 +99,14 @@ class Exposure:
         subframe_width: int,
         intervals: Sequence[tuple[int, int]] = (),
         wide: bool = True,
+        sight: Sight | None = None,
     ) -> Exposure:
         """Convert the central context of ``stream`` to targets once; the spikes stay packed.
 
         Args:
             intervals: pairs of sub-frames whose means ``interval`` returns.
             wide: whether to compute the half-width windows.
+            sight: the course of the light, which shapes the charge within each interval (timing only); None: constant.
 
         Raises:
             ValueError: a stream that is too short, or a sensor of another size.
@@ -90,7 +114,8 @@ class Exposure:
         sensor.check_size(stream.height, stream.width, stream.name)
         margin = usable_margin(stream, spec)
         even = replace(sensor, gain_map=None)
-        targets = Targets(stream.central(spec, margin), spec, even, mode=mode, margin=margin)
+        shape = None if sight is None else guide(sight, spec, sensor, margin)
+        targets = Targets(stream.central(spec, margin), spec, even, mode, margin, shape)
         narrow = targets.subframes(subframe_width)
         return cls(
             camera,

@@ -13,7 +13,7 @@ from torch import Tensor
 from arguments.parts import SUBFRAME_WIDTH
 from scene.cameras import View
 from scene.dataset import SceneData
-from scene.exposure import Exposure
+from scene.exposure import Exposure, Sight
 from scene.matching import reduced
 from scene.trajectory import Timing
 from spike import SensorModel, WindowSpec, window_quadrature
@@ -115,23 +115,28 @@ class Quadrature:
 
 
 def spike_exposures(
-    views: Sequence[View], scene: SceneData, spec: TargetSpec, device: torch.device, sensor: SensorModel | None = None
-) -> list[Exposure]:
+    views: Sequence[View], scene: SceneData, spec: TargetSpec, device: torch.device, sensor: SensorModel | None = None,
+    sights: Sequence[Sight] | None = None,
+) -> list[Exposure]:  # fmt: skip
     """Read the targets of views from their spikes with ``sensor`` (None: the scene's own).
+
+    Args:
+        sights: what each view should have seen, to shape the charge within intervals (None: constant).
 
     Raises:
         ValueError: a view without a stream, or of another size than the first (one call renders several views, and
             they share pixel gains).
     """
+    shapes: Sequence[Sight | None] = sights or [None] * len(views)
 
-
-    def read(view: View) -> Exposure:
+    def read(pair: tuple[View, Sight | None]) -> Exposure:
+        view, sight = pair
         return Exposure.from_spikes(
             view.camera, scene.open_stream(view), spec.window, sensor or scene.sensor, spec.mode, spec.width,
-            spec.intervals, spec.wide,
+            spec.intervals, spec.wide, sight,
         ).to(device)  # fmt: skip
 
-    return _alike(scene, views, each_on_one_thread(read, views))
+    return _alike(scene, views, each_on_one_thread(read, list(zip(views, shapes, strict=True))))
 
 
 def image_exposures(

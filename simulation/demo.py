@@ -28,7 +28,7 @@ from utils.io import atomic_write, save_image, write_json
 
 GAP = 8  # frames between two views of the recording
 # Increase with every change that makes a different scene from the same settings.
-VERSION = 2
+VERSION = 3
 RECIPE = "recipe.json"
 # The simulated sensor's settings and stuck pixels: truth, which nothing reads.
 SIMULATION = "simulation.json"

@@ -11,7 +11,16 @@ from torch import Tensor
 from scene.cameras import pixel_rays
 from utils.se3 import camera_centers
 
-SUPERSAMPLING = 2
+# Rays across the image, and bounds on the rays across a pixel.  Where textures are finer than the rays, they alias: the
+# image changes with the camera in a way that no scene can explain.  With 2 rays across a pixel, images of 100 and 200
+# pixels were 34.2 and 37.9 dB from those with 12; with this rule they are 46.3 and 43.0.
+_RAYS_ACROSS = 600
+_LEAST_RAYS, _MOST_RAYS = 2, 6
+
+
+def supersampling(width: int) -> int:
+    """Number of rays across a pixel of images of this width."""
+    return min(max(round(_RAYS_ACROSS / width), _LEAST_RAYS), _MOST_RAYS)
 
 
 # ---- textures: intensity as a function of surface coordinates --------------------------------------------
@@ -277,7 +286,7 @@ def _box(i: int, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Sh
 
 def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int) -> tuple[Tensor, Tensor]:
     """Render a sharp image [H, W] from one pose, and the distance [H, W] along each pixel's first ray."""
-    n = SUPERSAMPLING
+    n = supersampling(width)
     pose = torch.as_tensor(w2c, dtype=torch.float32)
     rays = torch.nn.functional.normalize(pixel_rays(k, width, height, n) @ pose[:3, :3], dim=-1)
     shade, distance = trace(camera_centers(pose), rays)
@@ -291,7 +300,7 @@ def surface(
     """World positions [count, 3] and intensities [count] of random pixels seen from one pose."""
     image, distance = picture(w2c, k, width, height)
     u, v = rng.integers(0, width, count), rng.integers(0, height, count)
-    corner = 0.5 / SUPERSAMPLING  # the distance is that of a pixel's first ray
+    corner = 0.5 / supersampling(width)  # the distance is that of a pixel's first ray
     rays = np.stack([(u + corner - k[0, 2]) / k[0, 0], (v + corner - k[1, 2]) / k[1, 1], np.ones(count)], -1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
     camera = rays * distance.numpy()[v, u, None]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spike.sensor import SensorModel
-from spike.timing import estimate_spurious_rate, frame_charge
+from spike.timing import Guide, estimate_spurious_rate, frame_charge
 from spike.window import WindowSpec
 
 Mode = Literal["counting", "timing"]
@@ -134,6 +134,8 @@ class Targets:
             the sensor has a spurious rate or one is found in the stream.  Counting subtracts the sensor's rate.
         margin: frames beyond the context at either end; timing uses their spikes, so that the ends are as exact
             as the middle.
+        guide: how the pixels' light changes over the given frames, in spikes per frame (timing only); None: constant
+            between two spikes.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Targets:
         sensor: SensorModel,
         mode: Mode = "counting",
         margin: int = 0,
+        guide: Guide | None = None,
     ):
         if len(spikes) != spec.context + 2 * margin:
             raise ValueError(
@@ -158,7 +161,7 @@ class Targets:
         self._size = spikes.shape[1:]
         if mode == "timing":
             self.spurious_rate = sensor.spurious_rate or estimate_spurious_rate(spikes)
-            self._charge = torch.from_numpy(frame_charge(spikes, self.spurious_rate))  # [H * W, T]
+            self._charge = torch.from_numpy(frame_charge(spikes, self.spurious_rate, guide))  # [H * W, T]
         else:
             self.spurious_rate = sensor.spurious_rate
             kind = torch.int16 if len(spikes) <= torch.iinfo(torch.int16).max else torch.int32

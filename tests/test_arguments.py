@@ -22,7 +22,8 @@ from evaluation.methods import METHODS
 # The flags of train.py by recipe.  A change here is a change of the command line that users have: note it in
 # CHANGELOG.md, and keep a removed name for one version in arguments/renamed.py.
 SHARED = """
-antialiased cap_max checkpoint_every densification_interval densify_from_iter densify_grad_threshold densify_subframes
+antialiased average_decay average_from cap_max checkpoint_every densification_interval densify_from_iter
+densify_grad_threshold densify_subframes
 densify_until_iter device eval exposure init_num_pts init_opa iterations json_log knot_spacing lambda_scale_ratio
 llffhold log_every low_pass means_lr means_lr_final means_unit min_opacity model_path motion_init opacities_lr
 opacity_reg opacity_reset_interval pose_every pose_opt pose_opt_lr pose_opt_lr_final quats_lr quiet rasterizer resume
@@ -34,7 +35,8 @@ NETWORK = "crop lambda_joint long_grouping recon_lr recon_lr_final recon_net sho
 BLIND_SPOT = "bsn_width bsn_steps bsn_weights".split()
 FROZEN = {
     "timing": [*SHARED, *NETWORK, *"""
-        fixed_pattern_every fuse instants recon_every recon_from subframe_width window_from window_points
+        fixed_pattern_every fuse instants recon_every recon_from retime_every retime_from subframe_width window_from
+        window_points
     """.split()],
     "paper": [*SHARED, *NETWORK, *"flip lambda_dssim lambda_gs lambda_rec multi_interval".split()],
     "images": [*SHARED, "lambda_dssim"],
@@ -286,7 +288,9 @@ def test_a_model_of_version_0_1_is_read(tmp_path):
     file = tmp_path / "cfg_args.json"
     file.write_text(json.dumps(OLD))
     expected = TimingSettings.of(source_path="data/demo", model_path="output/demo", device="cpu")
-    assert load_settings(tmp_path) == expected.for_scene(16, 200, 124)
+    # That version neither shaped the spikes' intervals nor averaged the last steps.
+    without = {"retime_every": 0, "retime_from": None, "average_decay": 0.0, "average_from": None}
+    assert load_settings(tmp_path) == expected.for_scene(16, 200, 124).replaced(**without)
     file.write_text(json.dumps(OLD | {"data": OLD["data"] | {"spike": False}}))
     assert isinstance(load_settings(tmp_path), ImageSettings)
     paper = {"losses": OLD["losses"] | {"lambda_sub": 0.0, "lambda_gs": 1.0}, "preset": "paper"}

@@ -378,7 +378,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(scene_folder, tmp_path):
 def test_the_pixels_gains_are_found_from_the_scene(scene_folder, tmp_path):
     """What the pixels measured over what the scene shows there, in the iterations in which it is due."""
     t = small_training(scene_folder, tmp_path, *TIMING, "--fixed_pattern_every", "3")
-    (updates,) = t.after
+    updates = t.after[0]
     recording, pattern = t.state.recording, 1 + 0.05 * torch.randn(32, 48, generator=torch.Generator().manual_seed(0))
     # A scene that is right about what pixels without such a pattern would have measured.
     t.state.render = lambda sample: RenderOutput(recording.targets(sample) / pattern, torch.zeros(1))
@@ -410,7 +410,11 @@ def test_a_sensor_with_filters_is_compared_through_them(scene_folder, tmp_path):
 # ---- whole runs ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags", [TIMING, [*PAPER, "--pose_every", "4"], IMAGES], ids=["timing", "paper", "images"])
+@pytest.mark.parametrize(
+    "flags",
+    [TIMING, [*TIMING, "--densify_until_iter", "2"], [*PAPER, "--pose_every", "4"], IMAGES],
+    ids=["timing", "within the mean", "paper", "images"],
+)
 def test_a_resumed_run_is_the_same_run(flags, scene_folder, tmp_path):
     straight = stepped(small_training(scene_folder, tmp_path / "a", *flags))
     first = stepped(small_training(scene_folder, tmp_path / "b", *flags), 3)
@@ -420,9 +424,41 @@ def test_a_resumed_run_is_the_same_run(flags, scene_folder, tmp_path):
     stepped(second, 3)
     assert same(learned(straight), learned(second))
     for a, b in zip(straight.after, second.after, strict=True):
-        assert all(torch.equal(a.state_dict()[name], b.state_dict()[name]) for name in a.state_dict())
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
     if "paper" in flags:
         assert bool(straight.after[0].direction.any())
+
+
+def test_the_means_of_the_last_steps_replace_what_was_learned(scene_folder, tmp_path):
+    """An exponential mean from the first counted step on; the steps themselves are as without it."""
+    flags = [*TIMING, "--densify_until_iter", "2", "--average_from", "3"]
+    plain, averaged = (
+        small_training(scene_folder, tmp_path, *flags, "--average_decay", decay) for decay in ("0", "0.6")
+    )
+    mean: dict[str, torch.Tensor] = {}
+    for iteration in range(1, 7):
+        stepped(plain, 1)
+        stepped(averaged, 1)
+        now = {name: value.detach() for name, value in plain.state.field.parameters().items()}
+        now["poses"] = plain.state.trajectory.increments.detach()
+        if iteration < 6:
+            assert same(learned(plain), learned(averaged))
+        share = {3: 1.0, 4: 0.5}.get(iteration, 0.4)  # at first the mean of all, later of the last few
+        if iteration >= 3:
+            mean = {name: (1 - share) * mean.get(name, 0) + share * value for name, value in now.items()}
+    for name, value in averaged.state.field.parameters().items():
+        torch.testing.assert_close(value.detach(), mean[name])
+    torch.testing.assert_close(averaged.state.trajectory.increments.detach(), mean["poses"])
+    assert not torch.equal(mean["poses"], now["poses"])
+
+
+def test_the_mean_begins_after_densification(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *TIMING, "--average_from", "1")
+    assert t.after[-1].begins == 5
+    none = small_training(scene_folder, tmp_path, *TIMING, "--average_from", "1", "--strategy", "none")
+    assert none.after[-1].begins == 1
+    late = small_training(scene_folder, tmp_path, *TIMING, "--densify_until_iter", "9")
+    assert [action.name for action in late.after] == ["fixed_pattern", "retiming"]
 
 
 def test_a_checkpoint_of_other_settings_is_refused(scene_folder, tmp_path):

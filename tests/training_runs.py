@@ -11,10 +11,13 @@ from training.training import Training
 
 # Small enough for tests; everything of a method happens within six iterations.
 SMALL = (
-    "--iterations 6 --quiet --densify_from_iter 0 --densification_interval 2 --densify_until_iter 6 --crop 16 "
-    "--pose_every 2 --init_num_pts 300 --sh_degree_interval 2"
+    "--iterations 6 --quiet --densify_from_iter 0 --densification_interval 2 --densify_until_iter 5 --crop 16 "
+    "--average_from 3 --pose_every 2 --init_num_pts 300 --sh_degree_interval 2"
 ).split()
-TIMING = [*SMALL, *"--cap_max 330 --recon_from 1 --fixed_pattern_every 2 --window_from 3".split()]
+TIMING = [
+    *SMALL,
+    *"--cap_max 330 --recon_from 1 --fixed_pattern_every 2 --window_from 3 --retime_from 3 --retime_every 2".split(),
+]
 PAPER = [*SMALL, *"--recipe paper --densify_grad_threshold 1e-6".split()]
 _WITHOUT_NETWORK = [word for word in SMALL if word not in ("--crop", "16")]
 IMAGES = ["--images", *_WITHOUT_NETWORK, "--cap_max", "330"]

@@ -1,15 +1,24 @@
-"""Actions that follow the optimizers' step: reversing trajectories, and estimating the sensor's fixed pattern."""
+"""Actions that follow the optimizers' step.
+
+They reverse trajectories, estimate the sensor's fixed pattern, shape the spikes' intervals by the scene, and average
+the scene and the poses.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import Tensor
 
 from spike import FixedPattern
 from training.objectives import Moment
 from training.optimizers import Optimizers
 from training.sampling import Sample
+from training.state import State
 from utils.checkpoint import fitting
 from utils.image_metrics import l1
 
@@ -95,3 +104,100 @@ class FixedPatternUpdates:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         del state
+
+
+class Retiming:
+    """Periodically reads the targets again with the charge of every interval in proportion to the light rendered there.
+
+    Spike timing spreads an interval's charge evenly, which is wrong where an edge passes.  An interval's charge stays
+    one, so a wrong scene can only move light within an interval.
+
+    Args:
+        state: the state of the training.
+        begins: the first iteration that does so.
+        every: iterations from one time to the next.
+    """
+
+    name: ClassVar[str] = "retiming"
+
+    def __init__(self, state: State, begins: int, every: int):
+        self.state, self.begins, self.every = state, begins, every
+        # What the latest re-timing rendered: a resumed training makes the same targets from it.
+        self._guide: dict[str, Any] = {}
+
+    def __call__(self, moment: Moment, optimizers: Optimizers) -> None:
+        state = moment.state
+        due = state.iteration >= self.begins and (state.iteration - self.begins) % self.every == 0
+        if not due or state.iteration == optimizers.steps:  # after the last step nothing learns from them
+            return
+        gains = state.recording.sensor.gain_map
+        self._guide = {
+            "iteration": state.iteration,
+            "field": {name: value.detach().clone() for name, value in state.field.parameters().items()},
+            "trajectory": copy.deepcopy(state.trajectory.state_dict()),
+            "gains": {} if gains is None else {"gain_map": gains},
+        }
+        self._retime(state)
+
+    @staticmethod
+    def _retime(guide: State) -> None:
+        guide.recording.retime([partial(guide.sight, view) for view in range(len(guide.recording))])
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._guide
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._guide = state
+        if not state:
+            return
+        guide = dataclasses.replace(
+            self.state,
+            field=copy.copy(self.state.field),
+            trajectory=copy.deepcopy(self.state.trajectory),
+            iteration=int(state["iteration"]),
+        )
+        guide.field.restore(state["field"])
+        guide.trajectory.load_state_dict(state["trajectory"])
+        gains = state["gains"].get("gain_map")
+        guide.recording.use_gains(None if gains is None else gains.cpu())
+        self._retime(guide)
+
+
+class Averaging:
+    """Averages the field and the poses over the last steps; after the last one, the means replace them.
+
+    The steps' noise averages out, at no cost.  The mean needs the same Gaussians in the same order throughout, so it
+    must begin after densification.
+
+    Args:
+        begins: the first iteration that counts.
+        decay: share of the mean that a step keeps (an exponential mean; less in its first steps).
+    """
+
+    name: ClassVar[str] = "averaging"
+
+    def __init__(self, begins: int, decay: float):
+        self.begins, self.decay = begins, decay
+        self.means: dict[str, Tensor] = {}
+
+    def __call__(self, moment: Moment, optimizers: Optimizers) -> None:
+        state = moment.state
+        if state.iteration < self.begins:
+            return
+        learned = state.field.parameters() | {"poses": state.trajectory.increments}
+        counted = state.iteration - self.begins + 1
+        with torch.no_grad():
+            if not self.means:
+                self.means = {name: torch.zeros_like(value) for name, value in learned.items()}
+            # The first steps have equal weights; from 1 / (1 - decay) steps on, the mean forgets.
+            share = max(1 / counted, 1 - self.decay)
+            for name, value in learned.items():
+                self.means[name].lerp_(value, share)
+                if state.iteration == optimizers.steps:
+                    value.copy_(self.means[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.means
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.means = dict(state)

@@ -34,7 +34,7 @@ from recon_net import SpikeToImage, make_network
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.views import Quadrature, read_exposures
-from training.after import DirectionVotes, FixedPatternUpdates
+from training.after import Action, Averaging, DirectionVotes, FixedPatternUpdates, Retiming
 from training.building import (
     densification,
     initial_gaussians,
@@ -97,8 +97,18 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         objectives=present([SubframeLoss(1.0), *regularizers(c), distillation(c.network.lambda_joint)]),
         strategy=densification(c, recording),
         optimizers=optimizers(c, state, network_rate(c.network), c.network.recon_from),
-        after=[FixedPatternUpdates(c.targets.fixed_pattern_every)] if c.targets.fixed_pattern_every else [],
+        after=timing_actions(c, state),
     )
+
+
+def timing_actions(c: TimingSettings, state: State) -> list[Action]:
+    """What follows the steps of ``timing``: learned gains, then targets that are read with them."""
+    after: list[Action] = []
+    if c.targets.fixed_pattern_every:
+        after.append(FixedPatternUpdates(c.targets.fixed_pattern_every))
+    if c.retimes:
+        after.append(Retiming(state, c.targets.retime_from, c.targets.retime_every))
+    return [*after, *averaging(c)]
 
 
 def paper(c: PaperSettings, scene: SceneData) -> Training:
@@ -139,7 +149,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
         # L_rec alone trains only the network, so no Gaussians need densification.
         strategy=densification(c, recording) if losses.lambda_gs or losses.lambda_joint else None,
         optimizers=optimizers(c, state, network_rate(c.network)),
-        after=[DirectionVotes(len(recording))] if can_turn else [],
+        after=[*([DirectionVotes(len(recording))] if can_turn else []), *averaging(c)],
     )
 
 
@@ -189,6 +199,7 @@ def on_images(
         objectives=present([ExposureLoss(1.0, dssim), *regularizers(c)]),
         strategy=densification(c, recording),
         optimizers=optimizers(c, state),
+        after=averaging(c),
     )
 
 
@@ -272,6 +283,13 @@ def regularizers(c: Settings) -> list[ScaleRatio | MeanOpacity | MeanScale]:
     """Penalties that depend only on the Gaussians."""
     r = c.regularization
     return [ScaleRatio(r.lambda_scale_ratio), MeanOpacity(r.opacity_reg), MeanScale(r.scale_reg)]
+
+
+def averaging(c: Settings) -> list[Action]:
+    """The mean over the last steps, which begins when the set of Gaussians no longer changes."""
+    r, dense = c.rates, c.densification
+    begins = max(r.average_from, 0 if dense.strategy == "none" else dense.densify_until_iter)
+    return [Averaging(begins, r.average_decay)] if r.average_decay and begins <= r.iterations else []
 
 
 def network_rate(c: NetworkOptions) -> Rate:

@@ -18,7 +18,7 @@ from gaussians.model import GaussianModel
 from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData
-from scene.exposure import Exposure
+from scene.exposure import Exposure, Sight
 from scene.identity import identity
 from scene.trajectory import Trajectory
 from scene.views import TargetSpec, image_exposures, spike_exposures
@@ -45,6 +45,7 @@ class Recording:
     def __init__(
         self, scene: SceneData, window: WindowSpec, device: torch.device,
         read: Callable[[Sequence[View], SensorModel], list[Exposure]], from_spikes: bool,
+        reread: Callable[[SensorModel, Sequence[Sight]], list[Exposure]] | None = None,
     ):  # fmt: skip
         self.scene = scene
         self.window = window
@@ -55,6 +56,7 @@ class Recording:
         self.from_spikes = from_spikes
         self.read = read
         self.exposures = read(scene.train, scene.sensor)
+        self._reread = reread
 
     @classmethod
     def of_spikes(cls, scene: SceneData, spec: TargetSpec, device: torch.device) -> Recording:
@@ -62,6 +64,7 @@ class Recording:
         return cls(
             scene, spec.window, device,
             lambda views, sensor: spike_exposures(views, scene, spec, device, sensor), from_spikes=True,
+            reread=lambda sensor, sights: spike_exposures(scene.train, scene, spec, device, sensor, sights),
         )  # fmt: skip
 
     @classmethod
@@ -93,6 +96,11 @@ class Recording:
         self.sensor = dataclasses.replace(self.sensor, gain_map=gain_map)
         for exposure in self.exposures:
             exposure.use_gains(gain_map)
+
+    def retime(self, sights: Sequence[Sight]) -> None:
+        """Read the targets again, with the charge within every interval shaped by what the views should have seen."""
+        assert self._reread is not None, "only targets from spikes can be re-timed"
+        self.exposures = self._reread(self.sensor, sights)
 
     def intrinsics(self, views: Tensor) -> Tensor:
         """Camera matrices [B, 3, 3] of the views ``views`` [B], on the device."""
@@ -172,8 +180,16 @@ class State:
         Args:
             cameras: the part of ``sample.cameras`` to render.
         """
+        views, times = sample.cameras(self.recording.u)
+        return self._render(views[cameras], times[cameras])
+
+    def sight(self, view: int, times: Tensor) -> Tensor:
+        """Images [K, C, H, W] of one view at the times u [K], as the sensor's pixels see them, without gradients."""
+        with torch.no_grad():
+            return self._render(torch.full((len(times),), view), times.to(self.recording.device)).images.detach()
+
+    def _render(self, views: Tensor, times: Tensor) -> RenderOutput:
         recording = self.recording
-        views, times = (values[cameras] for values in sample.cameras(recording.u))
         height, width = recording.size
         out = self.field.render(
             self.trajectory(views.to(recording.device), times), recording.intrinsics(views), width, height,

@@ -20,7 +20,7 @@ from gaussians.model import GaussianModel
 from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData, scene_of
-from scene.exposure import Exposure
+from scene.exposure import Exposure, Sight
 from scene.model_folder import (
     find_iteration,
     load_gaussians,
@@ -151,6 +151,11 @@ class TrainedModel:
         return self.settings.supervises_instants and self.settings.target_mode == "timing"
 
     @property
+    def retimes(self) -> bool:
+        """Whether renders shaped the intervals between spikes in training (``training.after.Retiming``)."""
+        return self.settings.retimes
+
+    @property
     def subframe_width(self) -> int:
         """Width of the window around a sub-frame, spike frames."""
         return self.target_spec.width
@@ -167,12 +172,17 @@ class TrainedModel:
 
     # ---- what both together give -----------------------------------------------------------------------------
 
-    def exposures(self, views: Sequence[View], scene: SceneData | None = None) -> list[Exposure]:
-        """The recorded exposures of ``views``, read with the sensor of ``scene`` (None: ``learned_scene``)."""
+    def exposures(
+        self, views: Sequence[View], scene: SceneData | None = None, sights: Sequence[Sight] | None = None
+    ) -> list[Exposure]:
+        """The recorded exposures of ``views``, read with the sensor of ``scene`` (None: ``learned_scene``).
+
+        ``sights`` give what each view should have seen, to shape the intervals between its spikes.
+        """
         scene = scene or self.learned_scene
         if not self.learns_from_spikes:
             return image_exposures(views, scene, self.device)
-        return spike_exposures(views, scene, self.target_spec, self.device)
+        return spike_exposures(views, scene, self.target_spec, self.device, sights=sights)
 
     def timing(self, views: Sequence[View]) -> Timing:
         """When each of ``views`` was exposed."""
