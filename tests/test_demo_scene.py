@@ -63,7 +63,7 @@ def test_a_ray_cast_point_reprojects_onto_its_pixel():
 
 
 def test_images_are_free_of_aliasing(monkeypatch):
-    """Otherwise no scene explains the truth: with two rays across a pixel, it is 34 dB from the mean over its pixels."""
+    """Otherwise no scene explains the truth: with two rays across a pixel, it is 34 dB from the pixels' means."""
     width, height = 100, 62
     k = np.array([[0.78 * width, 0, width / 2], [0, 0.78 * width, height / 2], [0, 0, 1]])
     drawn, _ = still_life.picture(pose(), k, width, height)

@@ -159,7 +159,9 @@ class Retiming:
         guide.field.restore(state["field"])
         guide.trajectory.load_state_dict(state["trajectory"])
         gains = state["gains"].get("gain_map")
-        guide.recording.use_gains(None if gains is None else gains.cpu())
+        if gains is not None:
+            gains = fitting("gain_map of re-timing", gains.cpu(), torch.empty(guide.recording.size))
+        guide.recording.use_gains(gains)
         self._retime(guide)
 
 
