@@ -64,3 +64,26 @@ def test_the_example_in_the_readme_runs(scene_folder, tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), {})
     model = TrainedModel.load(tmp_path)
     assert model.iteration == 3 and len(model.exposures(model.scene.train)) == 5
+
+
+@pytest.mark.parametrize("part", ["Streams", "Targets", "Recon-Net"])
+def test_the_examples_on_arrays_run(part, tmp_path, monkeypatch, capsys):
+    """As they stand, but Recon-Net for fewer steps on fewer pixels."""
+    text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    code = text[text.index(f"## {part}") :].split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    if part == "Recon-Net":
+        changes = {"iterations=500": "iterations=2", "0.9, 96).expand(200, 64, 96)": "0.9, 24).expand(200, 16, 24)"}
+        for long, short in changes.items():
+            assert long in code
+            code = code.replace(long, short)
+    exec(compile(code, part, "exec"), {})
+    printed = capsys.readouterr().out
+    if part == "Streams":
+        assert printed.startswith("200 (10, 64, 96) ") and float(printed.split()[-1]) == pytest.approx(0.3, abs=0.01)
+        assert (tmp_path / "a.dat").stat().st_size == 200 * 64 * 96 // 8
+    elif part == "Targets":
+        errors = {line.split(" mean error ")[0]: float(line.split()[-1]) for line in printed.splitlines()}
+        assert errors["timing(9)"] < 0.02 < errors["TFP(9)"] and errors["TFP(41)"] < errors["TFP(9)"]
+    else:
+        assert "torch.Size([16, 24])" in printed and 0.4 < float(printed.split()[-1]) < 0.6
