@@ -33,8 +33,8 @@ endif
 	@echo "$(VENV): $$(du -sh $(VENV) | cut -f1), torch $$($(BIN)/python -c 'import torch; print(torch.__version__)')"
 	touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
-	$(BIN)/pip install -q -r requirements-dev.txt
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-ray.txt
+	$(BIN)/pip install -q -r requirements-dev.txt -r requirements-ray.txt
 # Without its own requirements: gsplat's torch functions, which the rasterizer's tests compare with.
 	$(BIN)/pip install -q --no-deps "gsplat>=1.5,<1.6"
 	touch $@

@@ -18,12 +18,14 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from arguments.parts import ImageOptions
 from commands.guard import guarded
+from evaluation.cluster import perform
 from evaluation.comparisons import write_tables
 from evaluation.jobs import Job, do, jobs_of
 from evaluation.methods import BASELINES, GROUPS, METHODS, POSES
@@ -46,9 +48,27 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--seeds", nargs="+", type=int, default=[0], help="random seeds to average over (default: 0)")
     made.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS",
+        help="perform runs in parallel with Ray: on this machine, or on the cluster with this address",
+    )  # fmt: skip
+    made.add_argument("--cpus", type=int, default=1, help="with --ray: processors of a run (default: 1)")
+    made.add_argument("--gpus", type=float, default=0.0, help="with --ray: GPUs of a run (default: 0)")
+    made.add_argument("--retries", type=int, default=3, help="with --ray: tries after a worker died (default: 3)")
+    made.add_argument(
         "--spk2imgnet_weights", type=Path, metavar="FILE", help="published weights for the methods with Spk2ImgNet"
     )
     return made
+
+
+def one_by_one(jobs: Sequence[Job], out: Path, options: ImageOptions) -> Iterator[tuple[Job, str]]:
+    """Perform jobs in order; yields each when it ends, with the reason why it failed (empty if it did not)."""
+    for job in jobs:
+        failure = ""
+        try:
+            do(job, out, options)
+        except (RuntimeError, ValueError) as error:
+            failure = str(error)
+        yield job, failure
 
 
 def main() -> int:
@@ -62,16 +82,17 @@ def main() -> int:
     weights = "" if args.spk2imgnet_weights is None else str(args.spk2imgnet_weights.resolve())
     options = ImageOptions(spk2imgnet_weights=weights)
     failed: dict[Job, str] = {}
-    bar = tqdm(jobs, desc="Evaluating", dynamic_ncols=True)
-    for job in bar:
-        if job.is_done(out):
-            continue
+    missing = [job for job in jobs if not job.is_done(out)]
+    if args.ray is None:
+        ended = one_by_one(missing, out, options)
+    else:
+        ended = perform(missing, out, options, args.ray, args.cpus, args.gpus, args.retries)
+    bar = tqdm(ended, total=len(jobs), initial=len(jobs) - len(missing), desc="Evaluating", dynamic_ncols=True)
+    for job, failure in bar:
         bar.set_postfix_str(str(job))
-        try:
-            do(job, out, options)
-        except (RuntimeError, ValueError) as error:
-            failed[job] = str(error)
-            tqdm.write(f"{job.scene.name} {job.method}: {error}")
+        if failure:
+            failed[job] = failure
+            tqdm.write(f"{job.scene.name} {job.method}: {failure}")
     print(write_tables(jobs, out, failed))
     print(f"Written: {out}/table.md, table.csv, table.tex, report.html")
     return 1 if failed else 0

@@ -33,8 +33,14 @@ from utils.locks import LOCK, FolderLock
 from utils.lpips_offline import Lpips, load_lpips
 from utils.signals import ignored
 
+# How a command ends after SIGHUP, SIGINT, SIGKILL (such as for lack of memory) and SIGTERM.
+_BY_SIGNAL = {129, 130, 137, 143}
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, LOG = "results.json", "log.txt"
+
+
+class Interrupted(RuntimeError):
+    """A command was ended by a signal: another try may succeed."""
 
 
 @dataclass(frozen=True)
@@ -155,19 +161,26 @@ def measure_baseline(
     return {DEBLURRING: {IMAGE.name: means | {"views": len(rows)}}, "LPIPS": source, "minutes": minutes}
 
 
-def do(job: Job, out: Path, options: ImageOptions = ImageOptions()) -> None:
+def do(job: Job, out: Path, options: ImageOptions = ImageOptions(), patience: float = 0.0) -> None:
     """Train, render and measure one job; its output goes to ``log.txt`` in its folder.
 
     The job's folder is locked, also for the commands: if this program is killed and one of them goes on, no other
     evaluation starts the same job.
 
+    Args:
+        patience: seconds to wait for such a command to end.
+
     Raises:
+        Interrupted: one of the commands was ended by a signal.
         RuntimeError: one of the commands failed, or left no results.
         ValueError: another evaluation is doing this job.
     """
+    if job.is_done(out):
+        return
     folder = job.folder(out)
     # Beside the folder, which may be moved aside.
-    with FolderLock(folder.parent, "full_eval.py, or a command that it started", f".{folder.name}{LOCK}") as lock:
+    holder = "full_eval.py, or a command that it started"
+    with FolderLock(folder.parent, holder, f".{folder.name}{LOCK}", patience) as lock:
         if job.is_done(out):  # by another evaluation, in the meantime
             return
         shared = out / job.scene.name / "known.json"
@@ -190,7 +203,10 @@ def do(job: Job, out: Path, options: ImageOptions = ImageOptions()) -> None:
                     write_json(folder / RESULTS, {"failed": reason})
                     return
             for command in commands:
-                if _run(command, log, lock).returncode:
+                status = _run(command, log, lock).returncode
+                if status < 0 or status in _BY_SIGNAL:
+                    raise Interrupted(f"{command[0]} was ended by a signal; see {folder / LOG}")
+                if status:
                     raise RuntimeError(f"{command[0]} failed; see {folder / LOG}")
         if not job.is_done(out):
             raise RuntimeError(f"metrics.py left no {folder / RESULTS}; see {folder / LOG}")

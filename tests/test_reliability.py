@@ -188,6 +188,13 @@ def test_setting_aside_keeps_the_folder_locked(scene_folder, tmp_path):
     assert aside == tmp_path / "model.1" and not list(tmp_path.rglob(LOCK))
 
 
+def test_a_patient_lock_waits_for_its_holder(tmp_path):
+    holder = FolderLock(tmp_path, "train.py").acquire()
+    threading.Timer(0.5, holder.release).start()
+    with FolderLock(tmp_path, "train.py", patience=20) as lock:
+        assert lock.handle >= 0 and holder.handle < 0
+
+
 def test_a_lock_goes_to_one_of_many(tmp_path):
     """Also while the file is removed and made again by those who had it."""
     inside, most = [], []

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -50,22 +51,29 @@ class FolderLock:
         folder: created if it is missing.
         program: its name in the error message.
         name: name of the lock's file; programs that may share a folder use different ones.
+        patience: seconds to wait for another holder.
 
     Raises:
         ValueError: another process holds the lock (names its host and process number), or no file can be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], program: str, name: str = LOCK):
+    def __init__(self, folder: str | os.PathLike[str], program: str, name: str = LOCK, patience: float = 0.0):
         self.folder, self.program = Path(folder), program
-        self._path = self.folder / name
+        self._path, self._patience = self.folder / name, patience
         self.handle = -1
         self._made = not self.folder.exists()
 
     def acquire(self) -> FolderLock:
         """Take the lock."""
+        give_up = time.monotonic() + self._patience
         try:
             while self.handle < 0:
-                self.handle = self._opened()
+                try:
+                    self.handle = self._opened()
+                except BlockingIOError:
+                    if time.monotonic() >= give_up:
+                        raise
+                    time.sleep(0.2)
         except BlockingIOError:
             raise ValueError(
                 f"{self.folder}: is in use by {self._holder()}; wait until it ends, stop it, or give another folder"
