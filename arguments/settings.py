@@ -398,12 +398,11 @@ def load_settings(folder: str | Path) -> Settings:
 
 def _stored(value: Any) -> Any:
     """The contents of ``cfg_args.json``."""
-    return table(_part)(record({}, {"recipe": text(*RECIPES), "preset": text(*PRESETS)})(value))
-
-
-def _part(value: Any) -> Any:
-    """The recipe's name, or the options of a part by name, which check their own values."""
-    return value if isinstance(value, str) else table(_value)(value)
+    known = {"recipe": text(*RECIPES), "preset": text(*PRESETS)}
+    found: dict[str, Any] = record({}, known)(value)
+    # The options check their own values.
+    parts = table(table(_value))({name: part for name, part in found.items() if name not in known})
+    return {name: found[name] for name in known if name in found} | parts
 
 
 def _value(value: Any) -> Any:
