@@ -210,6 +210,9 @@ def _check_counts(path: Path, size: int) -> None:
 
 
 def _part(path: Path, mesh: Any, channels: int) -> Part:
+    if mesh.vertices.shape[1:] != (3,) or mesh.faces.shape[1:] != (3,):
+        shapes = f"{mesh.vertices.shape} and {mesh.faces.shape}"
+        raise ValueError(f"{path}: has vertices and faces of the shapes {shapes}, expected three columns each")
     if np.abs(mesh.vertices).max(initial=0) > _FARTHEST or not np.isfinite(mesh.vertices).all():
         raise ValueError(f"{path}: has vertices with NaN, infinite or huge coordinates")
     if not (mesh.faces.min() >= 0 and mesh.faces.max() < len(mesh.vertices)):

@@ -187,10 +187,32 @@ def _glb(data: bytes, random: Random) -> bytes:
     return data[:8] + struct.pack("<II", 20 + len(inner) + len(rest), len(inner)) + data[16:20] + inner + rest
 
 
+def _png(data: bytes, random: Random) -> bytes:
+    """Damage one chunk of a PNG, with the right length and checksum."""
+    chunks, at = list[tuple[bytes, bytes]](), 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    which = int(random.integers(len(chunks)))
+    kind, content = chunks[which]
+    if kind == b"IDAT" and random.random() < 0.5:
+        content = zlib.compress(damaged(zlib.decompress(content), random))
+    else:
+        content = damaged(content, random)
+    chunks[which] = kind, content
+    parts = (len(c).to_bytes(4, "big") + k + c + zlib.crc32(k + c).to_bytes(4, "big") for k, c in chunks)
+    return data[:8] + b"".join(parts)
+
+
+_STRUCTURED = {
+    b"PK": _archive, b"\x89P": _png, b"\x1f\x8b": _gzip, b"gl": _glb, b"{\n": _json, b'{"': _json, b"[\n": _json,
+}  # fmt: skip
+
+
 def damaged(data: bytes, random: Random) -> bytes:
     """The content of a file, damaged."""
-    structured = {b"PK": _archive, b"\x1f\x8b": _gzip, b"gl": _glb, b"{\n": _json, b"{\"": _json, b"[\n": _json}
-    act = structured.get(data[:2])
+    act = _STRUCTURED.get(data[:2])
     if act is not None and random.random() < 0.6:
         return act(data, random)
     result = bytearray(data)
@@ -322,7 +344,9 @@ def _one_process(reader: Reader, seeds: Path, tally: Tally, seed: int, until: in
     ours, theirs = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_work, args=(reader, seeds, seed, tally.done, until, theirs))
-    process.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # threads of libraries that wait do not matter to the child
+        process.start()
     theirs.close()
     pending: tuple[int, str, bytes] | None = None
     begun, used = time.monotonic(), 0.0

@@ -266,7 +266,11 @@ def _mesh(suffix: str) -> Callable[[Path], list[Path]]:
             uv = np.random.default_rng(0).random((len(mesh.vertices), 2))
             image = Image.fromarray(np.full((4, 4, 3), 90, np.uint8))
             mesh.visual = trimesh.visual.TextureVisuals(uv=uv, image=image)
-        mesh.export(folder / f"mesh{suffix}")
+        if suffix == ".gltf":  # trimesh does not close these files when it writes them itself
+            for name, content in trimesh.exchange.gltf.export_gltf(mesh.scene()).items():
+                (folder / name.replace("model", "mesh")).write_bytes(content)
+        else:
+            mesh.export(folder / f"mesh{suffix}")
         return [file for file in sorted(folder.iterdir()) if file.suffix != ".png"]
 
     return make
