@@ -1,12 +1,18 @@
 """The documents: no dead links, every flag listed, and nothing that only one machine has."""
 
 import re
+import runpy
 import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from commands.flags import flags_page
+from pictures.kinds import GAUSSIANS, LONG
+from scene.manifest import DEBLURRING, ImageWriter
 from training.trained_model import TrainedModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,3 +93,22 @@ def test_the_examples_on_arrays_run(part, tmp_path, monkeypatch, capsys):
         assert errors["timing(9)"] < 0.02 < errors["TFP(9)"] and errors["TFP(41)"] < errors["TFP(9)"]
     else:
         assert "torch.Size([16, 24])" in printed and 0.4 < float(printed.split()[-1]) < 0.6
+
+
+def test_the_moving_image_can_be_made_again(tmp_path, monkeypatch, capsys):
+    """From what render.py leaves: the exposure beside its sub-frames, forth and back."""
+    model = tmp_path / "model"
+    (model / "point_cloud/iteration_7").mkdir(parents=True)
+    (model / "point_cloud/iteration_7/point_cloud.ply").touch()
+    with ImageWriter(model, "train", 7) as images:
+        for m in (0, 1, 2, None):
+            images.save(GAUSSIANS, DEBLURRING, "a", m, 0.5 if m is None else m / 2, np.full((16, 24), 0.2 * (m or 0)))
+        images.save(LONG, DEBLURRING, "a", None, 0.5, np.full((16, 24), 0.9))
+    words = ("animation.py", "-m", model, "--view", "a", "--out", tmp_path / "a.webp")
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(ROOT / "docs/animation.py"), run_name="__main__")
+    found, moving = cv2.imreadanimation(str(tmp_path / "a.webp"))
+    assert found and len(moving.frames) == 4 and moving.frames[0].shape[:2] == (32, 104)
+    middles = [float(frame[10, 80, 0]) / 255 for frame in moving.frames]
+    assert np.allclose(middles, [0, 0.2, 0.4, 0.2], atol=0.05) and moving.frames[0][10, 20, 0] > 200
