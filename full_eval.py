@@ -8,8 +8,9 @@ The last line fills the two tables of the paper's comparison: images, and scenes
 
 A run that already has a ``results.json`` is skipped, so an interrupted evaluation continues where it stopped.  A
 failed run is marked as failed in the table.  Output in ``-o``: ``table.md``, ``table.csv``, ``table.tex`` (means
-over seeds, with their spread) and ``report.html``.  Every number in the table was measured by this program on these
-scenes.  Only rows with the same scene, poses and seeds can be compared.
+over seeds, with their spread), ``report.html`` and ``pages/``, pictures that correspond to figures of the paper.
+Every number in the table was measured by this program on these scenes.  Only rows with the same scene, poses and seeds
+can be compared.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from evaluation.cluster import perform
 from evaluation.comparisons import write_tables
 from evaluation.jobs import Job, do, jobs_of
 from evaluation.methods import BASELINES, GROUPS, METHODS, POSES
+from evaluation.pages import write_pages
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,7 +96,8 @@ def main() -> int:
             failed[job] = failure
             tqdm.write(f"{job.scene.name} {job.method}: {failure}")
     print(write_tables(jobs, out, failed))
-    print(f"Written: {out}/table.md, table.csv, table.tex, report.html")
+    pages = [str(path.relative_to(out)) for path in write_pages(jobs, out)]
+    print(f"Written to {out}: {', '.join(['table.md', 'table.csv', 'table.tex', 'report.html', *pages])}")
     return 1 if failed else 0
 
 

@@ -10,6 +10,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Event
 
 from arguments import RECIPES, Settings, load_settings
@@ -25,7 +26,7 @@ from arguments.parser import (
 )
 from commands.guard import guarded
 from scene.dataset import SceneData, scene_of
-from scene.model_folder import TRAINING, claim, save_input_points
+from scene.model_folder import TRAINING, claim
 from training import checkpoint
 from training.hooks import Hook, Journal, Keeper, Watching
 from training.recipes import build
@@ -89,12 +90,11 @@ def start(settings: Settings, scene: SceneData, processes: Processes) -> int:
             print(f"{model} contained an earlier run, which is now in {aside}")
         remove_leftovers(model)
         checkpoint.save_settings(training)
-        gaussians = training.state.gaussians
-        save_input_points(model, gaussians.means, gaussians.base_colors)
-        c = training.settings
+        training.state.field.save_start(Path(model))
+        sizes = ", ".join(f"{count} {name}" for name, count in training.state.field.sizes().items())
         print(
-            f"{c.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {c.rates.iterations} steps, "
-            f"{len(gaussians)} initial Gaussians, at most {c.densification.cap_max or 'any number'}"
+            f"{settings.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {training.steps} steps, "
+            f"{sizes} at first"
         )
         return run(training)
 

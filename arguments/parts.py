@@ -160,7 +160,7 @@ class RegularizationOptions(Options):
 
 
 @dataclass(frozen=True)
-class RateOptions(Options):
+class StepOptions(Options):
     """Steps and learning rates"""
 
     iterations: int = option(
@@ -169,6 +169,12 @@ class RateOptions(Options):
     shards: int = option(
         1, "parts of a step that processes share, each summed on its own (power of two)", at_least=1
     )
+
+
+@dataclass(frozen=True)
+class RateOptions(StepOptions):
+    """Steps and learning rates"""
+
     means_lr: float = option(1.6e-4, "initial rate of the means, in means_unit", names=("position_lr_init",))
     means_lr_final: float = option(1.6e-6, "final rate of the means", above=0, names=("position_lr_final",))
     means_unit: Literal["extent", "depth"] = option(

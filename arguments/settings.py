@@ -25,6 +25,7 @@ from arguments.parts import (
     RunOptions,
     SceneOptions,
     SpikeWindowOptions,
+    StepOptions,
     WindowOptions,
 )
 from arguments.renamed import PRESETS, upgraded
@@ -39,25 +40,21 @@ if TYPE_CHECKING:
 CONFIG_NAME = "cfg_args.json"
 
 
-@dataclass(frozen=True)
 class Settings:
-    """Settings common to all recipes: the scene, the run, and the parts of the model.
+    """Settings common to all recipes; a recipe's own class is a dataclass of option groups, at least these.
 
-    ``defaults`` holds the values that differ from the defaults of the parts.
+    ``defaults`` holds the values that differ from the defaults of the groups.
     """
 
     recipe: ClassVar[str]
     summary: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = {}
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    scene: SceneOptions = field(default_factory=SceneOptions)
-    window: WindowOptions = field(default_factory=WindowOptions)
-    gaussians: GaussianOptions = field(default_factory=GaussianOptions)
-    densification: DensificationOptions = field(default_factory=DensificationOptions)
-    motion: MotionOptions = field(default_factory=MotionOptions)
-    regularization: RegularizationOptions = field(default_factory=RegularizationOptions)
-    rates: RateOptions = field(default_factory=RateOptions)
-    run: RunOptions = field(default_factory=RunOptions)
+    scene: SceneOptions
+    window: WindowOptions
+    rates: StepOptions
+    run: RunOptions
 
     # Whether targets come from spikes; whether single instants are compared with narrow windows of spike timing.
     from_spikes: ClassVar[bool] = True
@@ -94,6 +91,11 @@ class Settings:
     def grouping(self) -> Literal["adjacent", "strided"]:
         """How Recon-Net's long input groups frames."""
         return "adjacent"
+
+    @property
+    def path(self) -> MotionOptions:
+        """How the cameras move during an exposure: at rest, if the recipe has no such options."""
+        return MotionOptions(pose_opt=False, motion_init=False)
 
     @classmethod
     def parts(cls) -> dict[str, type[Options]]:
@@ -139,6 +141,24 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class GaussianSettings(Settings):
+    """Settings of the recipes that learn Gaussians."""
+
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    window: WindowOptions = field(default_factory=WindowOptions)
+    gaussians: GaussianOptions = field(default_factory=GaussianOptions)
+    densification: DensificationOptions = field(default_factory=DensificationOptions)
+    motion: MotionOptions = field(default_factory=MotionOptions)
+    regularization: RegularizationOptions = field(default_factory=RegularizationOptions)
+    rates: RateOptions = field(default_factory=RateOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    @property
+    def path(self) -> MotionOptions:
+        return self.motion
+
+
+@dataclass(frozen=True)
 class TargetOptions(Options):
     """Targets from spikes"""
 
@@ -148,7 +168,7 @@ class TargetOptions(Options):
 
 
 @dataclass(frozen=True)
-class SpikeSettings(Settings):
+class SpikeSettings(GaussianSettings):
     """What the recipes that learn from spikes have in common."""
 
     window: SpikeWindowOptions = field(default_factory=SpikeWindowOptions)
@@ -305,7 +325,7 @@ class ImageLosses(Options):
 
 
 @dataclass(frozen=True)
-class ImageSettings(Settings):
+class ImageSettings(GaussianSettings):
     """Blurred images only, as in BAD-Gaussians: no spikes, no Recon-Net."""
 
     recipe = "images"
@@ -324,7 +344,7 @@ class CascadeImages(ImageOptions):
 
 
 @dataclass(frozen=True)
-class CascadeSettings(Settings):
+class CascadeSettings(GaussianSettings):
     """Plain 3D Gaussian splatting on one image per view, made from the view's spikes."""
 
     recipe = "cascade"
@@ -360,7 +380,7 @@ class SpikeGSLosses(ImageLosses):
 
 
 @dataclass(frozen=True)
-class SpikeGSSettings(Settings):
+class SpikeGSSettings(GaussianSettings):
     """SpikeGS: images of a self-supervised network at single instants, on fixed poses."""
 
     recipe = "spikegs"
@@ -371,10 +391,65 @@ class SpikeGSSettings(Settings):
     losses: SpikeGSLosses = field(default_factory=SpikeGSLosses)
 
 
+@dataclass(frozen=True)
+class RadianceOptions(Options):
+    """Radiance field"""
+
+    field: Literal["grid", "mlp"] = option(
+        "grid", "a grid in the cameras' common frustum, or NeRF's two networks (for GPUs)", common=True
+    )
+    cells: float = option(0.4, "final number of the grid's cells per pixel, in each direction of the image", above=0)
+    samples: int = option(64, "samples per ray, and final number of the grid's cells in depth", at_least=4)
+    rays: int = option(1024, "rays per step, from all views", at_least=1)
+
+
+@dataclass(frozen=True)
+class SensorLayerOptions(Options):
+    """Sensor in the loss"""
+
+    fire: Literal["soft", "hard"] = option(
+        "soft", "reset of a pixel that fires: to the excess, with a random start; or to 0, as the released program"
+    )
+    gamma: float = option(2.2, "rates are compared after the power of 1/gamma (1: linearly)", above=0)
+    lambda_gain: float = option(1e-5, "weight of the pixels' squared log gains, in units of 3% (scenes without gains)")
+    lambda_tv: float = option(1e-3, "weight of the differences of neighboring cells, every tenth iteration")
+
+
+@dataclass(frozen=True)
+class RadianceRates(StepOptions):
+    """Steps and learning rates"""
+
+    values_lr: float = option(0.1, "initial rate of the grid's values")
+    values_lr_final: float = option(0.01, "final rate of the grid's values", above=0)
+    nets_lr: float = option(5e-4, "rate of NeRF's networks")
+    gain_lr: float = option(1e-3, "rate of the pixels' log gains")
+
+
+@dataclass(frozen=True)
+class SpikeNerfSettings(Settings):
+    """SpikeNeRF on a CPU: a radiance field that a model of the sensor turns into spikes."""
+
+    recipe = "spikenerf"
+    summary = "SpikeNeRF (Zhu et al., CVPR 2024) on a grid: a radiance field seen by a firing sensor; poses fixed"
+    defaults: ClassVar[dict[str, Any]] = {"exposure": 41, "subframes": 1, "iterations": 2500, "log_every": 250}
+
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    window: WindowOptions = field(default_factory=WindowOptions)
+    radiance: RadianceOptions = field(default_factory=RadianceOptions)
+    sensor: SensorLayerOptions = field(default_factory=SensorLayerOptions)
+    rates: RadianceRates = field(default_factory=RadianceRates)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    def __post_init__(self) -> None:
+        if self.run.viewer:
+            raise ValueError("--viewer shows Gaussians, but --recipe spikenerf learns a radiance field")
+
+
 RECIPES: dict[str, type[Settings]] = {
     kind.recipe: kind
     for kind in (
-        TimingSettings, PaperSettings, ReleasedSettings, ImageSettings, PhotoSettings, CascadeSettings, SpikeGSSettings
+        TimingSettings, PaperSettings, ReleasedSettings, ImageSettings, PhotoSettings, CascadeSettings, SpikeGSSettings,
+        SpikeNerfSettings,
     )
 }  # fmt: skip
 

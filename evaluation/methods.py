@@ -93,6 +93,7 @@ METHODS = {
     "spikegs": Method("SpikeGS", _SPIKEGS, finds="bsn", image="bsn"),
     "spikegs-instants": Method("SpikeGS, instants alone", [*_SPIKEGS, "--no-exp"], finds="bsn", image="bsn"),
     "spikegs-exposures": Method("SpikeGS, exposures alone", [*_SPIKEGS, "--no-inst"], finds="bsn", image="bsn"),
+    "spikenerf": Method("SpikeNeRF", ["--recipe", "spikenerf"], image="tfp"),
 }
 # Images from the spikes of one view alone, at u = 0.5.
 BASELINES = {name: method.title for name, method in PROVIDERS.items()}
@@ -106,7 +107,7 @@ POSES = {
 }
 GROUPS = {
     # The rows of the paper's two tables: images, then scenes.
-    "tables": ["tfp", "tfi", "tfp-3dgs", "tfi-3dgs", "paper", "ours"],
+    "tables": ["tfp", "tfi", "bsn", "tfp-3dgs", "tfi-3dgs", "spikenerf", "spikegs", "paper", "ours"],
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
     "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "parity", "paper-rates"],
     "ablations": [

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from arguments import Video
-from gaussian_renderer import Rasterizer, render_trajectory
+from gaussian_renderer import Rasterizer
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, read_views
 from gaussian_renderer.pose_fitting import fit_pose, fit_trajectory, similarity_of
@@ -53,7 +53,7 @@ class Renderer:
         self.trajectory, self.network = model.trajectory, model.network
         first = model.exposures(self.scene.train[:1])[0]
         self.channels = 3 if self.mosaic is not None else first.long.shape[0]
-        self.gaussians = model.load_gaussians(self.channels)
+        self.field = model.load_field(self.channels, rasterizer)
 
     # ---- one view --------------------------------------------------------------------------------------------
 
@@ -61,8 +61,8 @@ class Renderer:
     def renders(self, view: View, poses: Tensor) -> Tensor:
         """Render a view's camera from ``poses`` [M, 4, 4]: images [M, C, H, W]."""
         camera = view.camera
-        k = camera.K.to(self.model.device)
-        return render_trajectory(self.gaussians, poses, k, camera.width, camera.height, self.rasterizer).images
+        k = camera.K.to(self.model.device).expand(len(poses), 3, 3)
+        return self.field.render(poses, k, camera.width, camera.height).images
 
     @cached_property
     def exposures(self) -> list[Exposure]:
@@ -223,13 +223,12 @@ class Renderer:
             else:
                 times, targets = self.u[self.spec.middle, None], exposure.long[None]
             fit_trajectory(
-                self.gaussians,
+                self.field,
                 exposure.camera,
                 trajectory,
                 trained + i,
                 times,
                 targets,
-                self.rasterizer,
                 mosaic=self.mosaic,
                 steps=self.fit_steps,
             )
@@ -253,7 +252,7 @@ class Renderer:
             image = load_picture(view, view.image_path, self.channels).to(self.model.device)
             [start] = similarity_of([view.camera.w2c], **to_recovered)
             start = start.to(self.model.device)
-            pose = fit_pose(self.gaussians, view.camera, start, image, self.rasterizer, steps=self.fit_steps)[None]
+            pose = fit_pose(self.field, view.camera, start, image, steps=self.fit_steps)[None]
             name = NOVEL + view.camera.name
             images.save(GAUSSIANS, protocol, name, None, 0.5, self.renders(view, pose)[0])
             images.save(TRUTH, protocol, name, None, 0.5, image)
@@ -298,7 +297,7 @@ class Renderer:
             assert frames is not None
             return frames
 
-        drawing = Drawing(self.gaussians, self.rasterizer)
+        drawing = Drawing(self.model.load_gaussians(self.channels), self.rasterizer)
         return record(video, self.views(), drawing, None if self.network is None else recon, self.quiet)
 
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
 from gaussian_renderer import Rasterizer, RenderOutput, render_trajectory
 from gaussians.model import GaussianModel
+from scene.model_folder import save_gaussians, save_input_points
 
 
 class Field(Protocol):
     """A scene from which images are rendered, with gradients for itself and the poses."""
 
-    def render(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int) -> RenderOutput:
+    @property
+    def pixels(self) -> int | None:
+        """How many pixels a gradient is computed from at once (None: those of whole images)."""
+
+    def render(
+        self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int | None = None
+    ) -> RenderOutput:
         """Render images from the poses ``w2c`` [M, 4, 4] with camera matrices ``intrinsics`` [M, 3, 3], in pixels.
 
-        ``iteration`` is the training iteration, for quantities that increase during training.
+        ``iteration`` is the training iteration, for quantities that change during training; None for a finished scene.
         """
 
     def parameters(self) -> dict[str, Tensor]:
@@ -24,6 +32,25 @@ class Field(Protocol):
 
     def restore(self, stored: dict[str, Tensor]) -> None:
         """Restore stored ``parameters``, which may have another length."""
+
+    def sizes(self) -> dict[str, int]:
+        """How large the scene is, for the log: a count by name."""
+
+    def histograms(self) -> dict[str, Tensor]:
+        """Quantities whose distribution is worth watching, by name."""
+
+    def save_start(self, model: Path) -> None:
+        """Write the initial scene into the folder of a model, if there is something to see."""
+
+    def save(self, folder: Path) -> None:
+        """Write the scene into the folder of an iteration."""
+
+
+def pixel_cameras(intrinsics: Tensor, pixels: Tensor) -> Tensor:
+    """Camera matrices [B, 3, 3] whose image of 1x1 pixel is the pixel (column, row) ``pixels`` [B, 2] of a camera."""
+    moved = intrinsics.clone()
+    moved[:, :2, 2] -= pixels.to(intrinsics)
+    return moved
 
 
 class GaussianField:
@@ -34,15 +61,20 @@ class GaussianField:
         screen_gradients: keep the gradients of the projected centers (densification by gradient).
     """
 
+    pixels: int | None = None
+
     def __init__(
-        self, gaussians: GaussianModel, rasterizer: Rasterizer, sh_degree_interval: int, screen_gradients: bool
-    ):
+        self, gaussians: GaussianModel, rasterizer: Rasterizer, sh_degree_interval: int = 1,
+        screen_gradients: bool = False,
+    ):  # fmt: skip
         self.gaussians = gaussians
         self.rasterizer = rasterizer
         self.sh_degree_interval = sh_degree_interval
         self.screen_gradients = screen_gradients
 
-    def render(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int) -> RenderOutput:
+    def render(
+        self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int | None = None
+    ) -> RenderOutput:
         """See ``Field.render``."""
         return render_trajectory(
             self.gaussians,
@@ -51,7 +83,7 @@ class GaussianField:
             width,
             height,
             self.rasterizer,
-            sh_degree=iteration // self.sh_degree_interval,
+            sh_degree=None if iteration is None else iteration // self.sh_degree_interval,
             screen_gradients=self.screen_gradients,
         )
 
@@ -63,3 +95,19 @@ class GaussianField:
         """See ``Field.restore``."""
         before = self.gaussians
         self.gaussians = GaussianModel(stored, before.sh_degree, before.low_pass).to(before.means.device)
+
+    def sizes(self) -> dict[str, int]:
+        """The number of Gaussians."""
+        return {"gaussians": len(self.gaussians)}
+
+    def histograms(self) -> dict[str, Tensor]:
+        """The opacities [N]."""
+        return {"opacities": self.gaussians.opacities.detach()}
+
+    def save_start(self, model: Path) -> None:
+        """Write the initial points as ``input.ply``."""
+        save_input_points(model, self.gaussians.means, self.gaussians.base_colors)
+
+    def save(self, folder: Path) -> None:
+        """See ``Field.save``."""
+        save_gaussians(folder, self.gaussians)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from gaussian_renderer import Rasterizer, render_trajectory
-from gaussians.model import GaussianModel
+from gaussian_renderer.field import Field, pixel_cameras
 from scene.cameras import Camera
 from scene.trajectory import Trajectory
 from spike import Mosaic
 from utils import se3
 from utils.image_metrics import l1
+from utils.randomness import generator
 
 
 def _descend(parameter: Tensor, loss: Callable[[], Tensor], steps: int, rate: float) -> Tensor:
@@ -36,42 +36,51 @@ def _descend(parameter: Tensor, loss: Callable[[], Tensor], steps: int, rate: fl
     return best
 
 
-def _freeze(gaussians: GaussianModel) -> None:
-    for parameter in gaussians.parameters():
+def _freeze(field: Field) -> None:
+    for parameter in field.parameters().values():
         parameter.requires_grad_(False)
 
 
+def _comparison(field: Field, camera: Camera, targets: Tensor, mosaic: Mosaic | None) -> Callable[[Tensor], Tensor]:
+    """A function of poses [M, 4, 4] that compares (L1) renders from them with ``targets`` [M, C, H, W].
+
+    A field that computes gradients from some pixels at once is compared at as many pixels, drawn once.
+    """
+    count, height, width = len(targets), *targets.shape[-2:]
+    k = camera.K.to(targets)
+    if field.pixels is None or field.pixels >= count * height * width:
+
+        def whole(poses: Tensor) -> Tensor:
+            images = field.render(poses, k.expand(count, 3, 3), width, height).images
+            return l1(images if mosaic is None else mosaic.of(images), targets)
+
+        return whole
+    chosen = torch.randperm(count * height * width, generator=generator("rays", 0, count))[: field.pixels]
+    which, rest = chosen // (height * width), chosen % (height * width)
+    row, column = rest // width, rest % width
+    cameras = pixel_cameras(k.expand(len(chosen), 3, 3), torch.stack([column, row], -1))
+    wanted = targets[which, :, row, column][..., None, None]
+    return lambda poses: l1(field.render(poses[which], cameras, 1, 1).images, wanted)
+
+
 def fit_pose(
-    gaussians: GaussianModel,
-    camera: Camera,
-    w2c: Tensor,
-    image: Tensor,
-    rasterizer: Rasterizer,
-    *,
-    steps: int = 150,
-    rate: float = 2e-3,
+    field: Field, camera: Camera, w2c: Tensor, image: Tensor, *, steps: int = 150, rate: float = 2e-3
 ) -> Tensor:
     """Fit the pose [4, 4], starting at ``w2c``, from which the frozen scene best matches ``image`` [C, H, W] (L1)."""
-    _freeze(gaussians)
+    _freeze(field)
     twist = torch.zeros(6, device=w2c.device, requires_grad=True)
-
-    def loss() -> Tensor:
-        pose = se3.exp(twist) @ w2c
-        out = render_trajectory(gaussians, pose[None], camera.K.to(w2c), camera.width, camera.height, rasterizer)
-        return l1(out.images[0], image)
-
-    best = _descend(twist, loss, steps, rate)
+    distance = _comparison(field, camera, image[None], None)
+    best = _descend(twist, lambda: distance((se3.exp(twist) @ w2c)[None]), steps, rate)
     return se3.exp(best) @ w2c
 
 
 def fit_trajectory(
-    gaussians: GaussianModel,
+    field: Field,
     camera: Camera,
     trajectory: Trajectory,
     index: int,
     times: Tensor,
     targets: Tensor,
-    rasterizer: Rasterizer,
     *,
     mosaic: Mosaic | None = None,
     steps: int = 150,
@@ -81,20 +90,9 @@ def fit_trajectory(
 
     With ``mosaic``, the renders' colors are compared as the sensor's pixels see them.
     """
-    _freeze(gaussians)
-
-    def loss() -> Tensor:
-        out = render_trajectory(
-            gaussians,
-            trajectory.view(index, times),
-            camera.K.to(times),
-            camera.width,
-            camera.height,
-            rasterizer,
-        )
-        return l1(out.images if mosaic is None else mosaic.of(out.images), targets)
-
-    best = _descend(trajectory.increments, loss, steps, rate)
+    _freeze(field)
+    distance = _comparison(field, camera, targets, mosaic)
+    best = _descend(trajectory.increments, lambda: distance(trajectory.view(index, times)), steps, rate)
     with torch.no_grad():
         trajectory.increments.copy_(best)
         return trajectory.view(index, times)

@@ -112,6 +112,28 @@ def contact_sheet(images: Mapping[str, NDArray[np.floating]], columns: int = 4, 
     return np.asarray(np.concatenate(rows).clip(0, 1), np.float32)
 
 
+def detailed_region(image: NDArray[np.floating], share: float = 0.3) -> tuple[slice, slice]:
+    """Rows and columns of the part, ``share`` of each side, in which an image [H, W] or [H, W, 3] has most detail."""
+    gray = np.ascontiguousarray(three_channels(image).mean(-1), np.float32)
+    slopes = np.abs(cv2.Sobel(gray, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    height, width = (max(round(share * size), 1) for size in gray.shape)
+    sums = np.pad(slopes.astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = np.unravel_index(inside.argmax(), inside.shape)
+    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
+
+
+def outlined(image: NDArray[np.floating], region: tuple[slice, slice]) -> Image:
+    """The image [H, W] or [H, W, 3] with a line around a region."""
+    out = np.asarray(three_channels(image), np.float32).copy()
+    rows, columns = region
+    for where in (rows.start, rows.stop - 1):
+        out[where, columns] = (1.0, 0.6, 0.1)
+    for where in (columns.start, columns.stop - 1):
+        out[rows, where] = (1.0, 0.6, 0.1)
+    return out
+
+
 def compose(
     rows: Sequence[dict[str, NDArray[np.float32] | None]],
     truth: str,

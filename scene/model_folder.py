@@ -1,7 +1,8 @@
 """The folder of a trained model, with the layout of 3DGS.
 
     cfg_args.json  cameras.json  input.ply
-    point_cloud/iteration_N/point_cloud.ply   Gaussians
+    point_cloud/iteration_N/point_cloud.ply   Gaussians, or
+    point_cloud/iteration_N/radiance_field.pth  a radiance field (see gaussian_renderer/radiance.py)
     point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (see recon_net/weights.py)
     point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
     point_cloud/iteration_N/sensor.json       the sensor with the pixel gains estimated in training, and its maps
@@ -11,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from utils.locks import LOCK, FolderLock
 
 # Held-out sharp images share a folder with held-out exposures; this prefix keeps their names apart.
 NOVEL = "novel_"
+# What an iteration holds: one of these.
+GAUSSIANS, RADIANCE_FIELD = SCENES = ("point_cloud.ply", "radiance_field.pth")
 # Programs that reserve the folder; a finished checkpoint can be rendered while training goes on.
 TRAINING, RENDERING = "train.py", "render.py"
 
@@ -60,7 +63,7 @@ def find_iteration(model: str | Path, iteration: int | None = None) -> int:
     found = sorted(
         int(p.name.removeprefix("iteration_"))
         for p in (Path(model) / "point_cloud").glob("iteration_*")
-        if p.name.removeprefix("iteration_").isdigit() and (p / "point_cloud.ply").exists()
+        if p.name.removeprefix("iteration_").isdigit() and any((p / name).exists() for name in SCENES)
     )
     if not found:
         raise ValueError(f"{model}: no point_cloud/iteration_N/point_cloud.ply; train this model first")
@@ -106,29 +109,41 @@ def save_input_points(model: str | Path, points: Tensor, colors: Tensor) -> None
     write_point_ply(Path(model) / "input.ply", points, colors.expand(-1, 3))
 
 
+def save_gaussians(folder: Path, gaussians: GaussianModel) -> None:
+    """Write Gaussians into the folder of an iteration."""
+    write_gaussian_ply(folder / GAUSSIANS, gaussians.params)
+
+
 def save_iteration(
     model: str | Path,
     iteration: int,
-    gaussians: GaussianModel,
+    save_scene: Callable[[Path], None],
     trajectory: Trajectory,
     network: SpikeToImage | None,
     sensor: SensorModel | None,
 ) -> Path:
-    """Write one iteration's Gaussians, trajectories, network and sensor (if it was learned); returns the folder."""
+    """Write one iteration's scene, trajectories, network and sensor (if it was learned); returns the folder.
+
+    Args:
+        save_scene: writes one of ``SCENES`` into a folder.
+    """
     folder = iteration_folder(model, iteration)
-    # The PLY is written last: a folder that has one is complete.
+    # The scene is written last: a folder that has one is complete.
     save_checkpoint(folder / "trajectory.pth", trajectory.checkpoint())
     if network is not None:
         recon_weights.save_network(folder / recon_weights.WEIGHTS, network)
     if sensor is not None:
         save_sensor(folder / CALIBRATION, sensor)
-    write_gaussian_ply(folder / "point_cloud.ply", gaussians.params)
+    save_scene(folder)
     return folder
 
 
 def load_gaussians(model: str | Path, iteration: int, channels: int | None = None) -> GaussianModel:
     """The saved Gaussians of an iteration, with ``channels`` color channels (None: one if all three are equal)."""
-    path = iteration_folder(model, iteration) / "point_cloud.ply"
+    path = iteration_folder(model, iteration) / GAUSSIANS
+    if not path.exists() and (path.parent / RADIANCE_FIELD).exists():
+        field = path.parent / RADIANCE_FIELD
+        raise ValueError(f"{field}: a radiance field, expected Gaussians; only render.py and metrics.py take it")
     if channels is None:
         return GaussianModel.of(without_equal_channels(read_gaussian_ply(path)))
     return GaussianModel.of(read_gaussian_ply(path, channels))

@@ -251,6 +251,11 @@ def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatc
     assert psnr[("timing", "image")] > psnr[("tfp", "image")]
     assert rows[("ours", "Gaussians")]["ATE"] and ("ours", "Recon-Net") in psnr
     page = (tmp_path / "report.html").read_text()
+    pages = {path.stem: load_image(path, channels=None) for path in (tmp_path / "pages").iterdir()}
+    # Figure 13 has TFP, spike timing, our Recon-Net and the truth, each 300 pixels wide and once more enlarged.
+    assert pages.keys() == {"figure_12", "figure_13"}
+    assert pages["figure_12"].shape == (3, 26 + 2 * 204, 2 * 304)
+    assert pages["figure_13"].shape == (3, 26 + 2 * 204, 4 * 304)
     # Three views, each as the truth, TFP, timing, the Gaussians, fused and Recon-Net.
     table = (tmp_path / "table.md").read_text()
     images, scenes = table.split("## ")[1:]

@@ -3,11 +3,13 @@
 import dataclasses
 
 import pytest
-from training_runs import CASCADE, IMAGES, PAPER, SPIKEGS, TIMING, learned, same, small_training, stepped
+from training_runs import CASCADE, IMAGES, PAPER, SPIKEGS, SPIKENERF, TIMING, learned, same, small_training, stepped
 
 from arguments import RECIPES
 
-FLAGS = {"timing": TIMING, "paper": PAPER, "images": IMAGES, "cascade": CASCADE, "spikegs": SPIKEGS}
+FLAGS = {
+    "timing": TIMING, "paper": PAPER, "images": IMAGES, "cascade": CASCADE, "spikegs": SPIKEGS, "spikenerf": SPIKENERF,
+}  # fmt: skip
 
 # Every option that changes what is learned, with another value, in a recipe where it matters.
 CHANGES = {
@@ -56,6 +58,18 @@ CHANGES = {
     "lambda_gs": ("paper", "--no-gs"),
     "lambda_rec": ("paper", "--no-rec"),
     "lambda_joint": ("paper", "--no-joint"),
+    "field": ("spikenerf", "--field mlp --samples 4 --rays 16"),
+    "cells": ("spikenerf", "--cells 0.3"),
+    "samples": ("spikenerf", "--samples 18"),
+    "rays": ("spikenerf", "--rays 65"),
+    "fire": ("spikenerf", "--fire hard"),
+    "gamma": ("spikenerf", "--gamma 1"),
+    "lambda_gain": ("spikenerf", "--lambda_gain 1e-2"),
+    "lambda_tv": ("spikenerf", "--iterations 12 --lambda_tv 1"),
+    "values_lr": ("spikenerf", "--values_lr 0.2"),
+    "values_lr_final": ("spikenerf", "--values_lr_final 0.05"),
+    "nets_lr": ("spikenerf", "--field mlp --samples 4 --rays 16 --nets_lr 1e-3"),
+    "gain_lr": ("spikenerf", "--gain_lr 1e-2"),
     "image_method": ("cascade", "--image_method tfi"),
     "bsn_width": ("spikegs", "--bsn_width 3"),
     "bsn_steps": ("spikegs", "--bsn_steps 2"),

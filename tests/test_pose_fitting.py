@@ -7,6 +7,7 @@ import torch
 
 from gaussian_renderer import render_trajectory
 from gaussian_renderer.backends import get_rasterizer
+from gaussian_renderer.field import GaussianField
 from gaussian_renderer.pose_fitting import _descend, fit_pose, fit_trajectory, similarity_of
 from gaussians.model import GaussianModel
 from scene.cameras import Camera
@@ -39,7 +40,7 @@ def test_a_pose_is_found_and_the_scene_stays(gaussians):
     true = se3.exp(torch.tensor([0.02, -0.03, 0.02, 0.01, -0.015, 0.01]))
     before = {name: value.detach().clone() for name, value in gaussians.raw.items()}
     image = drawn(gaussians, true[None])[0]
-    found = fit_pose(gaussians, CAMERA, torch.eye(4), image, RASTERIZER, steps=200, rate=4e-3)
+    found = fit_pose(GaussianField(gaussians, RASTERIZER), CAMERA, torch.eye(4), image, steps=200, rate=4e-3)
     # Turning and moving sideways look alike in a small picture, so the picture is the sharper test.
     assert (found - true).abs().max() < 0.6 * (torch.eye(4) - true).abs().max()
     start, end = ((drawn(gaussians, pose[None])[0] - image).abs().mean() for pose in (torch.eye(4), found))
@@ -50,7 +51,7 @@ def test_a_pose_is_found_and_the_scene_stays(gaussians):
 def test_no_steps_leave_the_pose(gaussians):
     image = drawn(gaussians, torch.eye(4)[None])[0]
     start = se3.exp(torch.full((6,), 0.01))
-    assert torch.allclose(fit_pose(gaussians, CAMERA, start, image, RASTERIZER, steps=0), start)
+    assert torch.allclose(fit_pose(GaussianField(gaussians, RASTERIZER), CAMERA, start, image, steps=0), start)
 
 
 def test_the_best_value_seen_is_kept_and_not_the_last():
@@ -72,14 +73,14 @@ START = se3.exp(torch.tensor([0.002, -0.003, 0.002, 0.001, -0.001, 0.001]))
 def test_a_fit_that_diverges_keeps_the_best_it_saw(gaussians):
     """Near the truth but not at it, where there is no gradient to follow; each step is as long as the scene."""
     image = drawn(gaussians, torch.eye(4)[None])[0]
-    found = fit_pose(gaussians, CAMERA, START, image, RASTERIZER, steps=20, rate=1.0)
+    found = fit_pose(GaussianField(gaussians, RASTERIZER), CAMERA, START, image, steps=20, rate=1.0)
     torch.testing.assert_close(found, START, atol=1e-6, rtol=0)
 
 
 def test_a_trajectory_that_diverges_keeps_the_best_it_saw(gaussians):
     u, targets = torch.linspace(0, 1, 3), drawn(gaussians, torch.eye(4).repeat(3, 1, 1))
     trajectory = Trajectory(START[None], "linear")
-    found = fit_trajectory(gaussians, CAMERA, trajectory, 0, u, targets, RASTERIZER, steps=20, rate=1.0)
+    found = fit_trajectory(GaussianField(gaussians, RASTERIZER), CAMERA, trajectory, 0, u, targets, steps=20, rate=1.0)
     torch.testing.assert_close(found, START.expand(3, 4, 4), atol=1e-6, rtol=0)
     torch.testing.assert_close(trajectory.view(0, u), found)
 
@@ -98,7 +99,8 @@ def test_with_a_mosaic_renders_are_compared_as_its_pixels_see_them(gaussians):
     mosaic, u, still = Inverted("RGGB"), torch.linspace(0, 1, 2), torch.eye(4).repeat(2, 1, 1)
     targets = mosaic.of(drawn(colored, still))
     trajectory, options = Trajectory(START[None], "linear"), {"steps": 60, "rate": 1e-3}
-    found = fit_trajectory(colored, CAMERA, trajectory, 0, u, targets, RASTERIZER, mosaic=mosaic, **options)
+    field = GaussianField(colored, RASTERIZER)
+    found = fit_trajectory(field, CAMERA, trajectory, 0, u, targets, mosaic=mosaic, **options)
     start, end = ((mosaic.of(drawn(colored, poses)) - targets).abs().mean() for poses in (START.expand(2, 4, 4), found))
     assert end < 0.3 * start
 
@@ -111,7 +113,7 @@ def test_a_trajectory_is_found_for_its_view_alone(gaussians):
     other = trajectory.view(0, u).detach().clone()
     targets = drawn(gaussians, true)
     found = fit_trajectory(
-        gaussians, CAMERA, trajectory, 1, u, targets, RASTERIZER, steps=200, rate=4e-3
+        GaussianField(gaussians, RASTERIZER), CAMERA, trajectory, 1, u, targets, steps=200, rate=4e-3
     )
     assert (found - true).abs().max() < 0.6 * (torch.eye(4) - true).abs().max()
     start, end = ((drawn(gaussians, poses) - targets).abs().mean() for poses in (other, found))

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from commands.guard import guarded
 from commands.recon_net import main
 from recon_net import make_network
 from recon_net.weights import load_network, save_network
-from scene.model_folder import save_iteration
+from scene.model_folder import save_gaussians, save_iteration
 from scene.trajectory import Trajectory
 from simulation import simulate
 from spike import Mosaic, SensorModel, SpikeStream, write_array
@@ -190,7 +191,8 @@ def test_the_network_of_a_trained_model_draws_a_clip(recording, tmp_path, monkey
     with torch.no_grad():
         network.layers[-1].bias += 0.25
     trajectory = Trajectory(torch.eye(4)[None], "linear")
-    folder = save_iteration(tmp_path / "model", 7, tiny_gaussians(), trajectory, network, None)
+    save = partial(save_gaussians, gaussians=tiny_gaussians())
+    folder = save_iteration(tmp_path / "model", 7, save, trajectory, network, None)
     words = (recording, "--weights", folder / "recon_net.pth", "--iterations", 0, "--frames", 95, "--quiet")
     status, _, err = run(monkeypatch, capsys, *words, "--out", tmp_path / "out")
     assert status == 0, err

@@ -38,6 +38,9 @@ class Constant:
     def restore(self, stored):
         self.level = nn.Parameter(stored["level"])
 
+    def sizes(self):
+        return {"levels": 1}
+
 
 class Doubled(SpikeToImage):
     """The narrow window's intensity times a learned factor."""

@@ -5,7 +5,7 @@ import pytest
 
 from pictures.colors import ERROR_TOP, error_colors, limits, three_channels
 from pictures.plots import plot
-from pictures.sheets import contact_sheet, framed, labeled
+from pictures.sheets import contact_sheet, detailed_region, framed, labeled, outlined
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
@@ -77,3 +77,14 @@ def test_outliers_do_not_set_the_range():
     values[[0, -1]] = -50, 50
     low, high = limits(values)
     assert low == pytest.approx(0.2, abs=0.01) and high == pytest.approx(0.4, abs=0.01)
+
+
+def test_the_most_detailed_part_is_found_and_outlined():
+    image = np.full((50, 80), 0.5, np.float32)
+    image[12:22, 40:60] = np.indices((10, 20)).sum(0) % 2
+    rows, columns = detailed_region(image, 0.3)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (15, 24)
+    assert rows.start <= 12 and rows.stop >= 22 and columns.start <= 40 and columns.stop >= 60
+    drawn = outlined(image, (slice(2, 6), slice(3, 9)))
+    changed = (drawn != image[..., None]).any(-1)
+    assert changed.sum() == 2 * (4 + 6) - 4 and changed[2, 3:9].all() and not changed[3:5, 4:8].any()

@@ -114,7 +114,7 @@ def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
     assert len(cameras) == 5 and all(len(c["w2c"]) == 13 for c in cameras)
     assert (tmp_path / "input.ply").exists() and load_settings(tmp_path).recipe == "timing"
     out = capsys.readouterr().out.splitlines()
-    assert "timing: 5 views of 48x32, 6 steps, 300 initial Gaussians, at most 330" in out
+    assert "timing: 5 views of 48x32, 6 steps, 300 gaussians at first" in out
     assert [json.loads(line)["iteration"] for line in out if line.startswith("{")] == [3, 6]
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tiny_model import ITERATION, make_model, tiny_gaussians
 from arguments import ImageSettings, PaperSettings, TimingSettings
 from recon_net import make_network
 from scene.dataset import read_scene
-from scene.model_folder import iteration_folder, save_iteration
+from scene.model_folder import iteration_folder, save_gaussians, save_iteration
 from scene.trajectory import Trajectory
 from training.trained_model import TrainedModel
 
@@ -21,7 +22,8 @@ def make(folder, scene_folder, kind=TimingSettings, network=None, sensor=None, *
     kind.of(source_path=str(scene_folder), **values).save(folder)
     trajectory = Trajectory(torch.stack([view.camera.w2c for view in scene.train]), "linear")
     for iteration in (3, 12):
-        save_iteration(folder, iteration, tiny_gaussians(), trajectory, network, sensor)
+        save = partial(save_gaussians, gaussians=tiny_gaussians())
+        save_iteration(folder, iteration, save, trajectory, network, sensor)
     return scene
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 
 import cv2
 import numpy as np
@@ -39,7 +40,7 @@ from pictures.sheets import labeled, letterboxed, side_by_side, wipe
 from pictures.video import write_mp4, write_pngs
 from recon_net import make_network
 from scene.dataset import read_scene
-from scene.model_folder import camera_entries, save_iteration, write_cameras
+from scene.model_folder import camera_entries, save_gaussians, save_iteration, write_cameras
 from scene.trajectory import Trajectory
 from utils import se3
 from utils.io import load_image
@@ -370,7 +371,8 @@ def test_render_py_makes_the_video(scene_folder, tmp_path, monkeypatch, capsys):
     gaussians = GaussianModel.from_points(scene.points, torch.full((len(scene.points), 1), 0.5), 0)
     trajectory = Trajectory(torch.stack([view.camera.w2c for view in scene.train]), "linear")
     torch.manual_seed(0)
-    save_iteration(tmp_path, 3, gaussians, trajectory, make_network("slim", 41, 34), None)
+    save = partial(save_gaussians, gaussians=gaussians)
+    save_iteration(tmp_path, 3, save, trajectory, make_network("slim", 41, 34), None)
     write_cameras(tmp_path, camera_entries(scene.train, trajectory, times, 3))
     flags = ["--video", "exposure", "--video_view", "002", "--video_frames", "3", "--video_of", "side"]
     out = tmp_path / "frames"

@@ -22,6 +22,7 @@ PAPER = [*SMALL, *"--recipe paper --densify_grad_threshold 1e-6".split()]
 _WITHOUT_NETWORK = [word for word in SMALL if word not in ("--crop", "16")]
 IMAGES = ["--images", *_WITHOUT_NETWORK, "--cap_max", "330"]
 SPIKEGS = ["--recipe", "spikegs", *_WITHOUT_NETWORK, *"--cap_max 330 --bsn_width 2 --bsn_steps 1".split()]
+SPIKENERF = "--recipe spikenerf --iterations 6 --samples 16 --rays 64 --quiet".split()
 CASCADE = ["--recipe", "cascade", *_WITHOUT_NETWORK, "--cap_max", "330"]
 
 
@@ -42,7 +43,7 @@ def learned(t: Training) -> dict[str, torch.Tensor]:
     state = t.state
     network = {} if state.network is None else state.network.state_dict()
     return {
-        **{name: value.detach().clone() for name, value in state.field.gaussians.raw.items()},
+        **{name: value.detach().clone() for name, value in state.field.parameters().items()},
         "poses": state.trajectory.view(1, state.recording.u).detach(),
         **{name: value.clone() for name, value in network.items()},
     }

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from arguments import Settings
+from arguments import GaussianSettings, Settings, SpikeNerfSettings
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.field import GaussianField
+from gaussian_renderer.radiance import Frustum, RadianceGrid, RadianceNets
 from gaussians.densification import DefaultStrategy, MCMCStrategy, Strategy
-from gaussians.initialization import Picture, fill_points, median_depth, thinned
+from gaussians.initialization import Picture, depth_range, fill_points, median_depth, thinned
 from gaussians.model import GaussianModel
 from gaussians.ply import LowPass
 from scene.dataset import SceneData
@@ -19,6 +20,9 @@ from scene.views import Quadrature, TargetSpec, view_timing
 from spike import WindowSpec
 from training.state import Recording, State
 from utils.io import LUMA
+
+# When the grid of a radiance field is refined, as a share of the steps.
+REFINED_AT = 0.4
 
 
 def window_of(c: Settings) -> WindowSpec:
@@ -31,7 +35,7 @@ def target_spec(c: Settings, intervals: tuple[tuple[int, int], ...] = (), wide: 
     return TargetSpec(window_of(c), c.target_mode, c.subframe_width, intervals, wide)
 
 
-def initial_gaussians(c: Settings, recording: Recording) -> GaussianField:
+def initial_gaussians(c: GaussianSettings, recording: Recording) -> GaussianField:
     """Gaussians on the scene's points, with more points added along the views' rays."""
     options, device = c.gaussians, recording.device
     pictures = _pictures(recording)
@@ -58,7 +62,27 @@ def _pictures(recording: Recording) -> list[Picture]:
     ]
 
 
-def means_unit(c: Settings, state: State) -> float:
+def empty_field(c: SpikeNerfSettings, recording: Recording) -> RadianceGrid | RadianceNets:
+    """A radiance field in the frustum that the cameras share, between the depths of the scene's points."""
+    pictures, options, points = _pictures(recording), c.radiance, recording.scene.points
+    near, far = depth_range(points, pictures)
+    if points is not None and len(points):
+        near *= 3  # initial points may start far in front of the scene; samples there would be lost
+    height, width = recording.size
+    w2c, k = torch.stack([p.w2c for p in pictures]), torch.stack([p.K for p in pictures])
+    try:
+        frustum = Frustum.around(w2c, k, width, height, near, far).to(recording.device)
+    except ValueError as error:
+        raise ValueError(f"{recording.scene.root}: {error}") from None
+    if options.field == "mlp":
+        return RadianceNets(frustum, options.samples, c.run.seed)
+    # Half of the final resolution: the grid is refined once.
+    slopes = float(k[0, 0, 0]) * frustum.reach[0], float(k[0, 1, 1]) * frustum.reach[1]
+    columns, rows = (max(round(options.cells * slope), 2) for slope in slopes)
+    return RadianceGrid.empty(frustum, (options.samples // 2, rows, columns), options.samples, c.run.seed)
+
+
+def means_unit(c: GaussianSettings, state: State) -> float:
     """Unit of the means' learning rate, world units; call it before the first step: it uses the initial Gaussians."""
     if c.rates.means_unit == "extent":
         return state.recording.scene.extent
@@ -67,14 +91,14 @@ def means_unit(c: Settings, state: State) -> float:
 
 def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Trajectory:
     """Curves through the given poses, with motion estimated from the neighboring views or at rest."""
-    motion, views = c.motion, scene.train
+    motion, views = c.path, scene.train
     poses = torch.stack([view.camera.w2c for view in views])
     moves = motion.motion_init or motion.trajectory == "spline"
     timing = view_timing(views, scene, c.window.exposure, motion.view_spacing) if moves else None
     return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach)
 
 
-def densification(c: Settings, recording: Recording) -> Strategy | None:
+def densification(c: GaussianSettings, recording: Recording) -> Strategy | None:
     """The densification strategy that the settings ask for."""
     options = c.densification
     common: dict[str, Any] = {

@@ -27,7 +27,7 @@ def learned_sensor(training: Training) -> SensorModel | None:
 
 
 def save_model(training: Training) -> Path:
-    """Save this iteration's Gaussians, network and trajectories in 3DGS's folder layout; returns the folder.
+    """Save this iteration's scene, network and trajectories in 3DGS's folder layout; returns the folder.
 
     Raises:
         ValueError: the settings name no folder for the results.
@@ -38,7 +38,7 @@ def save_model(training: Training) -> Path:
     require_finite(training)
     save_settings(training)
     folder = save_iteration(
-        training.settings.scene.model_path, state.iteration, state.gaussians, state.trajectory, state.network,
+        training.settings.scene.model_path, state.iteration, state.field.save, state.trajectory, state.network,
         learned_sensor(training),
     )  # fmt: skip
     save_cameras(training)

@@ -69,12 +69,12 @@ class Journal:
         if training.iteration % run.log_every and training.iteration != training.steps:
             return
         value, image = training.probe()
-        gaussians = training.state.gaussians
-        self.latest = {"psnr": value, "gaussians": len(gaussians)}
+        sizes = training.state.field.sizes()
+        self.latest = {"psnr": value, **sizes}
         row = self._log.add(training.iteration, self.seconds, **terms, **self.latest)
-        self._bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", N=row["gaussians"])
+        self._bar.set_postfix(loss=f"{row['loss']:.4f}", psnr=f"{row['psnr']:.2f}", **sizes)
         if self._board is not None:
-            self._board.add(row, image, gaussians.opacities.detach())
+            self._board.add(row, terms, image, training.state.field.histograms())
         if self._echo is not None:
             self._echo.write(json.dumps(row) + "\n")
             self._echo.flush()

@@ -19,24 +19,29 @@ from torch import Tensor
 
 from arguments import (
     CascadeSettings,
+    GaussianSettings,
     ImageSettings,
     PaperSettings,
     PhotoSettings,
     ReleasedSettings,
     Settings,
     SpikeGSSettings,
+    SpikeNerfSettings,
     TimingSettings,
 )
 from arguments.parts import NetworkOptions
 from baselines.images import image_of, instants_of
 from baselines.providers import blind_spot, prepare
+from gaussian_renderer.radiance import RadianceGrid
 from recon_net import SpikeToImage, make_network
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.views import Quadrature, read_exposures
 from training.after import Action, Averaging, DirectionVotes, FixedPatternUpdates, Retiming
 from training.building import (
+    REFINED_AT,
     densification,
+    empty_field,
     initial_gaussians,
     means_unit,
     start_trajectory,
@@ -51,6 +56,7 @@ from training.objectives import (
     JointLoss,
     MeanOpacity,
     MeanScale,
+    Objective,
     ReblurLoss,
     ScaleRatio,
     SubframeLoss,
@@ -59,6 +65,7 @@ from training.objectives import (
 from training.optimizers import Optimizers, Rate
 from training.reconstruction import ExposureFrames, InstantFrames
 from training.sampling import Instants, WholeExposures
+from training.spiking import GainPrior, GridVariation, RandomPixels, Refinement, SensedField, SensorLayer, SpikeLoss
 from training.state import Recording, State
 from training.training import Training
 from utils.device import pick_device
@@ -246,6 +253,44 @@ def spikegs(c: SpikeGSSettings, scene: SceneData) -> Training:
     )
 
 
+def spikenerf(c: SpikeNerfSettings, scene: SceneData) -> Training:
+    """SpikeNeRF (Zhu et al. 2024): a radiance field, seen by a firing sensor, against the spikes of a window.
+
+    Raises:
+        ValueError: a color sensor, or cameras that do not face the same way.
+    """
+    device = pick_device(c.run.device)
+    if scene.mosaic is not None:
+        raise ValueError(f"{scene.root}: a color sensor, but --recipe spikenerf learns gray scenes only")
+    recording = Recording.of_spikes(scene, target_spec(c), device)
+    height, width = recording.size
+    field = empty_field(c, recording)
+    sensor = SensorLayer(recording.sensor, c.window.exposure, height, width, c.sensor.fire, device)
+    state = State(
+        recording,
+        field=SensedField(field, sensor),
+        trajectory=start_trajectory(c, scene, Quadrature.middle()).to(device),
+        seed=c.run.seed,
+    )
+    long = torch.stack([exposure.long[0] for exposure in recording.exposures])
+    penalties: list[Objective] = [GainPrior(c.sensor.lambda_gain, sensor)] if sensor.parameters() else []
+    after: list[Action] = []
+    if isinstance(field, RadianceGrid):
+        penalties.append(GridVariation(c.sensor.lambda_tv, field))
+        after.append(Refinement(field, round(REFINED_AT * c.rates.iterations)))
+    rates = {name: Rate(c.rates.nets_lr) for name in field.parameters()} | {
+        "values": Rate(c.rates.values_lr, c.rates.values_lr_final), "log_gain": Rate(c.rates.gain_lr)
+    }  # fmt: skip
+    return Training(
+        c,
+        state,
+        sample=RandomPixels(len(recording), height, width, recording.window.middle, c.radiance.rays),
+        objectives=present([SpikeLoss(1.0, sensor, long, c.sensor.gamma), *penalties]),
+        optimizers=Optimizers(state, c.rates.iterations, rates, poses=None),
+        after=after,
+    )
+
+
 RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
     "timing": timing,
     "paper": paper,
@@ -254,6 +299,7 @@ RECIPES: dict[str, Callable[[Any, SceneData], Training]] = {
     "photos": photos,
     "cascade": cascade,
     "spikegs": spikegs,
+    "spikenerf": spikenerf,
 }
 
 
@@ -279,13 +325,13 @@ def recon_net(c: Settings, variant: str, device: torch.device) -> SpikeToImage:
     return network.to(device)
 
 
-def regularizers(c: Settings) -> list[ScaleRatio | MeanOpacity | MeanScale]:
+def regularizers(c: GaussianSettings) -> list[ScaleRatio | MeanOpacity | MeanScale]:
     """Penalties that depend only on the Gaussians."""
     r = c.regularization
     return [ScaleRatio(r.lambda_scale_ratio), MeanOpacity(r.opacity_reg), MeanScale(r.scale_reg)]
 
 
-def averaging(c: Settings) -> list[Action]:
+def averaging(c: GaussianSettings) -> list[Action]:
     """The mean over the last steps, which begins when the set of Gaussians no longer changes."""
     r, dense = c.rates, c.densification
     begins = max(r.average_from, 0 if dense.strategy == "none" else dense.densify_until_iter)
@@ -297,7 +343,7 @@ def network_rate(c: NetworkOptions) -> Rate:
     return Rate(c.recon_lr, c.recon_lr_final)
 
 
-def optimizers(c: Settings, state: State, network: Rate | None = None, network_from: int = 0) -> Optimizers:
+def optimizers(c: GaussianSettings, state: State, network: Rate | None = None, network_from: int = 0) -> Optimizers:
     """Adam with the rates of the settings; the rate of the means is in units of the scene."""
     r = c.rates
     rates = {

@@ -51,6 +51,16 @@ class Sample:
         times = offsets[:, None].to(u.device) + u[self.subframes]
         return self.views.repeat(len(offsets)), times.flatten()
 
+    def framed(
+        self, intrinsics: Tensor, width: int, height: int, cameras: slice = slice(None)
+    ) -> tuple[Tensor, int, int]:
+        """Camera matrices [N, 3, 3], width and height of what is rendered, given those of whole images.
+
+        Args:
+            cameras: the part of ``cameras`` to which the N matrices belong.
+        """
+        return intrinsics, width, height
+
     def averaged(self, images: Tensor) -> Tensor:
         """Average renders [P * B, C, H, W] over the spikes' windows: [B, C, H, W]."""
         weights = self.window.weights

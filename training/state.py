@@ -180,21 +180,22 @@ class State:
         Args:
             cameras: the part of ``sample.cameras`` to render.
         """
-        views, times = sample.cameras(self.recording.u)
-        return self._render(views[cameras], times[cameras])
+        views, times = (values[cameras] for values in sample.cameras(self.recording.u))
+        height, width = self.recording.size
+        return self._render(views, times, *sample.framed(self.recording.intrinsics(views), width, height, cameras))
 
     def sight(self, view: int, times: Tensor) -> Tensor:
         """Images [K, C, H, W] of one view at the times u [K], as the sensor's pixels see them, without gradients."""
-        with torch.no_grad():
-            return self._render(torch.full((len(times),), view), times.to(self.recording.device)).images.detach()
-
-    def _render(self, views: Tensor, times: Tensor) -> RenderOutput:
-        recording = self.recording
+        recording, views = self.recording, torch.full((len(times),), view)
         height, width = recording.size
-        out = self.field.render(
-            self.trajectory(views.to(recording.device), times), recording.intrinsics(views), width, height,
-            self.iteration,
-        )  # fmt: skip
+        with torch.no_grad():
+            out = self._render(views, times.to(recording.device), recording.intrinsics(views), width, height)
+            return out.images.detach()
+
+    def _render(self, views: Tensor, times: Tensor, intrinsics: Tensor, width: int, height: int) -> RenderOutput:
+        recording = self.recording
+        poses = self.trajectory(views.to(recording.device), times)
+        out = self.field.render(poses, intrinsics, width, height, self.iteration)
         if recording.mosaic is not None:
             out.images = recording.mosaic.of(out.images)
         return out

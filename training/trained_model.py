@@ -16,13 +16,18 @@ import torch
 from torch import Tensor
 
 from arguments import CONFIG_NAME, Settings, load_settings
+from gaussian_renderer import Rasterizer
+from gaussian_renderer.field import Field, GaussianField
+from gaussian_renderer.radiance import load_radiance_field
 from gaussians.model import GaussianModel
 from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData, scene_of
 from scene.exposure import Exposure, Sight
 from scene.model_folder import (
+    RADIANCE_FIELD,
     find_iteration,
+    iteration_folder,
     load_gaussians,
     load_learned_sensor,
     load_network,
@@ -66,6 +71,13 @@ class TrainedModel:
     def load_gaussians(self, channels: int | None = None) -> GaussianModel:
         """The Gaussians with ``channels`` color channels (None: one if all three are equal)."""
         return load_gaussians(self.folder, self.iteration, channels).to(self.device)
+
+    def load_field(self, channels: int, rasterizer: Rasterizer) -> Field:
+        """The scene, to be rendered in ``channels`` color channels."""
+        path = iteration_folder(self.folder, self.iteration) / RADIANCE_FIELD
+        if path.exists():
+            return load_radiance_field(path, self.device)
+        return GaussianField(self.load_gaussians(channels), rasterizer)
 
     @cached_property
     def trajectory(self) -> Trajectory:
@@ -143,7 +155,7 @@ class TrainedModel:
     @property
     def keeps_poses(self) -> bool:
         """Whether every view has the one pose that it was given, so that held-out poses need not be fitted."""
-        return not (self.settings.is_blurred or self.settings.motion.pose_opt)
+        return not (self.settings.is_blurred or self.settings.path.pose_opt)
 
     @property
     def supervised_by_timing(self) -> bool:
@@ -163,12 +175,12 @@ class TrainedModel:
     @property
     def curve(self) -> str:
         """The kind of curve that describes a view's motion."""
-        return self.settings.motion.trajectory
+        return self.settings.path.trajectory
 
     @property
     def motion_init(self) -> bool:
         """Whether a view's initial motion was estimated from its neighbors."""
-        return self.settings.motion.motion_init
+        return self.settings.path.motion_init
 
     # ---- what both together give -----------------------------------------------------------------------------
 
@@ -186,4 +198,4 @@ class TrainedModel:
 
     def timing(self, views: Sequence[View]) -> Timing:
         """When each of ``views`` was exposed."""
-        return view_timing(views, self.scene, self.window_spec.exposure, self.settings.motion.view_spacing)
+        return view_timing(views, self.scene, self.window_spec.exposure, self.settings.path.view_spacing)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["step", "epoch", "densification", "perturbation", "batch"]
+Purpose = Literal["step", "epoch", "densification", "perturbation", "batch", "rays", "phase"]
 _PURPOSES = get_args(Purpose)
 
 

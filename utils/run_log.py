@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -118,15 +119,18 @@ class Board:
             raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
         self._writer = SummaryWriter(str(Path(model) / "tensorboard"), purge_step=iteration + 1)
 
-    def add(self, row: dict[str, float], image: Tensor, opacities: Tensor) -> None:
-        """Log a row of ``log.jsonl`` (its losses together), an image [C, H, W] and the opacities [N]."""
+    def add(
+        self, row: dict[str, float], losses: Collection[str], image: Tensor, histograms: dict[str, Tensor]
+    ) -> None:
+        """Log a row of ``log.jsonl`` (its ``losses`` together), an image [C, H, W] and histograms of tensors."""
         step = int(row["iteration"])
         for name, value in row.items():
             if name != "iteration":
-                group = "training" if name in ("seconds", "psnr", "gaussians") else "loss"
+                group = "loss" if name in losses else "training"
                 self._writer.add_scalar(f"{group}/{name}", value, step)
         self._writer.add_image("render", image.clamp(0, 1), step)
-        self._writer.add_histogram("opacities", opacities, step)
+        for name, values in histograms.items():
+            self._writer.add_histogram(name, values, step)
         self._writer.flush()
 
     def close(self) -> None:
