@@ -371,7 +371,7 @@ MUTANTS: list[Mutant] = [
         "test_pose_fitting",
         ("pose fitting: the last pose", "    return best\n", "    return parameter.detach().clone()\n"),
         ("pose fitting: the rate collapses", "0.01 ** (1 / max(steps, 1))", "0.01"),
-        ("pose fitting: mosaic ignored", "out.images if mosaic is None else mosaic.of(out.images)", "out.images"),
+        ("pose fitting: mosaic ignored", "images if mosaic is None else mosaic.of(images)", "images"),
         ("pose fitting: knots not put back", "trajectory.increments.copy_(best)", "pass"),
         ("similarity: centers not scaled", "(scale * rotation @ se3", "(rotation @ se3"),
     ),
