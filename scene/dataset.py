@@ -38,6 +38,7 @@ from scene.colmap import MODEL_FOLDERS, find_model, open_model, other_models, po
 from scene.lens import COEFFICIENTS, FISHEYE, LISTS, coefficients_of, require_pinhole
 from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
 from scene.perturbation import median_distance, perturbed
+from scene.plausibility import doubts
 from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
 from spike.stream import BitOrder
@@ -235,6 +236,7 @@ def read_scene(
     if not from_images:
         views, unmatched = with_streams(root, poses, views)
         notes += unmatched
+    notes += doubts(views, _layout(meta))
     _refuse_duplicates(poses, views)
     if strict and notes:
         raise ValueError(f"{notes[0]}; --strict refuses that")

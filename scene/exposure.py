@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scene.cameras import Camera
 from spike import SensorModel, SpikeStream, Targets, WindowSpec
+from spike.inspection import refuse_stuck
 from spike.targets import Mode
 from spike.timing import Guide
 from utils.crops import Crop
@@ -115,7 +116,9 @@ class Exposure:
         margin = usable_margin(stream, spec)
         even = replace(sensor, gain_map=None)
         shape = None if sight is None else guide(sight, spec, sensor, margin)
-        targets = Targets(stream.central(spec, margin), spec, even, mode, margin, shape)
+        frames = stream.central(spec, margin)
+        refuse_stuck(frames, stream.name)
+        targets = Targets(frames, spec, even, mode, margin, shape)
         narrow = targets.subframes(subframe_width)
         return cls(
             camera,

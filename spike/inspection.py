@@ -103,8 +103,8 @@ def _neighbors(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
     return around
 
 
-def refuse_stuck(rate: NDArray[np.floating], name: str) -> None:
-    """Raise a ``ValueError`` if the firing rates are all zero or all one."""
+def refuse_stuck(rate: NDArray[np.number], name: str) -> None:
+    """Raise a ``ValueError`` if the firing rates, or spikes, are all zero or all one."""
     if not rate.any() or rate.min() == 1:
         kind = "all zeros: no pixel ever fires" if not rate.any() else "all ones: every pixel fires in every frame"
         raise ValueError(f"{name}: the stream is {kind}")
