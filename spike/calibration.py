@@ -126,7 +126,7 @@ def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
     stored = read_json(path, _SENSOR, "sensor file")
     files = {name: stored.pop(name) for name in _MAPS if name in stored}
     for name, file in files.items():
-        if Path(file).name != file:
+        if not file or Path(file).name != file:
             raise ValueError(f"{path}: {name} is {file!r}, expected the name of a file in the same folder")
     maps: dict[str, Any] = {name: _load_map(path.with_name(file)) for name, file in files.items()}
     try:

@@ -114,6 +114,7 @@ def test_files_read_back(tmp_path):
         ('{"gain": -1}', "gain must be positive"),
         ('{"gain_map": "missing.npy"}', "no such sensor map"),
         ('{"gain_map": "../other/map.npy"}', "expected the name of a file"),
+        ('{"gain_map": ""}', "expected the name of a file"),
         ('{"gain_map": 3}', "gain_map is 3, expected text"),
     ],
 )
