@@ -187,6 +187,10 @@ class RateOptions(StepOptions):
     quats_lr: float = option(1e-3, "rate of the quaternions", names=("rotation_lr",))
     pose_opt_lr: float = option(1e-3, "initial rate of the knots")
     pose_opt_lr_final: float = option(1e-5, "final rate of the knots", above=0)
+    length_unit: Literal["world", "depth"] = option(
+        "world", "length that the rate of the knots' positions and MCMC's noise count in: the world's unit, or a third "
+        "of the median depth of the initial points, so that the scale of the scene does not matter"
+    )  # fmt: skip
     pose_every: int = option(25, "iterations over which gradients of the knots are summed", at_least=1)
     average_decay: float = option(
         0.0, "share that the mean over the last steps keeps in each; the mean replaces the Gaussians and the poses at "

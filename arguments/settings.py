@@ -245,6 +245,7 @@ _OURS: dict[str, Any] = {
     "quats_lr": 3e-3,
     "pose_opt_lr_final": 3e-5,
     "pose_every": 1,
+    "length_unit": "depth",
     "average_decay": 0.99,
     "average_from": None,
     "sh_degree_interval": None,

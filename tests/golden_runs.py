@@ -77,7 +77,8 @@ def flags_of(name: str, steps: int) -> list[str]:
             shared += ["--fixed_pattern_every", "90" if long else "9"]
     if name.startswith("ours-") or name == "images-cpu":
         # The run ``ours`` has what the others leave out: their figures would say the same about it.
-        shared += ["--average_decay", "0", *(["--retime_every", "0"] if "--images" not in flags else [])]
+        shared += "--average_decay 0 --length_unit world".split()
+        shared += [] if "--images" in flags else ["--retime_every", "0"]
     if "--recipe" in flags or name == "images-paper":
         shared += ["--pose_every", "3", "--densify_grad_threshold", "1e-5"]
         shared += ["--opacity_reset_interval", "0" if long else "7"]

@@ -490,6 +490,7 @@ MUTANTS: list[Mutant] = [
          "iteration / (2 * self.steps)"),
         ("reversed view: moments stay", '(moments.get("exp_avg"), moments.get("exp_avg_sq"), trajectory',
          "(trajectory"),
+        ("positions' rate: by the world's unit", "if self.pose_unit != 1:", "if False:"),
         ("fixed poses: gradients", "requires_grad_(poses is not None)", "requires_grad_(True)"),
         ("resumed: gradients of the knots lost", 'else fitting("pose_gradient", gradient, increments)',
          "else None"),
@@ -530,6 +531,7 @@ MUTANTS: list[Mutant] = [
         ("initial points: no cap", "if c.densification.cap_max:", "if False:"),
         ("means: always in extents", 'if c.rates.means_unit == "extent":', "if True:"),
         ("motion: always at rest", "if moves else None", "if False else None"),
+        ("noise: by the world's unit", "MCMCStrategy.noise / unit**2", "MCMCStrategy.noise"),
         ("spline: as long as the exposures", "motion.knot_spacing, window.reach)", "motion.knot_spacing, 0.0)"),
     ),
     *_of(

@@ -91,6 +91,7 @@ CHANGES = {
     "pose_opt_lr": ("timing", "--pose_opt_lr 2e-3"),
     "pose_opt_lr_final": ("timing", "--pose_opt_lr_final 1e-3"),
     "pose_every": ("timing", "--pose_every 3"),
+    "length_unit": ("timing", "--length_unit world"),
     "average_decay": ("timing", "--average_decay 0"),
     "average_from": ("timing", "--average_from 6"),
     "recon_lr": ("timing", "--recon_lr 5e-3"),

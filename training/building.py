@@ -98,8 +98,19 @@ def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Traje
     return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach)
 
 
-def densification(c: GaussianSettings, recording: Recording) -> Strategy | None:
-    """The densification strategy that the settings ask for."""
+# The scene on which the rates were found had a median depth of three units.
+_DEPTH = 3.0
+
+
+def length_unit(c: GaussianSettings, state: State) -> float:
+    """Length that the poses' rate and MCMC's noise count in, world units; call it before the first step."""
+    if c.rates.length_unit == "world":
+        return 1.0
+    return median_depth(state.gaussians.means.detach().cpu(), _pictures(state.recording)) / _DEPTH
+
+
+def densification(c: GaussianSettings, recording: Recording, unit: float = 1.0) -> Strategy | None:
+    """The densification strategy that the settings ask for, for a scene with this unit of length."""
     options = c.densification
     common: dict[str, Any] = {
         "start": options.densify_from_iter,
@@ -108,7 +119,9 @@ def densification(c: GaussianSettings, recording: Recording) -> Strategy | None:
         "seed": c.run.seed,
     }
     if options.strategy == "mcmc":
-        return MCMCStrategy(options.cap_max, dead_opacity=options.min_opacity, **common)
+        # A Gaussian moves by its covariance times a rate, which is a length to the third power.
+        noise = MCMCStrategy.noise / unit**2
+        return MCMCStrategy(options.cap_max, noise, dead_opacity=options.min_opacity, **common)
     if options.strategy == "default":
         return DefaultStrategy(
             options.densify_grad_threshold,

@@ -37,13 +37,15 @@ class Optimizers:
         field: learning rate of each field parameter.
         poses: learning rate of the knots; None keeps the poses fixed.
         pose_every: number of steps whose knot gradients are summed before an update.
+        pose_unit: length in world units that the rate of the knots' positions counts in.
         network: learning rate of Recon-Net; its decay starts after ``network_from`` iterations.
     """
 
     def __init__(
         self, state: State, steps: int, field: dict[str, Rate], poses: Rate | None, pose_every: int = 1,
-        network: Rate | None = None, network_from: int = 0,
+        network: Rate | None = None, network_from: int = 0, pose_unit: float = 1.0,
     ):  # fmt: skip
+        self.pose_unit = pose_unit
         self.state, self.steps, self.pose_every, self.network_from = state, steps, pose_every, network_from
         self.field_rates, self.pose_rate, self.network_rate = field, poses, network
         state.trajectory.increments.requires_grad_(poses is not None)
@@ -77,10 +79,22 @@ class Optimizers:
             strategy.step(self.state.gaussians, self.field, info, iteration)
         self.field.zero_grad(set_to_none=True)
         if self.poses is not None and self.pose_rate is not None and iteration % self.pose_every == 0:
-            _step(self.poses, self.pose_rate.at(progress))
+            self._step_poses(self.poses, self.pose_rate.at(progress))
         if self.network is not None and self.network_rate is not None and with_network:
             own = (iteration - self.network_from) / (self.steps - self.network_from)
             _step(self.network, self.network_rate.at(own))
+
+    def _step_poses(self, optimizer: torch.optim.Adam, rate: float) -> None:
+        """One update of the knots: positions by ``rate`` times the unit of length, rotations by ``rate`` radians.
+
+        Adam's step does not depend on the size of the gradients, so a longer unit needs a longer step.
+        """
+        increments = self.state.trajectory.increments
+        before = increments.detach()[:, :3].clone()
+        _step(optimizer, rate)
+        if self.pose_unit != 1:
+            with torch.no_grad():
+                increments[:, :3] = before + self.pose_unit * (increments[:, :3] - before)
 
     def reverse(self, view: int) -> None:
         """Reverse the trajectory of one view, including the moments and gradients of its knots."""

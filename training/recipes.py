@@ -43,6 +43,7 @@ from training.building import (
     densification,
     empty_field,
     initial_gaussians,
+    length_unit,
     means_unit,
     start_trajectory,
     target_spec,
@@ -102,7 +103,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         if network is None
         else InstantFrames(network, c.network.crop, c.network.recon_from, c.network.recon_every),
         objectives=present([SubframeLoss(1.0), *regularizers(c), distillation(c.network.lambda_joint)]),
-        strategy=densification(c, recording),
+        strategy=densification(c, recording, length_unit(c, state)),
         optimizers=optimizers(c, state, network_rate(c.network), c.network.recon_from),
         after=timing_actions(c, state),
     )
@@ -154,7 +155,9 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
             ]
         ),
         # L_rec alone trains only the network, so no Gaussians need densification.
-        strategy=densification(c, recording) if losses.lambda_gs or losses.lambda_joint else None,
+        strategy=(
+            densification(c, recording, length_unit(c, state)) if losses.lambda_gs or losses.lambda_joint else None
+        ),
         optimizers=optimizers(c, state, network_rate(c.network)),
         after=[*([DirectionVotes(len(recording))] if can_turn else []), *averaging(c)],
     )
@@ -204,7 +207,7 @@ def on_images(
         state,
         sample=WholeExposures(len(recording), window.subframes, c.run.seed),
         objectives=present([ExposureLoss(1.0, dssim), *regularizers(c)]),
-        strategy=densification(c, recording),
+        strategy=densification(c, recording, length_unit(c, state)),
         optimizers=optimizers(c, state),
         after=averaging(c),
     )
@@ -248,7 +251,7 @@ def spikegs(c: SpikeGSSettings, scene: SceneData) -> Training:
                 *regularizers(c),
             ]
         ),
-        strategy=densification(c, recording),
+        strategy=densification(c, recording, length_unit(c, state)),
         optimizers=optimizers(c, state),
     )
 
@@ -355,4 +358,6 @@ def optimizers(c: GaussianSettings, state: State, network: Rate | None = None, n
         "shN": Rate(r.shN_lr),
     }
     poses = Rate(r.pose_opt_lr, r.pose_opt_lr_final) if c.motion.pose_opt else None
-    return Optimizers(state, r.iterations, rates, poses, r.pose_every, network, network_from)
+    return Optimizers(
+        state, r.iterations, rates, poses, r.pose_every, network, network_from, length_unit(c, state)
+    )
