@@ -253,6 +253,7 @@ def spikegs(c: SpikeGSSettings, scene: SceneData) -> Training:
         ),
         strategy=densification(c, recording, length_unit(c, state)),
         optimizers=optimizers(c, state),
+        after=averaging(c),
     )
 
 
