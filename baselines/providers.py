@@ -9,7 +9,7 @@ from pathlib import Path
 from arguments.parts import SUBFRAME_WIDTH, BlindSpotOptions, ImageOptions, RunOptions
 from baselines.blind_spot import BlindSpot, learn_blind_spot, load_blind_spot, save_blind_spot
 from baselines.images import ImageProvider, Interval, WindowMean
-from baselines.spk2imgnet import Spk2Img, load_spk2imgnet
+from baselines.spk2imgnet import Spk2Img, load_small, load_spk2imgnet
 from scene.dataset import SceneData
 from spike.window import PAPER
 from utils.device import pick_device
@@ -35,6 +35,11 @@ def published_spk2imgnet(scene: SceneData, options: ImageOptions, run: RunOption
             "release v0.1.0"
         )
     return Spk2Img(load_spk2imgnet(options.spk2imgnet_weights).to(pick_device(run.device)))
+
+
+def small_spk2imgnet(scene: SceneData, options: ImageOptions, run: RunOptions) -> Spk2Img:
+    """The small Spk2ImgNet with the weights of this repository, which no scene has changed."""
+    return Spk2Img(load_small().to(pick_device(run.device)))
 
 
 def blind_spot(scene: SceneData, options: BlindSpotOptions, run: RunOptions) -> BlindSpot:
@@ -63,6 +68,7 @@ PROVIDERS = {
         f"spike timing ({SUBFRAME_WIDTH} frames)", lambda scene, options, run: WindowMean(SUBFRAME_WIDTH, "timing")
     ),
     "spk2imgnet": ImageMethod("Spk2ImgNet", published_spk2imgnet),
+    "spk2imgnet-s": ImageMethod("Spk2ImgNet-S", small_spk2imgnet),
     "bsn": ImageMethod("BSN (SpikeGS)", blind_spot),
 }
 

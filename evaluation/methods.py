@@ -91,8 +91,8 @@ METHODS = {
     "fixed": Method("paper, poses fixed", [*_PAPER, "--no-pose_opt"]),
     **{f"{image}-3dgs": _cascade(image) for image in PROVIDERS},
     "spikegs": Method("SpikeGS", _SPIKEGS, finds="bsn", image="bsn"),
-    "spikegs-instants": Method("SpikeGS, instants alone", [*_SPIKEGS, "--no-exp"], finds="bsn", image="bsn"),
-    "spikegs-exposures": Method("SpikeGS, exposures alone", [*_SPIKEGS, "--no-inst"], finds="bsn", image="bsn"),
+    "spikegs-instants": Method("SpikeGS, instants alone", [*_SPIKEGS, "--no-exp"], finds="bsn"),
+    "spikegs-exposures": Method("SpikeGS, exposures alone", [*_SPIKEGS, "--no-inst"], finds="bsn"),
     "spikenerf": Method("SpikeNeRF", ["--recipe", "spikenerf"], image="tfp"),
 }
 # Images from the spikes of one view alone, at u = 0.5.
@@ -107,7 +107,10 @@ POSES = {
 }
 GROUPS = {
     # The rows of the paper's two tables: images, then scenes.
-    "tables": ["tfp", "tfi", "bsn", "tfp-3dgs", "tfi-3dgs", "spikenerf", "spikegs", "paper", "ours"],
+    "tables": [
+        "tfp", "tfi", "spk2imgnet-s", "bsn", "tfp-3dgs", "tfi-3dgs", "spk2imgnet-s-3dgs", "spikenerf", "spikegs",
+        "paper", "ours",
+    ],
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
     "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "parity", "paper-rates"],
     "ablations": [

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from arguments.parts import ImageOptions
-from baselines.images import Interval, WindowMean, image_of
+from baselines.images import ImageProvider, Interval, WindowMean, image_of
 from baselines.providers import PROVIDERS, prepare
 from baselines.spk2imgnet import Spk2ImgNet
 from scene.dataset import SceneData, read_scene
 from spike import Mosaic, SensorModel, SpikeStream, WindowSpec
+from utils.image_metrics import psnr
+from utils.io import load_image
 
 SENSOR = SensorModel(gain=0.5)
 
@@ -76,3 +78,14 @@ def test_images_of_a_wrong_size_or_without_values_are_refused(scene_folder):
         image_of(bad_size, scene, scene.train[0])
     with pytest.raises(ValueError, match=r"000\.dat: not_finite made an image with 2 values that are not finite"):
         image_of(not_finite, scene, scene.train[0])
+
+
+def test_the_shipped_network_is_better_than_its_start(scene_folder):
+    scene = read_scene(scene_folder)
+    truth = torch.stack([load_image(view.image_path) for view in scene.train])
+
+    def quality(provider: ImageProvider) -> float:
+        images = torch.stack([image_of(provider, scene, view) for view in scene.train])
+        return float(psnr(images.clamp(0, 1), truth).mean())
+
+    assert quality(prepare("spk2imgnet-s", scene)) > quality(WindowMean(13)) + 3
