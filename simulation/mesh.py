@@ -197,8 +197,7 @@ def _check_counts(path: Path, size: int) -> None:
     with reading(path, "a readable mesh"):
         content = read_bytes(path, "mesh")
         if suffix == ".glb":
-            length = int.from_bytes(content[12:16], "little")
-            content = content[20 : 20 + length]
+            content = _json_of_glb(content)
         model = parse_json(content.decode("utf-8"), _GLTF)
         held = size
         for entry in [*model.get("buffers", []), *model.get("images", [])]:
@@ -207,6 +206,18 @@ def _check_counts(path: Path, size: int) -> None:
         for accessor in model.get("accessors", []):
             if accessor["count"] > held:
                 raise ValueError(f"an accessor of {accessor['count']} values in {held} bytes")
+
+
+def _json_of_glb(content: bytes) -> bytes:
+    """The first chunk of a binary glTF, if every chunk lies within the file."""
+    first, at = b"", 12
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 4], "little")
+        if at + 8 + length > len(content):
+            raise ValueError(f"a chunk of {length} bytes at {at} of {len(content)} bytes")
+        first = first or content[at + 8 : at + 8 + length]
+        at += 8 + length
+    return first
 
 
 def _part(path: Path, mesh: Any, channels: int) -> Part:

@@ -9,6 +9,7 @@ from pathlib import Path
 from spike.guess import Guess, guess_layout
 from spike.stream import SUFFIXES, Layout, Packing, SpikeStream, write_array, write_dat
 from utils.io import atomic_write
+from utils.json_files import shown
 from utils.reading import read_text
 
 CONFIG = "config.yaml"
@@ -96,7 +97,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, str]:
 def _pixels(path: Path, settings: dict[str, str], key: str) -> int:
     value = settings.get(key, "")
     if not re.fullmatch("[0-9]{1,5}", value) or not int(value):
-        raise ValueError(f"{path}: {key} is {value!r}, expected a number of pixels")
+        raise ValueError(f"{path}: {key} is {shown(value)}, expected a number of pixels")
     return int(value)
 
 

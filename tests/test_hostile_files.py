@@ -151,6 +151,16 @@ def test_a_large_image_is_not_decoded(tmp_path):
     assert image_size(tmp_path / "b.jpg") == (9, 5)
 
 
+def test_chunks_of_a_glb(tmp_path):
+    reader = BY_NAME["mesh .glb"]
+    [path] = reader.make(tmp_path)
+    whole = path.read_bytes()
+    at = 20 + int.from_bytes(whole[12:16], "little")
+    path.write_bytes(whole[:at] + struct.pack("<I", 2**32 - 4) + whole[at + 4 :])
+    with pytest.raises(ValueError, match=r"mesh\.glb: not a readable mesh \(a chunk of 4294967292 bytes"):
+        reader.read(tmp_path)
+
+
 def test_archives_that_promise_more(tmp_path):
     path = tmp_path / "a.npz"
     head = io.BytesIO()
@@ -180,6 +190,13 @@ def test_tensors_larger_than_their_file(tmp_path):
     path = tmp_path / "chkpnt1.pth"
     save_checkpoint(path, {"means": torch.ones(1).expand(10**9)})
     assert "a tensor of shape (1000000000,) is not stored in full" in said(load_checkpoint, path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_numbers_of_a_checkpoint_are_finite(tmp_path, value):
+    path = tmp_path / "chkpnt1.pth"
+    save_checkpoint(path, {"means": [torch.tensor([0.0, value])]})
+    assert "a tensor of shape (2,) has NaN or infinite numbers" in said(load_checkpoint, path)
 
 
 def test_tensors_of_another_shape_or_type():

@@ -123,7 +123,7 @@ def test_folders_and_their_faults(tmp_path, spikes):
     (tmp_path / "config.yaml").write_text(f"filename: 'two'  # named\n{size}rest:\n  - 1\n")
     assert open_recording(tmp_path)[0].name.endswith("two.dat")
     (tmp_path / "config.yaml").write_text("filename: two\nspike_w: wide\n")
-    with pytest.raises(ValueError, match=r"config\.yaml: spike_h is '', expected a number of pixels"):
+    with pytest.raises(ValueError, match=r'config\.yaml: spike_h is "", expected a number of pixels'):
         open_recording(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="found none"):

@@ -66,6 +66,8 @@ def read_state(path: str | os.PathLike[str], device: torch.device | str = "cpu")
         for tensor in _tensors(state):
             if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() * tensor.element_size() > size:
                 raise ValueError(f"a tensor of shape {tuple(tensor.shape)} is not stored in full")
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has NaN or infinite numbers")
     return state
 
 
