@@ -96,6 +96,9 @@ def start(settings: Settings, scene: SceneData, processes: Processes) -> int:
             f"{settings.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {training.steps} steps, "
             f"{sizes} at first"
         )
+        recording = training.state.recording
+        if recording.folder is not None:
+            print(f"The targets of {len(recording)} views are in files in {recording.folder} while the training runs")
         return run(training)
 
 

@@ -209,6 +209,10 @@ class RunOptions(Options):
         "auto", "backend of the Gaussians; auto: cpu without CUDA, gsplat or inria with it", common=True
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "device of the tensors", common=True)
+    targets_memory: float = option(
+        0.0, "memory for the targets of all views, GB; if they need more, they are kept in files in the results folder "
+        "(0: no limit; on the CPU only)", at_least=0,
+    )  # fmt: skip
     threads: int = option(0, "number of threads of this process (0: its share of the processors)")
     seed: int = option(0, "seed of every random choice", common=True)
     save_iterations: list[int] = option(  # noqa: RUF009

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,30 +32,34 @@ RANDOM_POINTS = 100_000
 _DEPTHS = 1_000_000
 
 
-def depth_range(points: Tensor | None, pictures: list[Picture]) -> tuple[float, float]:
-    """Near and far limits of random depths: from the depths of the given points, or the spread of the cameras."""
+def depth_range(points: Tensor | None, poses: Tensor) -> tuple[float, float]:
+    """Near and far limits of random depths: from the depths of the given points, or the spread of the cameras.
+
+    Args:
+        poses: world-to-camera poses [V, 4, 4].
+    """
     if points is not None and len(points):
-        depths = _depths(points, pictures)
+        depths = _depths(points, poses)
         if len(depths):
             return 0.2 * float(depths.quantile(0.05)), 1.5 * float(depths.quantile(0.95))
-    centers = camera_centers(torch.stack([p.w2c for p in pictures]))
+    centers = camera_centers(poses)
     spread = float((centers - centers.mean(0)).norm(dim=-1).max())
     spread = spread if spread > 0 else 1.0
     return 0.5 * spread, 10.0 * spread
 
 
-def _depths(points: Tensor, pictures: list[Picture]) -> Tensor:
-    """Positive depths [n] of points [N, 3] in all pictures, sampled evenly if there are more than ``_DEPTHS``."""
-    every = max(-(-len(points) * len(pictures) // _DEPTHS), 1)
-    # Another offset in each picture: every point takes part if there are enough pictures.
-    sampled = ((points[i % every :: every], p) for i, p in enumerate(pictures))
-    depths = torch.cat([some @ p.w2c[2, :3] + p.w2c[2, 3] for some, p in sampled])
+def _depths(points: Tensor, poses: Tensor) -> Tensor:
+    """Positive depths [n] of points [N, 3] in all views, sampled evenly if there are more than ``_DEPTHS``."""
+    every = max(-(-len(points) * len(poses) // _DEPTHS), 1)
+    # Another offset in each view: every point takes part if there are enough views.
+    sampled = ((points[i % every :: every], w2c) for i, w2c in enumerate(poses))
+    depths = torch.cat([some @ w2c[2, :3] + w2c[2, 3] for some, w2c in sampled])
     return depths[depths > 0]
 
 
-def median_depth(points: Tensor, pictures: list[Picture]) -> float:
-    """Median depth over all views of the points [N, 3] in front of them; 1 if there are none."""
-    depths = _depths(points, pictures)
+def median_depth(points: Tensor, poses: Tensor) -> float:
+    """Median depth over all views, with poses [V, 4, 4], of the points [N, 3] in front of them; 1 if there are none."""
+    depths = _depths(points, poses)
     return float(depths.median()) if len(depths) else 1.0
 
 
@@ -88,7 +93,7 @@ def thinned(points: Tensor, colors: Tensor, most: int, seed: int = 0) -> tuple[T
 
 
 def fill_points(
-    xyz: Tensor | None, rgb: Tensor | None, pictures: list[Picture], count: int, seed: int = 0
+    xyz: Tensor | None, rgb: Tensor | None, pictures: Sequence[Picture], count: int, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Complete the given points to ``count`` with pixels of the images, back-projected along their rays.
 
@@ -109,7 +114,7 @@ def fill_points(
     if not given:
         count = count or RANDOM_POINTS
     missing = max(count - given, 0)
-    near, far = depth_range(xyz, pictures)
+    near, far = depth_range(xyz, torch.stack([picture.w2c for picture in pictures]))
     clouds = [] if xyz is None else [xyz]
     gray = torch.full((given, len(pictures[0].image)), 0.5)
     colors = [gray if rgb is None else rgb]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from spike.inspection import refuse_stuck
 from spike.targets import Mode
 from spike.timing import Guide
 from utils.crops import Crop
+from utils.mapped import MappedTensors
 
 # Renders that guide the re-timing: one every so many frames, over the context.
 GUIDE_EVERY = 4
@@ -68,6 +70,7 @@ class Exposure:
         intervals: mean intensities [C, H, W] by first and last sub-frame.
         spec, stream: the window, and the spikes.
         gain_map: gains [H, W] of the pixels relative to the sensor's, or None.
+        mapped: the file that contains the tensors, if they are in one.
     """
 
     def __init__(
@@ -81,12 +84,14 @@ class Exposure:
         spec: WindowSpec | None = None,
         stream: SpikeStream | None = None,
         gain_map: Tensor | None = None,
+        mapped: MappedTensors | None = None,
     ):
         self.camera = camera
         self.spec = spec
         self._long, self._subframes, self._wide, self._variance = long, subframes, wide, variance
         self._intervals = intervals or {}
         self._stream = stream
+        self._mapped = mapped
         self.use_gains(gain_map)
 
     @classmethod
@@ -132,17 +137,40 @@ class Exposure:
             sensor.gain_map,
         )
 
-    def to(self, device: torch.device) -> Exposure:
-        """A copy of the exposure with its targets on ``device``."""
+    def _converted(self, convert: Callable[[Tensor], Tensor], mapped: MappedTensors | None = None) -> Exposure:
+        """A copy with every target converted, in the order of ``_targets``."""
 
-        def moved(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values.to(device)
+        def converted(values: Tensor | None) -> Tensor | None:
+            return None if values is None else convert(values)
 
         return Exposure(
-            self.camera, self._long.to(device), moved(self._subframes), moved(self._wide), moved(self._variance),
-            {key: value.to(device) for key, value in self._intervals.items()}, self.spec, self._stream,
-            moved(self._gain_map),
+            self.camera, convert(self._long), converted(self._subframes), converted(self._wide),
+            converted(self._variance), {key: convert(value) for key, value in self._intervals.items()}, self.spec,
+            self._stream, self._gain_map, mapped,
         )  # fmt: skip
+
+    @property
+    def _targets(self) -> list[Tensor]:
+        known = (self._long, self._subframes, self._wide, self._variance, *self._intervals.values())
+        return [values for values in known if values is not None]
+
+    def to(self, device: torch.device) -> Exposure:
+        """A copy of the exposure with its targets on ``device``."""
+        return self._converted(lambda values: values.to(device))
+
+    def in_file(self, folder: Path) -> Exposure:
+        """A copy of the exposure (on the CPU) with its targets in a file in ``folder``, see ``MappedTensors``."""
+        mapped = MappedTensors(folder, self._targets)
+        tensors = iter(mapped.tensors)
+        return self._converted(lambda _: next(tensors), mapped)
+
+    def expect(self, subframes: Iterable[int]) -> None:
+        """Read some sub-frames' targets in the background if they are in a file: the next step uses them."""
+        if self._mapped is not None and self._subframes is not None:
+            stored = [1] if self._wide is None else [1, 2]  # narrow and wide windows, in the order of ``_targets``
+            for m in subframes:
+                for index in stored:
+                    self._mapped.expect(index, m)
 
     def cropped(self, crop: Crop) -> Exposure:
         """The targets on a crop, in shared memory: gains are applied to the crop alone.  ``spikes`` stays as it is."""

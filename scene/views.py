@@ -89,6 +89,11 @@ class TargetSpec:
     intervals: tuple[tuple[int, int], ...] = ()
     wide: bool = False
 
+    def bytes_per_pixel(self) -> int:
+        """Memory that the targets of one view need, per pixel."""
+        windows = self.window.subframes * (2 if self.wide else 1)
+        return 4 * (windows + len(self.intervals) + 2)  # the long exposure and the variance, too
+
     def quadrature(self, points: int) -> Quadrature:
         """Quadrature of ``points`` instants for the window around a sub-frame."""
         frames, weights = window_quadrature(self.width, self.mode, points)
@@ -116,12 +121,13 @@ class Quadrature:
 
 def spike_exposures(
     views: Sequence[View], scene: SceneData, spec: TargetSpec, device: torch.device, sensor: SensorModel | None = None,
-    sights: Sequence[Sight] | None = None,
+    sights: Sequence[Sight] | None = None, folder: Path | None = None,
 ) -> list[Exposure]:  # fmt: skip
     """Read the targets of views from their spikes with ``sensor`` (None: the scene's own).
 
     Args:
         sights: what each view should have seen, to shape the charge within intervals (None: constant).
+        folder: keep the targets in files in this folder instead of in memory (on the CPU only).
 
     Raises:
         ValueError: a view without a stream, or of another size than the first (one call renders several views, and
@@ -131,10 +137,11 @@ def spike_exposures(
 
     def read(pair: tuple[View, Sight | None]) -> Exposure:
         view, sight = pair
-        return Exposure.from_spikes(
+        exposure = Exposure.from_spikes(
             view.camera, scene.open_stream(view), spec.window, sensor or scene.sensor, spec.mode, spec.width,
             spec.intervals, spec.wide, sight,
-        ).to(device)  # fmt: skip
+        )  # fmt: skip
+        return exposure.to(device) if folder is None else exposure.in_file(folder)
 
     return _alike(scene, views, each_on_one_thread(read, list(zip(views, shapes, strict=True))))
 

@@ -42,14 +42,14 @@ def elsewhere() -> torch.Tensor:
 def test_depths_go_from_a_fifth_of_the_nearest_to_half_beyond_the_farthest():
     points = torch.zeros(101, 3)
     points[:, 2] = torch.linspace(10, 20, 101)
-    assert depth_range(points, [picture(torch.eye(4))]) == pytest.approx((0.2 * 10.5, 1.5 * 19.5))
+    assert depth_range(points, torch.eye(4)[None]) == pytest.approx((0.2 * 10.5, 1.5 * 19.5))
 
 
 def test_without_points_depths_are_of_the_cameras_spread():
     poses = torch.eye(4).repeat(2, 1, 1)
     poses[0, 0, 3], poses[1, 0, 3] = 2.0, -2.0
-    assert depth_range(None, [picture(p) for p in poses]) == pytest.approx((1.0, 20.0))
-    assert depth_range(None, [picture(torch.eye(4))]) == (0.5, 10.0)
+    assert depth_range(None, poses) == pytest.approx((1.0, 20.0))
+    assert depth_range(None, torch.eye(4)[None]) == (0.5, 10.0)
 
 
 def test_points_lie_on_the_ray_of_the_pixel_whose_color_they_have():

@@ -19,6 +19,10 @@ def pictures(count: int = 3, channels: int = 1) -> list[Picture]:
     return found
 
 
+def poses() -> torch.Tensor:
+    return torch.stack([p.w2c for p in pictures()])
+
+
 def plane(depth: float = 4.0, count: int = 200) -> torch.Tensor:
     xy = torch.as_tensor(np.random.default_rng(0).uniform(-2, 2, (count, 2)), dtype=torch.float32)
     return torch.cat([xy, torch.full((count, 1), depth)], 1)
@@ -35,17 +39,17 @@ def test_given_points_stay_and_come_first():
 
 def test_the_median_depth_is_what_the_views_have_before_them():
     behind = torch.tensor([[0.0, 0, -50]]).repeat(1000, 1)
-    assert median_depth(torch.cat([plane(4.0, 60), plane(7.0, 40), behind]), pictures()) == pytest.approx(4.0)
-    turned = [Picture(p.image, p.K, p.w2c @ torch.diag(torch.tensor([1.0, 1, 2, 1]))) for p in pictures()]
+    assert median_depth(torch.cat([plane(4.0, 60), plane(7.0, 40), behind]), poses()) == pytest.approx(4.0)
+    turned = poses() @ torch.diag(torch.tensor([1.0, 1, 2, 1]))
     assert median_depth(plane(4.0), turned) == pytest.approx(8.0)
-    assert median_depth(behind, pictures()) == 1
+    assert median_depth(behind, poses()) == 1
 
 
 def test_filled_points_take_the_depth_around_them_but_for_the_explorers():
     xyz, _ = fill_points(plane(), torch.rand(200, 1), pictures(), 2200)
     near = (xyz[200:, 2] - 4.0).abs() < 1e-3
     assert 0.70 < near.float().mean() < 0.80
-    low, high = depth_range(plane(), pictures())
+    low, high = depth_range(plane(), poses())
     assert low < 1 and high == pytest.approx(6.0)
     assert (xyz[200:, 2] >= low - 1e-3).all() and (xyz[200:, 2] <= high + 1e-3).all()
 
@@ -79,10 +83,10 @@ def test_depths_of_many_points_are_thinned_and_of_few_are_not(monkeypatch):
         return quantile(depths, q)
 
     monkeypatch.setattr(torch.Tensor, "quantile", counted)
-    low, high = depth_range(points, pictures())
+    low, high = depth_range(points, poses())
     assert taken == [900_001, 900_001]
     assert low == pytest.approx(0.2 * 4.05, abs=1e-3) and high == pytest.approx(1.5 * 4.95, abs=1e-2)
-    depth_range(plane(count=201), pictures())
+    depth_range(plane(count=201), poses())
     assert taken[2:] == [603, 603]
 
 

@@ -103,7 +103,7 @@ CHANGES = {
 ELSEWHERE = {
     "source_path", "model_path", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume", "quiet",
     "image_folder", "resolution", "strict", "log_every", "json_log", "viewer", "viewer_host", "viewer_port",
-    "tensorboard", "flip", "lambda_scale_ratio", "threads", "bsn_weights", "spk2imgnet_weights",
+    "tensorboard", "flip", "lambda_scale_ratio", "threads", "targets_memory", "bsn_weights", "spk2imgnet_weights",
 }  # fmt: skip
 
 

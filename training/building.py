@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,10 +39,31 @@ def target_spec(c: Settings, intervals: tuple[tuple[int, int], ...] = (), wide: 
     return TargetSpec(window_of(c), c.target_mode, c.subframe_width, intervals, wide)
 
 
+def spike_recording(c: Settings, scene: SceneData, spec: TargetSpec, device: torch.device) -> Recording:
+    """The recording with targets from spikes; in files, if they need more memory than ``targets_memory``.
+
+    Raises:
+        ValueError: not enough room for the files.
+    """
+    width, height = scene.size
+    needed = spec.bytes_per_pixel() * width * height * len(scene.train)
+    if not c.run.targets_memory or needed <= 1e9 * c.run.targets_memory or device.type != "cpu":
+        return Recording.of_spikes(scene, spec, device)
+    folder = Path(c.scene.model_path or tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"{folder}: the targets of {len(scene.train)} views need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+            "are free there"
+        )
+    return Recording.of_spikes(scene, spec, device, folder)
+
+
 def initial_gaussians(c: GaussianSettings, recording: Recording) -> GaussianField:
     """Gaussians on the scene's points, with more points added along the views' rays."""
     options, device = c.gaussians, recording.device
-    pictures = _pictures(recording)
+    pictures = _Pictures(recording)
     rgb = recording.scene.rgb
     if rgb is not None and len(pictures[0].image) == 1:
         rgb = rgb @ rgb.new_tensor(LUMA)[:, None]
@@ -55,21 +80,29 @@ def initial_gaussians(c: GaussianSettings, recording: Recording) -> GaussianFiel
     )
 
 
-def _pictures(recording: Recording) -> list[Picture]:
-    return [
-        Picture(recording.colors(recording.middle(view)).cpu(), exposure.camera.K, exposure.camera.w2c)
-        for view, exposure in enumerate(recording.exposures)
-    ]
+class _Pictures(Sequence[Picture]):
+    """The middle target of every view as a posed image, read when it is asked for: all of them may not fit."""
+
+    def __init__(self, recording: Recording):
+        self._recording = recording
+
+    def __len__(self) -> int:
+        return len(self._recording)
+
+    def __getitem__(self, view: Any) -> Any:
+        recording, camera = self._recording, self._recording.exposures[view].camera
+        return Picture(recording.colors(recording.middle(view)).cpu(), camera.K, camera.w2c)
 
 
 def empty_field(c: SpikeNerfSettings, recording: Recording) -> RadianceGrid | RadianceNets:
     """A radiance field in the frustum that the cameras share, between the depths of the scene's points."""
-    pictures, options, points = _pictures(recording), c.radiance, recording.scene.points
-    near, far = depth_range(points, pictures)
+    options, points = c.radiance, recording.scene.points
+    cameras = [exposure.camera for exposure in recording.exposures]
+    w2c, k = torch.stack([camera.w2c for camera in cameras]), torch.stack([camera.K for camera in cameras])
+    near, far = depth_range(points, w2c)
     if points is not None and len(points):
         near *= 3  # initial points may start far in front of the scene; samples there would be lost
     height, width = recording.size
-    w2c, k = torch.stack([p.w2c for p in pictures]), torch.stack([p.K for p in pictures])
     try:
         frustum = Frustum.around(w2c, k, width, height, near, far).to(recording.device)
     except ValueError as error:
@@ -86,7 +119,9 @@ def means_unit(c: GaussianSettings, state: State) -> float:
     """Unit of the means' learning rate, world units; call it before the first step: it uses the initial Gaussians."""
     if c.rates.means_unit == "extent":
         return state.recording.scene.extent
-    return median_depth(state.gaussians.means.detach().cpu(), _pictures(state.recording))
+    return median_depth(
+        state.gaussians.means.detach().cpu(), torch.stack([e.camera.w2c for e in state.recording.exposures])
+    )
 
 
 def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Trajectory:

@@ -45,6 +45,7 @@ from training.building import (
     initial_gaussians,
     length_unit,
     means_unit,
+    spike_recording,
     start_trajectory,
     target_spec,
     window_of,
@@ -84,7 +85,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
     window = window_of(c)
     network = recon_net(c, c.network.recon_net, device) if c.network.lambda_joint else None
     spec = target_spec(c, wide=network is not None and network.reads_wide)
-    recording = Recording.of_spikes(scene, spec, device)
+    recording = spike_recording(c, scene, spec, device)
     quadrature = spec.quadrature(c.targets.window_points)
 
     state = State(
@@ -131,7 +132,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
     reblur = ReblurLoss(losses.lambda_rec, window.subframes, losses.multi_interval)
     intervals = reblur.intervals if losses.lambda_rec else ()
     spec = target_spec(c, intervals, wide=network is not None and network.reads_wide)
-    recording = Recording.of_spikes(scene, spec, device)
+    recording = spike_recording(c, scene, spec, device)
 
     state = State(
         recording,

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,12 +41,13 @@ class Recording:
         u: times [M] of the sub-frames in the exposure, on the device.
         read: function that reads the targets of views with a given sensor.
         from_spikes: whether the targets come from spikes.
+        folder: the folder of the files that contain the targets; None if they are in memory.
     """
 
     def __init__(
         self, scene: SceneData, window: WindowSpec, device: torch.device,
         read: Callable[[Sequence[View], SensorModel], list[Exposure]], from_spikes: bool,
-        reread: Callable[[SensorModel, Sequence[Sight]], list[Exposure]] | None = None,
+        reread: Callable[[SensorModel, Sequence[Sight]], list[Exposure]] | None = None, folder: Path | None = None,
     ):  # fmt: skip
         self.scene = scene
         self.window = window
@@ -57,14 +59,22 @@ class Recording:
         self.read = read
         self.exposures = read(scene.train, scene.sensor)
         self._reread = reread
+        self.folder = folder
 
     @classmethod
-    def of_spikes(cls, scene: SceneData, spec: TargetSpec, device: torch.device) -> Recording:
-        """Read the targets from the views' spike streams."""
+    def of_spikes(
+        cls, scene: SceneData, spec: TargetSpec, device: torch.device, folder: Path | None = None
+    ) -> Recording:
+        """Read the targets from the views' spike streams.
+
+        Args:
+            folder: keep the targets in files in this folder instead of in memory (on the CPU only).
+        """
         return cls(
             scene, spec.window, device,
-            lambda views, sensor: spike_exposures(views, scene, spec, device, sensor), from_spikes=True,
-            reread=lambda sensor, sights: spike_exposures(scene.train, scene, spec, device, sensor, sights),
+            lambda views, sensor: spike_exposures(views, scene, spec, device, sensor, folder=folder), from_spikes=True,
+            reread=lambda sensor, sights: spike_exposures(scene.train, scene, spec, device, sensor, sights, folder),
+            folder=folder,
         )  # fmt: skip
 
     @classmethod
@@ -105,6 +115,11 @@ class Recording:
     def intrinsics(self, views: Tensor) -> Tensor:
         """Camera matrices [B, 3, 3] of the views ``views`` [B], on the device."""
         return torch.stack([self.exposures[view].camera.K for view in views.tolist()]).to(self.device)
+
+    def expect(self, sample: Sample) -> None:
+        """Read the targets of the next step in the background, if they are in files."""
+        for view, m in zip(sample.views.tolist(), sample.subframes.tolist(), strict=True):
+            self.exposures[view].expect([m])
 
     def targets(self, sample: Sample) -> Tensor:
         """Intensities [B, C, H, W] that the spikes give at the sampled instants."""
@@ -170,9 +185,9 @@ class State:
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:12]
 
-    def random(self) -> torch.Generator:
-        """Random numbers for this iteration; a resumed run draws the same ones."""
-        return generator("step", self.seed, self.iteration)
+    def random(self, ahead: int = 0) -> torch.Generator:
+        """Random numbers for this iteration, or ``ahead`` iterations later; a resumed run draws the same ones."""
+        return generator("step", self.seed, self.iteration + ahead)
 
     def render(self, sample: Sample, cameras: slice = slice(None)) -> RenderOutput:
         """I_gs(t_m): render the sampled instants along the trajectories, as the sensor's pixels see them.

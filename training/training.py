@@ -79,6 +79,8 @@ class Training:
         random = state.random()
 
         sample = self.sample(state.iteration, random)
+        if state.recording.folder is not None:
+            state.recording.expect(self.sample(state.iteration + 1, state.random(ahead=1)))
         crops = self.reconstruct.crops(state, sample, random) if self.reconstruct is not None and joins else None
         shards = ShardedStep(state, sample, self.settings.rates.shards, self.processes, self.reconstruct, crops)
         moment = Moment(state, sample, shards.renders, shards.frames)

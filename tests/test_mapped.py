@@ -1,0 +1,84 @@
+"""Targets in files: the same bits, little memory, and a sentence where there is no room."""
+
+import ctypes
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from training_runs import PAPER, TIMING, small_training, stepped
+
+from scene.dataset import SceneData
+from scene.views import TargetSpec, spike_exposures
+from spike import SensorModel, SpikeStream, WindowSpec
+from utils.mapped import MappedTensors
+
+CPU = torch.device("cpu")
+
+
+def anonymous_memory() -> int:
+    """Memory in use that no file backs, bytes: what was freed is given back first."""
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+@pytest.mark.parametrize("flags", [TIMING, PAPER], ids=["timing", "paper"])
+def test_the_same_is_learned_from_files(flags, scene_folder, tmp_path):
+    in_memory = stepped(small_training(scene_folder, tmp_path / "a", *flags))
+    in_files = stepped(small_training(scene_folder, tmp_path / "b", *flags, "--targets_memory", "1e-6"))
+    assert in_memory.state.recording.folder is None and in_files.state.recording.folder == tmp_path / "b"
+    assert in_files.state.digest() == in_memory.state.digest()
+    assert list((tmp_path / "b").iterdir()) == []  # the files have no names
+
+
+def test_a_limit_that_suffices_keeps_targets_in_memory(scene_folder, tmp_path):
+    t = small_training(scene_folder, tmp_path, *TIMING, "--targets_memory", "1")
+    assert t.state.recording.folder is None
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs Linux's figures, and glibc")
+def test_targets_in_files_need_no_memory_and_as_much_as_announced_without(tmp_path):
+    stream = SpikeStream.from_array(torch.zeros(137, 124, 200).numpy().astype("uint8"))
+    count, spec = 25, TargetSpec(WindowSpec(), wide=True)
+    scene = SceneData.from_streams(
+        [stream] * count, torch.eye(3), torch.eye(4).repeat(count, 1, 1), sensor=SensorModel(0.5)
+    )
+    announced = spec.bytes_per_pixel() * 124 * 200 * count
+    before = anonymous_memory()
+    mapped = spike_exposures(scene.train, scene, spec, CPU, folder=tmp_path)
+    assert anonymous_memory() - before < 0.25 * announced
+    before = anonymous_memory()
+    kept = spike_exposures(scene.train, scene, spec, CPU)
+    assert 0.8 * announced < anonymous_memory() - before < 1.3 * announced
+    assert len(kept) == len(mapped) == count
+
+
+def test_rows_that_will_be_used_are_asked_for(tmp_path):
+    values = [torch.arange(3000.0).view(3, 1000), torch.randn(5, 2000)]
+    mapped = MappedTensors(tmp_path, values)
+    asked = []
+    mapped._map = SimpleNamespace(madvise=lambda advice, start, length: asked.append((start, start + length)))
+    mapped.expect(1, 4)
+    start = 4 * (3000 + 4 * 2000)
+    assert asked[0][0] <= start and asked[0][1] == start + 4 * 2000 and asked[0][0] % os.sysconf("SC_PAGE_SIZE") == 0
+    assert all(torch.equal(a, b) for a, b in zip(mapped.tensors, values, strict=True))
+
+
+def test_what_is_changed_stays_in_memory(tmp_path):
+    mapped = MappedTensors(tmp_path, [torch.zeros(4)])
+    mapped.tensors[0] += 1
+    assert mapped.tensors[0].tolist() == [1.0] * 4
+
+
+def test_a_disk_without_room_is_named_before_anything_is_written(scene_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(ValueError, match=r"model: the targets of 5 views need 0\.0 GB, and 0\.0 GB are free there"):
+        small_training(scene_folder, tmp_path / "model", *TIMING, "--targets_memory", "1e-6")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"missing: could not be written"):
+        MappedTensors(tmp_path / "missing", [torch.zeros(1)])
