@@ -267,7 +267,7 @@ def spikenerf(c: SpikeNerfSettings, scene: SceneData) -> Training:
     device = pick_device(c.run.device)
     if scene.mosaic is not None:
         raise ValueError(f"{scene.root}: a color sensor, but --recipe spikenerf learns gray scenes only")
-    recording = Recording.of_spikes(scene, target_spec(c), device)
+    recording = spike_recording(c, scene, target_spec(c), device)
     height, width = recording.size
     field = empty_field(c, recording)
     sensor = SensorLayer(recording.sensor, c.window.exposure, height, width, c.sensor.fire, device)
