@@ -47,7 +47,7 @@ FROZEN = {
         cells checkpoint_every device eval exposure field fire gain_lr gamma iterations json_log lambda_gain lambda_tv
         llffhold log_every model_path nets_lr perturb perturb_seed quiet rasterizer rays resume samples save_iterations
         seed source_path subframes tensorboard transforms values_lr values_lr_final viewer viewer_host viewer_port
-        image_folder resolution strict shards threads
+        image_folder resolution strict shards targets_memory threads
     """.split(),
 }  # fmt: skip
 FROZEN["released"] = FROZEN["paper"]

@@ -119,9 +119,13 @@ def means_unit(c: GaussianSettings, state: State) -> float:
     """Unit of the means' learning rate, world units; call it before the first step: it uses the initial Gaussians."""
     if c.rates.means_unit == "extent":
         return state.recording.scene.extent
-    return median_depth(
-        state.gaussians.means.detach().cpu(), torch.stack([e.camera.w2c for e in state.recording.exposures])
-    )
+    return _depth_of(state)
+
+
+def _depth_of(state: State) -> float:
+    """Median depth of the Gaussians in all views, world units."""
+    poses = torch.stack([exposure.camera.w2c for exposure in state.recording.exposures])
+    return median_depth(state.gaussians.means.detach().cpu(), poses)
 
 
 def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Trajectory:
@@ -141,7 +145,7 @@ def length_unit(c: GaussianSettings, state: State) -> float:
     """Length that the poses' rate and MCMC's noise count in, world units; call it before the first step."""
     if c.rates.length_unit == "world":
         return 1.0
-    return median_depth(state.gaussians.means.detach().cpu(), _pictures(state.recording)) / _DEPTH
+    return _depth_of(state) / _DEPTH
 
 
 def densification(c: GaussianSettings, recording: Recording, unit: float = 1.0) -> Strategy | None:
