@@ -20,6 +20,7 @@ import metrics
 import render
 import train
 from arguments.parser import current_names, parse_training
+from arguments.parts import ImageOptions
 from commands.guard import guarded
 from evaluation import images as images_module
 from evaluation import jobs as jobs_module
@@ -391,3 +392,11 @@ def test_what_does_not_change_is_measured_once(tmp_path, monkeypatch):
     file.write_text("[1]")
     with pytest.raises(ValueError, match=r"known\.json: is \[1\], expected an object; without the file"):
         Known(file)
+
+
+def test_weights_of_spk2imgnet_reach_the_recipes_that_read_them(scene_folder, tmp_path):
+    options = ImageOptions(spk2imgnet_weights="/w.pth")
+    for method, reads in (("spk2imgnet-3dgs", True), ("spikegs", False), ("ours", False)):
+        flags = Job(scene_folder, method, "accurate", 0).train_flags(tmp_path, options)
+        assert ("/w.pth" in flags) == reads, method
+        assert parse_training(flags)
