@@ -41,7 +41,8 @@ def test_a_limit_that_suffices_keeps_targets_in_memory(scene_folder, tmp_path):
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs Linux's figures, and glibc")
 def test_targets_in_files_need_no_memory_and_as_much_as_announced_without(tmp_path):
-    stream = SpikeStream.from_array(torch.zeros(137, 124, 200).numpy().astype("uint8"))
+    spikes = torch.rand(137, 124, 200, generator=torch.Generator().manual_seed(0)) < 0.4
+    stream = SpikeStream.from_array(spikes.numpy())
     count, spec = 25, TargetSpec(WindowSpec(), wide=True)
     scene = SceneData.from_streams(
         [stream] * count, torch.eye(3), torch.eye(4).repeat(count, 1, 1), sensor=SensorModel(0.5)
