@@ -34,6 +34,8 @@ _PLAIN = 1.4
 _CLEARLY = 0.2
 # With this lead over the next best size, the guess was always right (real and simulated recordings).
 _SURE_MARGIN = 0.06
+# Fewer frames than this are often several frames taken for one; the confidence that then remains at most.
+_FEW_FRAMES, _UNSURE = 32, 0.39
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +93,9 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
     maps = {order: _pixels(rates, order).reshape(rows, stored) for order in ("little", "big")}
     order, order_sure, note = _guess_order(maps, known.bit_order, step)
     why.append(note)
+    if known.height is None or known.width is None:
+        # In the right size, neighboring pixels differ less in the right order.
+        size_sure = min(size_sure, _UNSURE + order_sure)
     used, note = _guess_padding(maps[order], known.width)
     if note:
         why.append(note)
@@ -127,10 +132,12 @@ def _guess_size(
     if stored is not None and width is None:
         frames = [f for f in frames if 8 * f % stored == 0]
     scored = sorted(((_frame_score(counts, f), f) for f in frames), reverse=True)
+    common = {rows * columns // 8 for _, rows, columns in COMMON_SIZES}
     found: list[tuple[float, int, int]] = []
-    for score, frame in scored[:_SCREENED]:
-        if score < 0.7 * scored[0][0]:
-            break
+    for rank, (score, frame) in enumerate(scored):
+        # Where the image moves fast, several frames together look more alike than one frame and the next.
+        if frame not in common and (rank >= _SCREENED or score < 0.7 * scored[0][0]):
+            continue
         found += _row_scores(data, frame, height, stored, width, step)
     found.sort(reverse=True)
     if not found or found[0][0] < _PLAIN:
@@ -140,6 +147,11 @@ def _guess_size(
     # Two stacked frames explain a file almost as well as one: the smallest wins, and the others are not rivals.
     top = found[0]
     best = min((f for f in found if f[2] == top[2] and top[1] % f[1] == 0 and f[0] > top[0] - _TIE), key=lambda f: f[1])
+    if _order_margin(data, best, step) < _UNSURE:
+        # In a wrong size no bit order is better than the other: a common size in which one clearly is explains more.
+        known = {(rows, columns) for _, rows, columns in COMMON_SIZES}
+        clear = (f for f in found if f[1:] in known and f[0] > 1 and _order_margin(data, f, step) > 1 - _UNSURE)
+        best = next(clear, best)
     rivals = [f[0] for f in found if f[2] != best[2] or f[1] % best[1]]
     margin = best[0] - max(rivals, default=0.0)
     note = (
@@ -147,7 +159,16 @@ def _guess_size(
         f"(score {best[0]:.2f} of 2, the next best {best[0] - margin:.2f})"
     )
     sure = min(margin / _SURE_MARGIN, (best[0] - 1) / (_PLAIN - 1))
+    if size // (best[1] * best[2] // 8) < _FEW_FRAMES:
+        sure = min(sure, _UNSURE)
     return best[1], best[2], min(max(sure, 0.0), 1.0), note
+
+
+def _order_margin(data: NDArray[np.uint8], size: tuple[float, int, int], step: int) -> float:
+    """Confidence in the bit order, 0 to 1, if frames have the rows and columns of ``size``."""
+    _, rows, columns = size
+    rates = _rate_bits(data, rows * columns // 8)
+    return _guess_order({o: _pixels(rates, o).reshape(rows, columns) for o in ("little", "big")}, None, step)[1]
 
 
 def _refuse_cut_off(path: Path, counts: Floats, size: int, score: float) -> None:

@@ -15,7 +15,7 @@ from commands.recording_flags import frames_of
 from commands.spike import main
 from pictures.colors import stretched
 from pictures.sheets import contact_sheet
-from simulation import simulate
+from simulation import Simulator, simulate
 from spike import Layout, Packing, SensorModel, SpikeStream, load_sensor, tfi, tfp, write_array, write_dat
 from spike.formats import open_recording, read_config, write_recording
 from spike.guess import guess_layout, sureness
@@ -507,3 +507,30 @@ def test_real_recordings(tmp_path):
     clip, guess_ = open_recording(SPIKE_ZOO / "data" / "data.dat")
     assert guess_ is not None and (clip.height, clip.width, clip.layout.bit_order) == (250, 400, "little")
     assert guess_.size_sure > 0.8
+
+
+def test_a_size_in_which_no_bit_order_is_better_gives_way_to_a_common_one(tmp_path):
+    """Fast motion: five frames together look more alike than one and the next, in the wrong shape."""
+    rng, side = np.random.default_rng(0), 648
+    coarse = [
+        weight * cv2.resize(rng.random((side // s + 2,) * 2), (side, side), interpolation=cv2.INTER_CUBIC)
+        for s, weight in ((4, 0.3), (16, 0.5), (64, 0.7))
+    ]
+    texture = np.sum(coarse, axis=0) - np.sum(coarse, axis=0).min()
+    texture = 0.1 + 0.8 * texture / texture.max()
+    light = (texture[:250, f : f + 400] for f in range(240))
+    write_dat(tmp_path / "a.dat", Simulator(gain=0.4)(light, 0), Layout(stored_width=416))
+    guess = guess_layout(tmp_path / "a.dat")
+    assert (guess.width, guess.height, guess.layout.stored_width) == (400, 250, 416)
+    assert guess.size_sure < 0.4 < guess.order_sure
+
+
+def test_a_size_of_few_frames_is_never_sure(tmp_path):
+    moving = simulate([scene(t) for t in range(64)], gain=0.4)
+    confidence = []
+    for frames in (24, 64):
+        write_dat(tmp_path / "a.dat", moving[:frames])
+        guess = guess_layout(tmp_path / "a.dat", Packing(height=moving.shape[1]))
+        assert guess.width == moving.shape[2]
+        confidence.append(guess.size_sure)
+    assert confidence[0] <= 0.39 < confidence[1]
