@@ -50,10 +50,13 @@ class Child:
 
     Args:
         log: file that receives its output.
-        before: called in the child first.
+        before, after: called in the child first and last.
     """
 
-    def __init__(self, words: Sequence[object], log: Path, before: Callable[[], None] = lambda: None):
+    def __init__(
+        self, words: Sequence[object], log: Path, before: Callable[[], None] = lambda: None,
+        after: Callable[[], object] = lambda: None,
+    ):  # fmt: skip
         self.log = log
         # The steps that it has completed, in memory that outlives it.
         self._progress = mmap.mmap(-1, 8)
@@ -67,6 +70,7 @@ class Child:
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
+                after()
                 os._exit(status)
 
     def _work(self, words: list[str], before: Callable[[], None]) -> int:
