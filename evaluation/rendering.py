@@ -25,7 +25,7 @@ from scene.cameras import View
 from scene.exposure import Exposure
 from scene.fusion import fuse
 from scene.manifest import DEBLURRING, HELD_OUT, NOVEL_VIEWS, TRAINING_VIEWS, ImageWriter
-from scene.model_folder import NOVEL, camera_entries, camera_entry, read_cameras, write_cameras
+from scene.model_folder import CAMERAS, NOVEL, camera_entries, camera_entry, read_cameras, write_cameras
 from scene.trajectory import Trajectory
 from scene.views import load_picture, true_images
 from training.trained_model import TrainedModel
@@ -35,6 +35,21 @@ from utils.trajectory_metrics import umeyama
 
 # Function from times u [T] of a view's exposure to world-to-camera poses [T, 4, 4].
 PosesAt = Callable[[Tensor], Tensor]
+
+
+def _refuse_another_scene(model: TrainedModel) -> None:
+    """Raise an error if the scene's training views are not those that the model was trained on."""
+    if not (model.folder / CAMERAS).exists():
+        return
+    trained = [entry["name"] for entry in read_cameras(model.folder) if entry["split"] == "train"]
+    there = [view.camera.name for view in model.scene.train]
+    if there != trained:
+        place = next((i for i, (a, b) in enumerate(zip(there, trained, strict=False)) if a != b), None)
+        differ = "" if place is None else f"; view {place + 1} is {there[place]}, expected {trained[place]}"
+        raise ValueError(
+            f"{model.scene.root}: not the scene that {model.folder} was trained on: it has {len(there)} training "
+            f"views, expected {len(trained)}{differ}"
+        )
 
 
 class Renderer:
@@ -49,6 +64,7 @@ class Renderer:
     def __init__(self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150, quiet: bool = False):
         self.model, self.rasterizer, self.fit_steps, self.quiet = model, rasterizer, fit_steps, quiet
         self.scene, self.spec, self.u = model.scene, model.window_spec, model.u
+        _refuse_another_scene(model)
         self.mosaic = self.scene.mosaic if model.learns_from_spikes else None
         self.trajectory, self.network = model.trajectory, model.network
         first = model.exposures(self.scene.train[:1])[0]

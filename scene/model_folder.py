@@ -40,6 +40,7 @@ from utils.locks import LOCK, FolderLock
 NOVEL = "novel_"
 # What an iteration holds: one of these.
 GAUSSIANS, RADIANCE_FIELD = SCENES = ("point_cloud.ply", "radiance_field.pth")
+CAMERAS = "cameras.json"
 # Programs that reserve the folder; a finished checkpoint can be rendered while training goes on.
 TRAINING, RENDERING = "train.py", "render.py"
 
@@ -216,7 +217,7 @@ def why_stale(entries: list[dict[str, Any]], iteration: int) -> str | None:
 
 def write_cameras(model: str | Path, entries: list[dict[str, Any]]) -> None:
     """Write ``cameras.json``."""
-    write_json(Path(model) / "cameras.json", entries)
+    write_json(Path(model) / CAMERAS, entries)
 
 
 def read_cameras(model: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -225,7 +226,7 @@ def read_cameras(model: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         ValueError: missing, or not such a list.
     """
-    path = Path(model) / "cameras.json"
+    path = Path(model) / CAMERAS
     if not path.exists():
         raise ValueError(f"{path}: there are no cameras; train this model first")
     entries: list[dict[str, Any]] = read_json(path, items(_CAMERA), "list of cameras")

@@ -661,6 +661,47 @@ MUTANTS: list[Mutant] = [
         "test_spikegs",
         ("spikegs: exposures of stills", "c = c.replaced(subframes=1, lambda_exp=0.0)", "c = c.replaced(subframes=1)"),
     ),
+    *_of(
+        "utils/locks.py",
+        "test_reliability",
+        ("lock: others are let in", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
+        ("lock: another's file is removed", "if os.path.samestat(os.fstat(self.handle), os.stat(", "if bool(os.stat(("),
+    ),
+    *_of(
+        "training/checkpoint.py",
+        "test_reliability",
+        ("checkpoint: any number is saved", "    require_finite(training, stored)\n", ""),
+        ("checkpoint: any scene is continued with", "if other is not None:", "if False:"),
+    ),
+    *_of(
+        "scene/identity.py",
+        "test_reliability",
+        ("identity: contents not compared", "words in _WORDS.items():", "words in [*_WORDS.items()][:2]:"),
+    ),
+    *_of(
+        "conversion/placing.py",
+        "test_placing",
+        ("placing: edited files are replaced", " or _digest(path) != known[file]", ""),
+        ("placing: files that came meanwhile", "_check_replaceable(root, names)  # again", "pass  # again"),
+        ("placing: inputs inside a folder", "read == place or place in read.parents", "read == place"),
+    ),
+    *_of(
+        "utils/swap.py",
+        "test_placing",
+        ("swap: old entries moved before the step", "if is_new and not waits:", "if not waits:"),
+        (
+            "swap: nobody finishes it",
+            "if not (folder / SWAP).is_dir():\n        return\n    with",
+            "if folder:\n        return\n    with",
+        ),
+    ),
+    *_of(
+        "gaussian_renderer/viewer/access.py",
+        "test_viewer_access",
+        ("viewer: pages of others", "if origin is not None and", 'if origin == "null" and'),
+        ("viewer: names of others", "if host is None or not self._is_ours(host):", "if host is None:"),
+        ("viewer: no secret", "if not hmac.compare_digest(given.encode(), self.token.encode()):", "if not given:"),
+    ),
 ]
 
 # Mutants that may survive, with the reason: at most ``MOST_ALLOWED``.

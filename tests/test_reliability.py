@@ -17,6 +17,7 @@ from training_runs import TIMING, small_training, stepped
 import metrics
 import render
 import train
+import utils
 from commands.guard import guarded
 from evaluation.rendering import Renderer
 from scene.dataset import read_scene
@@ -155,6 +156,14 @@ def test_a_full_disk_under_standard_output_is_told():
         )
     assert ended.returncode == 1
     assert ended.stderr == "error: standard output could not be written (No space left on device)\n"
+
+
+def test_thread_numbers_of_the_environment_are_limited(monkeypatch):
+    most = str(4 * os.cpu_count())
+    for given, expected in (("2", "2"), ("40000", most), ("9" * 5000, most), ("x", "x")):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        utils._limit_threads()
+        assert os.environ["OMP_NUM_THREADS"] == expected
 
 
 # ---- locks -----------------------------------------------------------------------------------------------------
@@ -392,6 +401,12 @@ def test_a_scene_that_was_moved_is_named(scene_folder, tmp_path, monkeypatch, ca
     sentence = f"the scene {tmp_path}/scene is not there; if it was moved, give its folder with -s"
     assert sentence in capsys.readouterr().err
     assert rendered("-s", "../new") == 0
+    shutil.copytree(tmp_path / "new", tmp_path / "other")
+    changed(tmp_path / "other", "order")
+    capsys.readouterr()
+    assert rendered("-s", "../other") == 1
+    sentence = "not the scene that ../model was trained on: it has 5 training views, expected 5; view 2 is 002"
+    assert sentence in capsys.readouterr().err
     monkeypatch.setattr(metrics, "load_lpips", lambda net: (None, "no weights here"))
     monkeypatch.setattr("sys.argv", ["metrics.py", "-m", "../model", "--quiet", "-s", "../new"])
     assert guarded(metrics.main) == 0
