@@ -9,6 +9,7 @@ import pycolmap
 import pytest
 import torch
 
+from conversion.structure_from_motion import solution_of
 from scene.cameras import opengl
 from scene.colmap import open_model
 from scene.dataset import read_scene
@@ -82,6 +83,13 @@ def test_poses_are_enough(tmp_path, binary):
     scene = read_scene(tmp_path)
     assert len(scene.train) == VIEWS and scene.points is None
     assert not list((tmp_path / "sparse/0").glob("points3D*"))  # inputs are not written
+
+
+def test_points_without_tracks_are_points(tmp_path):
+    """As programs other than COLMAP write them; convert.py --from_colmap reads models through this function."""
+    colmap(tmp_path / "sparse/0", [f"{name}.png" for name in NAMES])
+    found = solution_of(open_model(tmp_path / "sparse/0"), 1.0, "test")
+    assert found.xyz.tolist() == [[0.5, 0.25, 2.0]] and found.angle == 0 and np.isfinite(found.error)
 
 
 def test_a_home_made_list_of_images_keeps_all_of_them(tmp_path):
