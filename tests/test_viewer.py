@@ -160,7 +160,7 @@ def recorded(scene_folder: Path, network=None, saved=None) -> tuple[RecordedPict
         network=network,
         saved=saved,
     )
-    return pictures, SavedView.of(entry, "scene"), scene
+    return pictures, SavedView.of(entry), scene
 
 
 def test_pictures_of_a_recording_at_any_instant(scene_folder, tmp_path):
