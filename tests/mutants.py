@@ -62,6 +62,12 @@ def _of(file: str, tests: str, *faults: tuple[str, str, str]) -> list[Mutant]:
 
 MUTANTS: list[Mutant] = [
     *_of(
+        "commands/guard.py",
+        "test_commands",
+        ("lack of memory ends in a traceback", "except MemoryError as error:", "except BufferError as error:"),
+        ("lack of memory without a word", "str(error) or 'out of memory'", "str(error) or ''"),
+    ),
+    *_of(
         "spike/targets.py",
         "test_spike_sensor",
         ("tfi: the later spike one frame early", "frame + 1 + later.argmax(0), len", "frame + later.argmax(0), len"),

@@ -4,6 +4,7 @@
     python benchmarks/benchmark.py --quick         the smallest scene only
     python benchmarks/benchmark.py --opensplat ../OpenSplat    also the CPU rasterizer of that checkout
     python benchmarks/benchmark.py --plot curves.png   scaling with Gaussians, pixels, views and threads
+    python benchmarks/benchmark.py --large         one view of 50 k to 3 M Gaussians: rates and memory, another table
 
 Times are the best of many repetitions, in milliseconds: "wall" is wall-clock time, "each thread" is CPU time
 divided by the number of threads, which other programs on the machine disturb far less.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +30,7 @@ import limits
 import opensplat
 import torch
 from diff_gaussian_rasterization_cpu import reference
-from scenes import WORKLOADS, Workload, scene
+from scenes import LARGE, WORKLOADS, Workload, scene
 
 LEARNED = ("means", "quats", "scales", "opacities", "colors", "viewmats")
 VIEWS = 13
@@ -133,6 +135,54 @@ def table(loads: tuple[Workload, ...], channels: int, seconds: float) -> None:
             dgr.set_instruction_set(best)
 
 
+def peak(work: Callable[[], Any]) -> int:
+    """Bytes of memory that ``work`` needs beyond what the process holds (Linux)."""
+
+    def kilobytes(name: str) -> int:
+        return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts anew
+    before = kilobytes("VmRSS:")
+    work()
+    return 1024 * (kilobytes("VmHWM:") - before)
+
+
+def alone(load: Workload, gradients: bool) -> tuple[float, int, int]:
+    """Seconds of processor time of one thread for a render or a step, its memory in bytes, and its pairs."""
+    torch.set_num_threads(1)
+    dgr.set_thread_count(1)
+    arguments: dict[str, Any] = scene(load, 1, 1)
+    if gradients:
+        timings: list[Timing] = []
+        memory = peak(lambda: timings.append(measure(ours, arguments, 0)))
+        return timings[0].processor, memory, 0
+    with torch.no_grad():
+        memory = peak(lambda: ours(**arguments))
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            info = ours(**arguments)[2]
+            times.append(time.process_time() - start)
+    return min(times), memory, info["n_pairs"]
+
+
+def large() -> None:
+    """Renders and steps (forward and backward) per second of processor time of one thread, and their memory."""
+    print("| Gaussians | image | pairs | renders/s | steps/s | memory of a render | of a step |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    fresh = multiprocessing.get_context("spawn")
+    for load in LARGE:
+        # A process each: memory kept from earlier calls would not show.
+        with fresh.Pool(1, maxtasksperchild=1) as pool:
+            render, step = (pool.apply(alone, (load, gradients)) for gradients in (False, True))
+        print(
+            f"| {load.gaussians:,} | {load.width}x{load.height} | {1e-6 * render[2]:.1f} M | {1 / render[0]:.1f} "
+            f"| {1 / step[0]:.1f} | {1e-6 * render[1]:.0f} MB | {1e-6 * step[1]:.0f} MB |",
+            flush=True,
+        )
+
+
 def twin_row() -> None:
     """Compare with the torch reference on a small scene, because it stores every pixel-Gaussian pair."""
     load = dataclasses.replace(WORKLOADS[0], gaussians=500, width=64, height=40)
@@ -211,6 +261,7 @@ def plot(path: str, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--large", action="store_true", help="up to 3 M Gaussians, one thread, with memory")
     parser.add_argument("--quick", action="store_true", help="only the smallest scene")
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="color channels (default: 1)")
     parser.add_argument("--seconds", type=float, default=6, help="time per row in seconds (default: 6)")
@@ -218,6 +269,9 @@ def main() -> None:
     parser.add_argument("--plot", metavar="PNG", help="file for a plot of scaling curves, instead of the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.large:
+        large()
+        return
     if arguments.plot:
         plot(arguments.plot, arguments.seconds)
         return

@@ -29,6 +29,11 @@ WORKLOADS = (
     Workload(100_000, 600, 400, 0.74, 0.9),
     Workload(300_000, 600, 400, 0.305, 1.3),
 )
+LARGE = tuple(
+    Workload(count, width, height, 0.305, 1.3)
+    for count in (50_000, 300_000, 1_000_000, 3_000_000)
+    for width, height in ((400, 250), (1000, 1000), (1920, 1080))
+)
 
 
 def scene(load: Workload, views: int, channels: int = 3, seed: int = 0) -> dict[str, Tensor | int | str]:

@@ -140,13 +140,25 @@ size_t product(std::initializer_list<size_t> factors, const char* what) {
   return result;
 }
 
+void expect_available(size_t bytes, const char* what) {
+  if (bytes < kAskFrom) return;
+  const auto left = [] {
+    std::lock_guard<std::mutex> lock(cache().mutex);
+    return available(cache().lent + cache().bytes);
+  };
+  const size_t wanted = bytes + bytes / 8;
+  if (wanted <= left()) return;
+  empty_cache();
+  const size_t most = left();
+  if (wanted > most) refuse(bytes, what, most);
+}
+
 Memory take(size_t bytes, const char* what) {
   if (bytes > PTRDIFF_MAX / 2) refuse(bytes, what, SIZE_MAX);
   if (!kExact) bytes = std::max<size_t>((bytes + 4095) & ~size_t(4095), 4096);
   Cache& all = cache();
   // Round up slightly, so that a slowly growing scene reuses its old blocks.
   const size_t capacity = kExact ? bytes : bytes + bytes / 8;
-  size_t committed;
   {
     std::lock_guard<std::mutex> lock(all.mutex);
     size_t best = all.blocks.size();
@@ -159,17 +171,8 @@ Memory take(size_t bytes, const char* what) {
       all.lent += block.capacity;
       return Memory(block.memory, Release{block.capacity});
     }
-    committed = all.lent + all.bytes;
   }
-  if (capacity >= kAskFrom && capacity > available(committed)) {
-    empty_cache();
-    {
-      std::lock_guard<std::mutex> lock(all.mutex);
-      committed = all.lent;
-    }
-    const size_t left = available(committed);
-    if (capacity > left) refuse(bytes, what, left);
-  }
+  expect_available(bytes, what);
   auto* memory = static_cast<char*>(::operator new(capacity, kAlignment, std::nothrow));
   if (memory == nullptr) {
     empty_cache();

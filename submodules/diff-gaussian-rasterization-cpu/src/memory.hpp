@@ -31,6 +31,9 @@ using Memory = std::unique_ptr<char, Release>;
 Memory take(size_t bytes, const char* what);
 size_t cached_bytes();
 
+// Throws OutOfMemory if the system does not have that much now, with an eighth to spare.
+void expect_available(size_t bytes, const char* what);
+
 // Product of sizes; throws OutOfMemory instead of wrapping.
 size_t product(std::initializer_list<size_t> factors, const char* what);
 

@@ -222,6 +222,8 @@ std::unique_ptr<State> forward(const Kernels& kernels, const Shape& shape, const
   s.cameras = std::move(cameras);
   s.saved = save;
   const int views = int(s.cameras.size()), blocks = s.blocks(), chunks = s.chunks();
+  // All images at once, and the caller's alphas, which are not allocated here.
+  expect_available(product({size_t(views), size_t(s.channels()) + 2, s.plane(), sizeof(float)}, "images"), "images");
   s.image = take_array<float>({size_t(views), size_t(s.channels()), s.plane()}, "images");
   s.transmittance = take_array<float>({size_t(views), s.plane()}, "transmittances");
   s.prepared = take_array<float>({size_t(shape.prepared_floats()), size_t(blocks)}, "prepared Gaussians");

@@ -6,6 +6,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -144,9 +145,9 @@ class Call:
         if m < 1:
             raise ValueError("viewmats: expected at least one camera, got none")
         for name in ("viewmats", "Ks"):
-            if not bool(torch.isfinite(getattr(self, name)).all()):
+            if not _finite(getattr(self, name)):
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-        if not bool((self.Ks[:, [0, 1], [0, 1]] > 0).all()):
+        if not (self.Ks.detach().numpy()[:, (0, 1), (0, 1)] > 0).all():
             raise ValueError("Ks: expected positive focal lengths")
         if self.crop is not None:
             left, top, w, h = self.crop
@@ -173,7 +174,7 @@ class Call:
             raise ValueError(f"colors: expected 1 or 3 channels, got {channels}")
         if self.backgrounds is not None:
             _check("backgrounds", self.backgrounds, (m, channels))
-            if not bool(torch.isfinite(self.backgrounds).all()):
+            if not _finite(self.backgrounds):
                 raise ValueError("backgrounds: expected finite numbers, got NaN or infinity")
 
     @property
@@ -213,6 +214,10 @@ class Call:
             save=save,
             backgrounds=None if self.backgrounds is None else _plain(self.backgrounds).numpy(),
         )
+
+
+def _finite(x: Tensor) -> bool:
+    return bool(np.isfinite(x.detach().numpy()).all())  # a tenth of torch's time on a few numbers
 
 
 def _plain(x: Tensor) -> Tensor:
