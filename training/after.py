@@ -109,8 +109,9 @@ class FixedPatternUpdates:
 class Retiming:
     """Periodically reads the targets again with the charge of every interval in proportion to the light rendered there.
 
-    Spike timing spreads an interval's charge evenly, which is wrong where an edge passes.  An interval's charge stays
-    one, so a wrong scene can only move light within an interval.
+    Spike timing spreads an interval's charge evenly, which is wrong where an edge passes, and takes spikes at edges for
+    spurious ones (``spike.timing.Guide``).  An interval's charge stays one, so a wrong scene can only move light within
+    an interval.
 
     Args:
         state: the state of the training.
