@@ -101,9 +101,10 @@ def run_preview(args: argparse.Namespace) -> None:
 def run_calibrate(args: argparse.Namespace) -> None:
     refuse_existing(maps_of(args.out), args.force)
     dark, flat = (None if p is None else opened(p, known_packing(args))[0] for p in (args.dark, args.flat))
-    sensor = calibrate(dark, flat, args.level)
+    sensor = calibrate(dark, flat, args.level, args.reset)
     save_sensor(args.out, sensor)
-    print(", ".join(f"{name} {value:.5f}" for name, value in sensor.to_dict().items()) + " (spikes per frame)")
+    rates = {"gain": sensor.gain, "dark_rate": sensor.dark_rate, "spurious_rate": sensor.spurious_rate}
+    print(", ".join(f"{name} {value:.5f}" for name, value in rates.items()) + " (spikes per frame)")
     if flat is not None and sensor.gain_map is not None:
         spread, dead = float(sensor.gain_map.std()), dead_pixels(sensor, flat, args.level)
         print(f"gain varies by {spread:.1%} between pixels; dead pixels: {dead}")
@@ -188,6 +189,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dark", type=Path, help="recording with the lens covered")
     sub.add_argument("--flat", type=Path, help="recording of an evenly lit, static field")
     sub.add_argument("--level", type=float, default=1.0, help="intensity of the flat field, 1 = white (default: 1)")
+    sub.add_argument(
+        "--reset", choices=["soft", "hard"], default="soft",
+        help="whether the pixels keep the charge beyond a full one, by the data sheet (default: soft)",
+    )  # fmt: skip
     sub.add_argument("--out", type=Path, required=True, help="calibration file to write (sensor.json)")
     add_force_argument(sub)
     add_recording_arguments(sub)

@@ -28,6 +28,7 @@ from scene.manifest import DEBLURRING, HELD_OUT, NOVEL_VIEWS, TRAINING_VIEWS, Im
 from scene.model_folder import CAMERAS, NOVEL, camera_entries, camera_entry, read_cameras, write_cameras
 from scene.trajectory import Trajectory
 from scene.views import load_picture, true_images
+from simulation.twin import target_variance
 from training.trained_model import TrainedModel
 from utils.crops import Crop
 from utils.se3 import camera_centers
@@ -92,6 +93,17 @@ class Renderer:
         sights = [partial(self._seen, view, poses_at) for view, poses_at in zip(views, paths, strict=True)]
         return self.model.exposures(views, sights=sights)
 
+    @cached_property
+    def variance(self) -> Tensor:
+        """Variance [1] of the intensities of the spikes' windows about the truth."""
+        model = self.model
+        views = [
+            (self.scene.open_stream(view), partial(self._seen, view, poses_at))
+            for view, poses_at in zip(self.scene.train, self._training_paths(), strict=True)
+        ]
+        measured = target_variance(views, model.target_spec, model.learned_scene.sensor, model.retimes)
+        return torch.tensor([measured], device=model.device)
+
     @torch.no_grad()
     def _seen(self, view: View, poses_at: PosesAt, times: Tensor) -> Tensor:
         """Images [K, C, H, W] of a view at the times u [K], as the sensor's pixels see them."""
@@ -122,7 +134,7 @@ class Renderer:
         seen, middle = torch.einsum("p,pmchw->mchw", window.weights.to(across), across), renders
         if self.mosaic is not None:
             seen, middle = self.mosaic.of(seen), self.mosaic.of(renders)
-        corrected = fuse(middle, exposure.subframes - seen, exposure.noise[None])
+        corrected = fuse(middle, exposure.subframes - seen, self.variance)
         return renders + self._in_color(corrected - middle)
 
     def _in_color(self, raw: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ frame) and ``frames``.  Each frame has ``file_path`` (its stem is the view's nam
 (camera-to-world, OpenGL axes) and optionally ``spike_path`` and ``recording``: views of one recording are
 listed in its order, evenly spaced unless each has a ``middle_frame``.  The sensor is described by
 ``spike_gain`` and an object ``spike`` with any of ``gain``, ``dark_rate``, ``spurious_rate`` (spikes per frame),
-``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a color sensor); a COLMAP scene
-has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
+``reset`` (``soft`` or ``hard``), ``bit_order``, ``flip``, ``stored_width`` and ``bayer`` (RGGB, BGGR, GRBG or GBRG: a
+color sensor); a COLMAP scene has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
 (``python -m spike calibrate``), takes precedence over both.
 
 Lens distortion is rejected: binary spikes cannot be resampled to an ideal pinhole camera.
@@ -41,6 +41,7 @@ from scene.perturbation import median_distance, perturbed
 from scene.plausibility import doubts
 from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
+from spike.sensor import Reset
 from spike.stream import BitOrder
 from utils.json_files import array, flag, items, number, read_json, record, table, text, whole
 from utils.reading import inside
@@ -54,7 +55,8 @@ POINTS = "sparse_pc.ply"
 TRAJECTORY = "trajectory.tum"
 # Root of scenes that were not read from a folder.
 IN_MEMORY = Path("<memory>")
-_SENSOR_KEYS = ("gain", "dark_rate", "spurious_rate")
+_SENSOR_NUMBERS = ("gain", "dark_rate", "spurious_rate")
+_SENSOR_KEYS = (*_SENSOR_NUMBERS, "reset")
 _STREAM_KEYS = ("bit_order", "flip", "stored_width")
 
 # Other programs write some numbers as text.
@@ -72,7 +74,8 @@ _SPIKES = {
     "spike_gain": _NUMBER,
     "spike": record(
         {},
-        dict.fromkeys(_SENSOR_KEYS, _NUMBER)
+        dict.fromkeys(_SENSOR_NUMBERS, _NUMBER)
+        | {"reset": text(*get_args(Reset))}
         | {"bit_order": text(*get_args(BitOrder)), "flip": flag, "stored_width": whole(1, 65535)}
         | {"bayer": text(*get_args(BayerPattern))},
         closed=True,

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-# Factor on the expected standard deviation of the noise in the fusion gain: 1.5 and 2 are within 0.3 dB on rendered
-# scenes (benchmarks/recipe.md).
-CAUTION = 1.5
+# Exponent of v / e in the gain.  1 is Wiener's filter; on rendered scenes the best gains, which only the truth shows,
+# lay between 1.3 and 1.5, because the scene has absorbed a part of the noise.
+_EXPONENT = 1.5
 
 
 def fuse(render: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
-    """Move renders [B, C, H, W] toward the spikes by a gain of e^2 / (e^2 + (1.5 v)^2), one gain per image.
+    """Move renders [B, C, H, W] toward the spikes by a gain of max(1 - (v / e)^1.5, 0), one gain per image.
 
-    A Kalman filter's gain is p / (p + v), with p the error of the render and v that of the spikes.  The larger the
-    residual's energy e, the larger the share of it that is the render's error.  If e is no more than noise explains,
-    the scene, which was fitted to the same spikes, has absorbed some of their noise, and the gain should be small.
-    If e is much larger, the scene is wrong and the spikes are right.  The residual belongs to the spikes' window;
-    adding it to the render at the window's middle keeps that render sharp.
+    Of the residual's energy e, the spikes explain v by their own noise, and the rest is the render's error.  If e is
+    no larger than v, the render stays as it is.  The residual belongs to the spikes' window; adding it to the render
+    at the window's middle keeps that render sharp.
 
     Args:
         render: renders at the instants, [B, C, H, W].
         residual: the spikes' intensity minus the mean of the renders over the same window, [B, C, H, W].
-        variance: expected variance of the spikes' intensity (``Targets.variance``), [B or 1].
+        variance: variance of the spikes' intensity about the truth (``simulation.twin.target_variance``), [B or 1].
     """
-    energy = residual.square().mean((1, 2, 3)).square()
-    noise = (CAUTION * variance).square()
-    gain = energy / (energy + noise).clamp_min(1e-24)
+    energy = residual.square().mean((1, 2, 3))
+    gain = (1 - (variance / energy.clamp_min(1e-24)) ** _EXPONENT).clamp_min(0)
     return render + gain[:, None, None, None] * residual

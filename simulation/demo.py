@@ -159,9 +159,11 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
             for i, w2c in enumerate(table)
         ]
 
+    # What a calibration would know of the sensor.
+    sensor = {} if simulator.reset == "soft" else {"spike": {"reset": simulator.reset}}
     mid = [p[PAPER.middle] for p in poses]
     for name, table in (("transforms.json", mid), ("transforms_noisy.json", [perturbed(p, rng) for p in mid])):
-        write_json(out / name, transforms(k, width, height, entries(table, "sharp_data"), simulator.gain))
+        write_json(out / name, transforms(k, width, height, entries(table, "sharp_data"), simulator.gain) | sensor)
     write_json(out / SIMULATION, asdict(simulator) | stuck_pixels(simulator, height, width))
     write_json(
         out / "trajectory.json",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spike.sensor import SensorModel
+from spike.sensor import Reset, SensorModel
 
 # Range of the charge that a hot pixel collects per frame in addition to the light's.
 _HOT_CHARGE = (0.3, 1.0)
@@ -41,7 +41,7 @@ class Simulator:
     dark_rate: float = 0.0
     spurious_gap: tuple[float, float] | None = None
     shot_photons: float | None = None
-    reset: Literal["soft", "hard"] = "soft"
+    reset: Reset = "soft"
     random_phase: bool = True
     seed: int = 0
     threshold_sigma: float = 0.0
@@ -68,7 +68,7 @@ class Simulator:
     def sensor(self) -> SensorModel:
         """The result of a perfect calibration of the simulated sensor, without variation between pixels."""
         spurious = 0.0 if self.spurious_gap is None else 1 / self.spurious_gap[0]
-        return SensorModel(self.gain, self.dark_rate, min(spurious, 0.99))
+        return SensorModel(self.gain, self.dark_rate, min(spurious, 0.99), reset=self.reset)
 
     def stuck(self, height: int, width: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Masks [H, W] of the dead and the hot pixels."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spike.inspection import refuse_stuck
-from spike.sensor import LEAST_GAIN, SensorModel
+from spike.sensor import LEAST_GAIN, Reset, SensorModel
 from spike.stream import SpikeStream
 from spike.timing import estimate_spurious_rate
 from utils.io import atomic_write, write_json
@@ -21,14 +21,20 @@ from utils.reading import reading, require_file
 
 _MAPS = ("gain_map", "dark_map")
 _SCALARS = ("gain", "dark_rate", "spurious_rate")
-_SENSOR = record({}, dict.fromkeys(_SCALARS, number()) | dict.fromkeys(_MAPS, text()), closed=True)
+_SENSOR = record(
+    {},
+    dict.fromkeys(_SCALARS, number()) | dict.fromkeys(_MAPS, text()) | {"reset": text(*get_args(Reset))},
+    closed=True,
+)
 # Frames used to estimate the spurious rate: enough intervals for dark pixels, little memory.
 _RHYTHM_FRAMES = 512
 # Parts of a recording that are sampled to find the white level.
 _STRETCHES = 24
 
 
-def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float = 1.0) -> SensorModel:
+def calibrate(
+    dark: SpikeStream | None, flat: SpikeStream | None, level: float = 1.0, reset: Reset = "soft"
+) -> SensorModel:
     """Calibrate the gain, dark rate and spurious rate of a sensor.
 
     In the dark recording, a pixel's rate is its dark current plus spurious spikes.  Its gain is its rate in the
@@ -40,6 +46,7 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
         dark: recording with the lens covered, or None (dark rate 0).
         flat: recording of an evenly lit, static field, or None (gain 1).
         level: the field's intensity, 1 = white.
+        reset: the kind of reset, from the sensor's data sheet.
 
     Raises:
         ValueError: neither is given, the sizes differ, the level is not positive, or the field is not brighter
@@ -60,7 +67,7 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
         spurious = min(spurious, float(rate.mean()))
         dark_map = SensorModel(spurious_rate=spurious).without_spurious(rate).clamp_min(0).float()
     dark_rate = 0.0 if dark_map is None else float(dark_map.mean())
-    without_gain = SensorModel(1.0, dark_rate, spurious, dark_map=dark_map)
+    without_gain = SensorModel(1.0, dark_rate, spurious, dark_map=dark_map, reset=reset)
     if flat is None:
         return without_gain
     light = without_gain.intensity(torch.from_numpy(flat.count() / len(flat))).numpy()
@@ -69,7 +76,7 @@ def calibrate(dark: SpikeStream | None, flat: SpikeStream | None, level: float =
     if gain <= 0:
         raise ValueError(f"{flat.name}: the flat field is no brighter than the dark")
     relative = torch.from_numpy((light / (gain * level)).astype(np.float32))
-    return SensorModel(gain, dark_rate, spurious, relative.where(relative >= LEAST_GAIN, 1.0), dark_map)
+    return SensorModel(gain, dark_rate, spurious, relative.where(relative >= LEAST_GAIN, 1.0), dark_map, reset)
 
 
 def dead_pixels(sensor: SensorModel, flat: SpikeStream, level: float) -> int:

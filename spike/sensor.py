@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
+
+Reset = Literal["soft", "hard"]
 
 # A pixel with less than this share of the sensor's gain is dead: dividing by its gain would amplify noise.
 LEAST_GAIN = 0.1
@@ -25,6 +27,9 @@ class SensorModel:
         spurious_rate: spikes per frame that are not caused by light.
         gain_map: each pixel's sensitivity relative to ``gain`` [H, W], or None.
         dark_map: each pixel's dark rate [H, W], which replaces ``dark_rate``, or None.
+        reset: whether a pixel keeps the charge beyond a full one (``soft``) or loses it (``hard``).  A hard reset
+            costs half a frame's charge per spike on average: of the light x (full charges per frame) it fires at the
+            rate x / (1 + x / 2), which is inverted.
     """
 
     gain: float = 1.0
@@ -32,6 +37,7 @@ class SensorModel:
     spurious_rate: float = 0.0
     gain_map: Tensor | None = None
     dark_map: Tensor | None = None
+    reset: Reset = "soft"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0):
@@ -40,6 +46,8 @@ class SensorModel:
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value < 1):
                 raise ValueError(f"the sensor's {name} must lie in [0, 1) spikes per frame, not {value}")
+        if self.reset not in get_args(Reset):
+            raise ValueError(f"the sensor's reset must be soft or hard, not {self.reset!r}")
         if self.gain_map is not None and not bool((self.gain_map > 0).all()):
             raise ValueError("the sensor's gain map must be positive everywhere")
 
@@ -59,6 +67,8 @@ class SensorModel:
             spurious_left: the rate still contains spurious spikes; their expected number is subtracted.
         """
         fired = self.without_spurious(rate) if spurious_left else rate
+        if self.reset == "hard":
+            fired = (fired / (1 - fired / 2)).clamp_max(1)
         light = (fired - self.dark()) / self.gain
         return light if self.gain_map is None else light / self.gain_map.to(light)
 
@@ -71,5 +81,6 @@ class SensorModel:
         return self.dark_rate if self.dark_map is None else self.dark_map
 
     def to_dict(self) -> dict[str, Any]:
-        """The scalar settings as plain numbers (maps are stored in separate files)."""
-        return {"gain": self.gain, "dark_rate": self.dark_rate, "spurious_rate": self.spurious_rate}
+        """The settings without the maps, which are stored in separate files; a soft reset is not mentioned."""
+        numbers = {"gain": self.gain, "dark_rate": self.dark_rate, "spurious_rate": self.spurious_rate}
+        return numbers if self.reset == "soft" else numbers | {"reset": self.reset}

@@ -160,7 +160,7 @@ class Targets:
         self.margin = margin
         self._size = spikes.shape[1:]
         if mode == "timing":
-            self.spurious_rate = sensor.spurious_rate or estimate_spurious_rate(spikes)
+            self.spurious_rate = sensor.spurious_rate or estimate_spurious_rate(spikes, light_known=guide is not None)
             self._charge = torch.from_numpy(frame_charge(spikes, self.spurious_rate, guide))  # [H * W, T]
         else:
             self.spurious_rate = sensor.spurious_rate

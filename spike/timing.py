@@ -28,8 +28,10 @@ _EVIDENCE_LIMIT = 12.0
 _GUIDED_CHANGE = 0.13
 _GUIDED_LIMIT = 20.0
 _TRUSTED = 0.05
-# In a clean stream, the quieter quarter of the places stays below this rate, however fast the scene moves.
+# In a clean stream of a moving scene, the quieter quarter of the places stays below this rate, and below this share of
+# all spikes.
 _LEAST_SPURIOUS_RATE = 1e-3
+_LEAST_SPURIOUS_SHARE = 0.015
 _PLACE = 32  # pixels of a place
 
 
@@ -99,25 +101,46 @@ def frame_charge(
     return charge
 
 
-def estimate_spurious_rate(spikes: NDArray[np.uint8], pixels: int = 20000) -> float:
+def estimate_spurious_rate(spikes: NDArray[np.uint8], pixels: int = 20000, light_known: bool = False) -> float:
     """Estimate the spurious spikes per pixel and frame from the share of spikes that break their pixel's rhythm.
 
-    Zero if there are no more than in a clean stream of a moving scene: moving edges break the rhythm in some
-    places, spurious spikes everywhere.
+    Zero if there are no more than in a clean stream of a moving scene.
 
     Args:
         spikes: zeros and ones [T, H, W].
         pixels: number of pixels to sample, spread over the image.
+        light_known: spikes will be tested with a guide, so that few true ones are taken for spurious.  Then fewer
+            spurious spikes are worth a test in little light.
+    """
+    rate = quiet_spurious_rate(spikes, pixels)
+    least = _LEAST_SPURIOUS_RATE
+    if light_known:
+        least = min(least, _LEAST_SPURIOUS_SHARE * float(spikes.mean()))
+    return rate if rate > least else 0.0
+
+
+def quiet_spurious_rate(spikes: NDArray[np.uint8], pixels: int = 20000, rates: Floats | None = None) -> float:
+    """Spikes per pixel and frame that break their pixel's rhythm in the quieter quarter of the places.
+
+    Moving edges break the rhythm in some places, spurious spikes everywhere.
+
+    Args:
+        spikes: zeros and ones [T, H, W].
+        pixels: number of pixels to sample, spread over the image.
+        rates: the light [T, H, W] in spikes per frame, if it is known.
     """
     flat = spikes.reshape(len(spikes), -1)
-    fired = np.ascontiguousarray(flat[:, :: max(flat.shape[1] // pixels, 1)].T)
+    step = max(flat.shape[1] // pixels, 1)
+    fired = np.ascontiguousarray(flat[:, ::step].T)
+    light = None if rates is None else np.ascontiguousarray(rates.reshape(flat.shape)[:, ::step].T, np.float32)
+    size = min(_PLACE, len(fired)) * len(spikes)
     rate = 0.005
-    for _ in range(3):
-        breaks = _spurious(fired, rate)
+    for _ in range(4):
+        breaks = _spurious(fired, rate, light)
         places = np.bincount(breaks // (_PLACE * len(spikes)), minlength=max(len(fired) // _PLACE, 1))
-        if np.percentile(places, 25) < _LEAST_SPURIOUS_RATE * min(_PLACE, len(fired)) * len(spikes):
-            return 0.0
-        rate = len(breaks) / fired.size
+        rate = float(np.percentile(places, 25)) / size
+        if not rate:
+            break
     return rate
 
 

@@ -130,7 +130,7 @@ MUTANTS: list[Mutant] = [
         ("spurious: neighbors go too", "(score > 0) & (score > beside[:-2])", "(score > 0)"),
         ("spurious: evidence limited to little", "_EVIDENCE_LIMIT = 12.0", "_EVIDENCE_LIMIT = 1.2"),
         ("spurious: change not squared", "variance = change**2 * u * v", "variance = change * u * v"),
-        ("spurious rate: doubled", "rate = len(breaks) / fired.size", "rate = 2 * len(breaks) / fired.size"),
+        ("spurious rate: doubled", "np.percentile(places, 25)) / size", "np.percentile(places, 25)) / size * 2"),
         ("spurious rate: of the noisiest places", "np.percentile(places, 25)", "np.percentile(places, 95)"),
     ),
     *_of(
@@ -162,6 +162,7 @@ MUTANTS: list[Mutant] = [
         "test_spike_sensor test_spike_formulas",
         ("sensor: share that can fire", "(rate - self.spurious_rate) / (1 - self.spurious_rate)",
          "(rate - self.spurious_rate)"),
+        ("sensor: hard reset loses a whole frame", "fired / (1 - fired / 2)", "fired / (1 - fired)"),
         ("sensor: dark after gain", "(fired - self.dark()) / self.gain", "fired / self.gain - self.dark()"),
         ("sensor: gain map multiplied", "light / self.gain_map.to(light)", "light * self.gain_map.to(light)"),
     ),
@@ -184,10 +185,18 @@ MUTANTS: list[Mutant] = [
         ("inspection: colors mixed", "if not colored:", "if True:"),
     ),
     *_of(
+        "simulation/twin.py",
+        "test_noise",
+        ("twin: no spurious spikes", "if spurious else None", "if spurious > 1 else None"),
+        ("twin: half of the scatter forgotten", "(found - regular) / 2", "found / 2"),
+        ("twin: compared with the rates", "weights, rates) / sensor.gain", "weights, rates)"),
+        ("twin: few views are one", "-(-len(views) // _VIEWS)", "len(views)"),
+    ),
+    *_of(
         "scene/fusion.py",
         "test_fusion",
-        ("fusion: caution", "CAUTION = 1.5", "CAUTION = 1.0"),
-        ("fusion: energy not squared", ".mean((1, 2, 3)).square()", ".mean((1, 2, 3))"),
+        ("fusion: Wiener's gain", "_EXPONENT = 1.5", "_EXPONENT = 1.0"),
+        ("fusion: away from the spikes", ".clamp_min(0)\n    return render", "\n    return render"),
     ),
     *_of(
         "training/losses.py",

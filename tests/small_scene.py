@@ -42,9 +42,10 @@ def path(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centers, w2c
 
 
-def write_scene(root: Path, mosaic: Mosaic | None = None) -> None:
+def write_scene(root: Path, mosaic: Mosaic | None = None, simulator: Simulator | None = None) -> None:
     """Five views with spikes, truth and two held-out images; in color (``LEVELS``) with a mosaic."""
-    spec, simulator, rng = WindowSpec(), Simulator(seed=1), np.random.default_rng(0)
+    simulator = simulator or Simulator(seed=1)
+    spec, rng = WindowSpec(), np.random.default_rng(0)
 
     def shown(image: np.ndarray) -> torch.Tensor:
         gray = torch.as_tensor(image, dtype=torch.float32)

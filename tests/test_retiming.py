@@ -194,7 +194,7 @@ def test_targets_change_when_due_and_by_the_scene(scene_folder, tmp_path):
 
 
 def test_counted_targets_are_never_retimed(scene_folder, tmp_path):
-    for flags in (("--targets", "counting", "--no-fuse"), ("--retime_every", "0")):
+    for flags in (("--targets", "counting", "--no-fuse"), ("--retime_every", "0", "--no-fuse")):
         after = small_training(scene_folder, tmp_path, *RETIMED, *flags).after
         assert [action.name for action in after] == ["fixed_pattern", "averaging"]
 

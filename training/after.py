@@ -1,7 +1,7 @@
 """Actions that follow the optimizers' step.
 
-They reverse trajectories, estimate the sensor's fixed pattern, shape the spikes' intervals by the scene, and average
-the scene and the poses.
+They reverse trajectories, estimate the sensor's fixed pattern, shape the spikes' intervals by the scene, measure the
+noise of the targets, and average the scene and the poses.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from scene.views import TargetSpec
+from simulation.twin import target_variance
 from spike import FixedPattern
 from training.objectives import Moment
 from training.optimizers import Optimizers
 from training.sampling import Sample
-from training.state import State
+from training.state import Recording, State
 from utils.checkpoint import fitting
 from utils.image_metrics import l1
 
@@ -164,6 +166,42 @@ class Retiming:
             gains = fitting("gain_map of re-timing", gains.cpu(), torch.empty(guide.recording.size))
         guide.recording.use_gains(gains)
         self._retime(guide)
+
+
+class NoiseUpdates:
+    """Periodically measures the variance of the targets with simulated pixels that see what is rendered.
+
+    Fused images weigh renders against spikes by it.
+
+    Args:
+        spec: how spikes are converted to targets.
+        begins: the first iteration that measures it.
+        every: iterations between measurements.
+    """
+
+    name: ClassVar[str] = "noise"
+
+    def __init__(self, recording: Recording, spec: TargetSpec, begins: int, every: int):
+        self.recording, self.spec, self.begins, self.every = recording, spec, begins, every
+
+    def __call__(self, moment: Moment, optimizers: Optimizers) -> None:
+        del optimizers
+        state, recording = moment.state, self.recording
+        since = state.iteration - self.begins
+        if since < 0 or since % self.every:
+            return
+        views = [
+            (recording.scene.open_stream(view), partial(state.sight, i))
+            for i, view in enumerate(recording.scene.train)
+        ]
+        measured = target_variance(views, self.spec, recording.sensor, recording.retimed)
+        recording.measured_variance = torch.tensor([measured], device=recording.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"variance": self.recording.measured_variance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.recording.measured_variance = state["variance"].to(self.recording.device)
 
 
 class Averaging:

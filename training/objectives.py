@@ -216,4 +216,4 @@ class FusedDistillation(InstantJointLoss):
         recording, sample = moment.state.recording, moment.sample
         images = moment.renders.images.detach()
         residual = recording.targets(sample) - sample.averaged(images)
-        return fuse(sample.middle(images), residual, recording.variance(sample))
+        return fuse(sample.middle(images), residual, recording.measured_variance)

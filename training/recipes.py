@@ -36,8 +36,8 @@ from gaussian_renderer.radiance import RadianceGrid
 from recon_net import SpikeToImage, make_network
 from scene.cameras import View
 from scene.dataset import SceneData
-from scene.views import Quadrature, read_exposures
-from training.after import Action, Averaging, DirectionVotes, FixedPatternUpdates, Retiming
+from scene.views import Quadrature, TargetSpec, read_exposures
+from training.after import Action, Averaging, DirectionVotes, FixedPatternUpdates, NoiseUpdates, Retiming
 from training.building import (
     REFINED_AT,
     densification,
@@ -106,17 +106,20 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         objectives=present([SubframeLoss(1.0), *regularizers(c), distillation(c.network.lambda_joint)]),
         strategy=densification(c, recording, length_unit(c, state)),
         optimizers=optimizers(c, state, network_rate(c.network), c.network.recon_from),
-        after=timing_actions(c, state),
+        after=timing_actions(c, state, spec),
     )
 
 
-def timing_actions(c: TimingSettings, state: State) -> list[Action]:
-    """What follows the steps of ``timing``: learned gains, then targets that are read with them."""
+def timing_actions(c: TimingSettings, state: State, spec: TargetSpec) -> list[Action]:
+    """What follows the steps of ``timing``: learned gains, then targets that are read with them, then their noise."""
     after: list[Action] = []
     if c.targets.fixed_pattern_every:
         after.append(FixedPatternUpdates(c.targets.fixed_pattern_every))
     if c.retimes:
         after.append(Retiming(state, c.targets.retime_from, c.targets.retime_every))
+    if state.network is not None and c.network.fuse:
+        begins = c.network.recon_from
+        after.append(NoiseUpdates(state.recording, spec, begins, max((c.rates.iterations - begins) // 3, 1)))
     return [*after, *averaging(c)]
 
 

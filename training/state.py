@@ -42,6 +42,8 @@ class Recording:
         read: function that reads the targets of views with a given sensor.
         from_spikes: whether the targets come from spikes.
         folder: the folder of the files that contain the targets; None if they are in memory.
+        retimed: whether renders have shaped the intervals between spikes.
+        measured_variance: variance [1] of the targets about the truth; the expected one until it is measured.
     """
 
     def __init__(
@@ -60,6 +62,9 @@ class Recording:
         self.exposures = read(scene.train, scene.sensor)
         self._reread = reread
         self.folder = folder
+        self.retimed = False
+        expected = [exposure.noise for exposure in self.exposures] if from_spikes else [torch.zeros(())]
+        self.measured_variance = torch.stack(expected).mean()[None]
 
     @classmethod
     def of_spikes(
@@ -110,7 +115,7 @@ class Recording:
     def retime(self, sights: Sequence[Sight]) -> None:
         """Read the targets again, with the charge within every interval shaped by what the views should have seen."""
         assert self._reread is not None, "only targets from spikes can be re-timed"
-        self.exposures = self._reread(self.sensor, sights)
+        self.exposures, self.retimed = self._reread(self.sensor, sights), True
 
     def intrinsics(self, views: Tensor) -> Tensor:
         """Camera matrices [B, 3, 3] of the views ``views`` [B], on the device."""

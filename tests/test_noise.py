@@ -1,0 +1,105 @@
+"""How far targets scatter about the truth, measured by a simulated twin, and what is made of it in any light."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from scene.exposure import guide
+from scene.fusion import fuse
+from scene.views import TargetSpec
+from simulation.sensor import SENSORS, Simulator, sensor_named
+from simulation.twin import target_variance, twin
+from spike import SensorModel, SpikeStream, Targets, WindowSpec
+from utils.image_metrics import psnr
+
+SPEC = WindowSpec()
+FRAMES = SPEC.context + 40
+
+
+def moving(t):
+    """Light [30, 40] of a pattern that drifts by a pixel in ten frames; smooth, and never dark."""
+    y, x = np.mgrid[:30, :40]
+    return 0.5 + 0.35 * np.sin(0.4 * (x - 0.1 * t) + 1.5 * np.sin(0.25 * y))
+
+
+def sight(times):
+    """What a perfect scene would render at the times u of the exposure."""
+    frames = 40 + (SPEC.exposure - 1) * times.numpy()
+    return torch.stack([torch.as_tensor(moving(t)).float() for t in frames])[:, None]
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_the_measured_variance_is_that_of_the_targets(name):
+    """Without knowing more of the sensor than its gain, against the error that only the truth shows."""
+    simulator = dataclasses.replace(sensor_named(name, 3), dead=0, hot=0)
+    light = np.stack([moving(t) for t in range(FRAMES)])
+    stream = SpikeStream.from_array(simulator(light))
+    sensor = SensorModel(simulator.gain, reset=simulator.reset)
+    found = Targets(stream.unpack(0, FRAMES), SPEC, sensor, "timing", 20).subframes(9)
+    true = torch.stack([torch.as_tensor(moving(20 + c)).float() for c in SPEC.centers])
+    error = float((found - true).square().mean())
+    measured = target_variance([(stream, sight)], TargetSpec(SPEC), sensor, retimed=False)
+    assert 0.5 < measured / error < 1.6
+
+
+def test_a_twin_has_the_threshold_noise_and_the_spurious_spikes_of_its_model():
+    light = np.stack([moving(t) for t in range(FRAMES)])
+    for sigma in (0.0, 0.08, 0.16):
+        spikes = Simulator(0.4, threshold_sigma=sigma, spurious_gap=(140, 50), seed=2)(light)
+        found = twin(spikes, 0.4 * light, SensorModel(0.4))
+        assert found.threshold_sigma == pytest.approx(sigma, abs=0.04)
+        assert 1 / found.spurious_gap[0] == pytest.approx(1 / 140, rel=0.35)
+        assert found.reset == "soft"
+    assert twin(Simulator(0.4)(light), 0.4 * light, SensorModel(0.4)).spurious_gap is None
+
+
+def wrong_sight(error, times):
+    """Renders with an error of this root mean square, which moves with the scene like its own texture."""
+    y, x = np.mgrid[:30, :40]
+    frames = 40 + (SPEC.exposure - 1) * times.numpy()
+    errors = [2**0.5 * error * np.sin(0.9 * (x - 0.1 * t) + 0.5 * y) for t in frames]
+    return sight(times) + torch.as_tensor(np.stack(errors)).float()[:, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "retimed"),
+    [
+        ("dim", 0.03, True), ("default", 0.03, False), ("default", 0.01, False), ("jitter", 0.03, True),
+        ("jitter", 0.01, False), ("bright", 0.03, True), ("bright", 0.01, False),
+    ],
+)  # fmt: skip
+def test_in_any_light_fused_images_are_no_worse_than_what_they_are_made_of(name, error, retimed):
+    """At most 0.3 dB below the better of renders and spikes, with renders of 30 and 40 dB."""
+    simulator = sensor_named(name, 1)
+    light = np.stack([moving(t) for t in range(FRAMES)])
+    stream = SpikeStream.from_array(simulator(light))
+    sensor, seen_by = SensorModel(simulator.gain, reset=simulator.reset), partial(wrong_sight, error)
+    variance = target_variance([(stream, seen_by)], TargetSpec(SPEC), sensor, retimed)
+    shape = guide(seen_by, SPEC, sensor, 20) if retimed else None
+    timing = Targets(stream.unpack(0, FRAMES), SPEC, sensor, "timing", 20, shape).subframes(9)
+    u = torch.tensor(SPEC.times)
+    window = TargetSpec(SPEC).quadrature(3)
+    renders = seen_by(u)
+    seen = sum(w * seen_by(u + float(o)) for o, w in zip(window.offsets, window.weights, strict=True))
+    fused = fuse(renders, timing[:, None] - seen, torch.tensor([variance]))
+    of_renders, of_spikes, of_fused = (
+        float(psnr(images, sight(u)).mean()) for images in (renders, timing[:, None], fused)
+    )
+    assert of_fused > max(of_renders, of_spikes) - 0.3
+
+
+def test_variance_is_measured_over_a_few_views():
+    light = np.stack([moving(t) for t in range(FRAMES)])
+    streams = [SpikeStream.from_array(Simulator(0.4, seed=s)(light)) for s in range(2)]
+    calls = []
+
+    def counted(k, times):
+        calls.append(k)
+        return sight(times)
+
+    many = [(streams[k % 2], partial(counted, k)) for k in range(13)]
+    measured = target_variance(many, TargetSpec(SPEC), SensorModel(0.4), retimed=True)
+    assert calls == [0, 3, 6, 9, 12] and 0 < measured < 1e-3
