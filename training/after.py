@@ -201,7 +201,8 @@ class NoiseUpdates:
         return {"variance": self.recording.measured_variance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.recording.measured_variance = state["variance"].to(self.recording.device)
+        variance = fitting("variance of the targets", state["variance"], torch.empty(1))
+        self.recording.measured_variance = variance.to(self.recording.device)
 
 
 class Averaging:
