@@ -164,6 +164,12 @@ class Exposure:
         tensors = iter(mapped.tensors)
         return self._converted(lambda _: next(tensors), mapped)
 
+    def of_camera(self, camera: Camera, folder: Path | None = None) -> Exposure:
+        """A copy for another camera with targets of its own, in memory or in a file in ``folder``."""
+        copy = self._converted(torch.clone) if folder is None else self.in_file(folder)
+        copy.camera = camera
+        return copy
+
     def expect(self, subframes: Iterable[int]) -> None:
         """Read some sub-frames' targets in the background if they are in a file: the next step uses them."""
         if self._mapped is not None and self._subframes is not None:
