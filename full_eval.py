@@ -22,8 +22,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from arguments.parser import add_quiet_argument
 from arguments.parts import ImageOptions
 from commands.guard import guarded
 from evaluation.cluster import perform
@@ -31,6 +30,7 @@ from evaluation.comparisons import write_tables
 from evaluation.jobs import Job, do, jobs_of
 from evaluation.methods import BASELINES, GROUPS, METHODS, POSES
 from evaluation.pages import write_pages
+from utils.telling import announce, bar, be_quiet, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--spk2imgnet_weights", type=Path, metavar="FILE", help="published weights for the methods with Spk2ImgNet"
     )
+    add_quiet_argument(made)
     return made
 
 
@@ -75,12 +76,13 @@ def one_by_one(jobs: Sequence[Job], out: Path, options: ImageOptions) -> Iterato
 
 def main() -> int:
     args = parser().parse_args()
+    be_quiet(args.quiet)
     methods = list(dict.fromkeys(m for name in args.methods for m in GROUPS.get(name, [name])))
     # The commands run in this program's folder.
     out = args.out.resolve()
     jobs, notes = jobs_of([scene.resolve() for scene in args.scenes], methods, args.poses, args.seeds)
     for note in notes:
-        print(note)
+        say(note)
     weights = "" if args.spk2imgnet_weights is None else str(args.spk2imgnet_weights.resolve())
     options = ImageOptions(spk2imgnet_weights=weights)
     failed: dict[Job, str] = {}
@@ -89,15 +91,17 @@ def main() -> int:
         ended = one_by_one(missing, out, options)
     else:
         ended = perform(missing, out, options, args.ray, args.cpus, args.gpus, args.retries)
-    bar = tqdm(ended, total=len(jobs), initial=len(jobs) - len(missing), desc="Evaluating", dynamic_ncols=True)
-    for job, failure in bar:
-        bar.set_postfix_str(str(job))
+    shown = bar("Evaluating", len(jobs), len(jobs) - len(missing))
+    for job, failure in ended:
+        shown.update()
+        shown.set_postfix_str(str(job))
         if failure:
             failed[job] = failure
-            tqdm.write(f"{job.scene.name} {job.method}: {failure}")
-    print(write_tables(jobs, out, failed))
+            announce(f"{job.scene.name} {job.method}: {failure}", to=sys.stderr)
+    shown.close()
+    say(write_tables(jobs, out, failed))
     pages = [str(path.relative_to(out)) for path in write_pages(jobs, out)]
-    print(f"Written to {out}: {', '.join(['table.md', 'table.csv', 'table.tex', 'report.html', *pages])}")
+    say(f"Written to {out}: {', '.join(['table.md', 'table.csv', 'table.tex', 'report.html', *pages])}")
     return 1 if failed else 0
 
 

@@ -23,6 +23,7 @@ from evaluation.tables import results_table
 from scene.manifest import PROTOCOLS
 from training.trained_model import TrainedModel
 from utils.lpips_offline import load_lpips
+from utils.telling import be_quiet, say
 
 
 def main() -> int:
@@ -34,14 +35,15 @@ def main() -> int:
         "--known", type=Path, help="file of measured values of images that stay the same from run to run; written too"
     )
     args = parser.parse_args(underscored(sys.argv[1:]))
+    be_quiet(args.quiet)
     if not args.model_path:
         raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
     model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
-    measured = measure_model(model, *load_lpips(args.lpips), args.quiet, args.known)
+    measured = measure_model(model, *load_lpips(args.lpips), args.known)
     if not any(protocol in measured.results for protocol in PROTOCOLS):
-        print(f"{model.folder}: the scene has no sharp images, so there is nothing to compare the renders with")
-    print(results_table(measured.results))
-    print(f"Written to {model.folder}: {', '.join(measured.files)}")
+        say(f"{model.folder}: the scene has no sharp images, so there is nothing to compare the renders with")
+    say(results_table(measured.results))
+    say(f"Written to {model.folder}: {', '.join(measured.files)}")
     return 0
 
 

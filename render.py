@@ -21,6 +21,7 @@ from training.trained_model import TrainedModel
 from utils.device import pick_device
 from utils.io import remove_leftovers
 from utils.locks import LOCK, FolderLock
+from utils.telling import be_quiet, say
 
 
 def main() -> int:
@@ -34,6 +35,7 @@ def main() -> int:
     )
     add_video_arguments(parser)
     args = parser.parse_args(underscored(sys.argv[1:]))
+    be_quiet(args.quiet)
     if args.fit_steps < 0:
         raise ValueError(f"--fit_steps must be at least 0, not {args.fit_steps}")
     if not args.model_path:
@@ -44,12 +46,12 @@ def main() -> int:
     model = TrainedModel.load(args.model_path, args.iteration, device, args.source_path)
     with FolderLock(model.folder, RENDERING, f".{RENDERING}{LOCK}"):
         remove_leftovers(model.folder)
-        renderer = Renderer(model, get_rasterizer(args.rasterizer, device), args.fit_steps, args.quiet)
+        renderer = Renderer(model, get_rasterizer(args.rasterizer, device), args.fit_steps)
         if video.video:
-            print(f"The video is in {renderer.video(video)}")
+            say(f"The video is in {renderer.video(video)}")
             return 0
         render_model(renderer, train=not args.skip_train, test=not args.skip_test)
-    print(f"Rendered iteration {model.iteration}; the images are in {args.model_path}")
+    say(f"Rendered iteration {model.iteration}; the images are in {args.model_path}")
     return 0
 
 

@@ -37,6 +37,7 @@ from utils.io import remove_leftovers
 from utils.locks import FolderLock
 from utils.processes import Processes
 from utils.signals import StopRequest, handled
+from utils.telling import be_quiet, say
 
 
 def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
@@ -68,9 +69,9 @@ def run(training: Training) -> int:
         done = training.iteration == training.steps
         folder = checkpoint.save_model(training) if done or settings.run.viewer else None  # as the viewer's button says
     if done:
-        print(f"{training.steps} iterations in {journal.seconds_in_all:.0f} s; the model is in {folder}")
+        say(f"{training.steps} iterations in {journal.seconds_in_all:.0f} s; the model is in {folder}")
         return 0
-    print(
+    say(
         f"Stopped{request.reason} after iteration {training.iteration}; the state is saved in {path}. Continue with:\n"
         f"  python train.py -s {settings.scene.source_path} -m {settings.scene.model_path} --resume"
     )
@@ -87,18 +88,18 @@ def start(settings: Settings, scene: SceneData, processes: Processes) -> int:
     lock, aside = claim(model)
     with lock:
         if aside is not None:
-            print(f"{model} contained an earlier run, which is now in {aside}")
+            say(f"{model} contained an earlier run, which is now in {aside}")
         remove_leftovers(model)
         checkpoint.save_settings(training)
         training.state.field.save_start(Path(model))
         sizes = ", ".join(f"{count} {name}" for name, count in training.state.field.sizes().items())
-        print(
+        say(
             f"{settings.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {training.steps} steps, "
             f"{sizes} at first"
         )
         recording = training.state.recording
         if recording.folder is not None:
-            print(f"The targets of {len(recording)} views are in files in {recording.folder} while the training runs")
+            say(f"The targets of {len(recording)} views are in files in {recording.folder} while the training runs")
         return run(training)
 
 
@@ -162,18 +163,20 @@ def show_help(argv: Sequence[str]) -> int:
 
 
 def main() -> int:
+    be_quiet("--quiet" in sys.argv)
     argv = current_names(sys.argv[1:])
     if asks_for_help(argv):
         return show_help(argv)
     with Processes.of_environment() as processes:
-        processes.silence_others()
+        be_quiet("--quiet" in argv or not processes.first)
         if "--resume" in argv:
             settings = resumed_settings(argv)
+            be_quiet(settings.run.quiet or not processes.first)
             share_processors(settings.run.threads, processes.local_size)
             return resume(settings, processes)
         scene = scene_of(scene_options(argv), wants_images(argv))
         for note in scene.notes:
-            print(note)
+            say(note)
         settings = parse_training(argv, scene.has_spikes)
         share_processors(settings.run.threads, processes.local_size)
         if processes.restarted and begun(settings.for_scene(len(scene.train), *scene.size)):

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from arguments.options import Options, choices_of
-from arguments.parts import RunOptions, SceneOptions
+from arguments.parts import QUIET, RunOptions, SceneOptions
 from arguments.renamed import FLAGS, PRESETS
 from arguments.settings import RECIPES, ImageSettings, PhotoSettings, Settings, TimingSettings, load_settings
+from utils.telling import say
 
 SHORT = {"source_path": "-s", "model_path": "-m", "image_folder": "-i", "resolution": "-r"}
 _MOVED = ("source_path", "model_path")
@@ -130,7 +131,7 @@ def current_names(argv: Iterable[str]) -> list[str]:
             notes.append(f"{name} is now {renamed}")
         words[i] = renamed + equals + value
     for note in notes:
-        sys.stderr.write(f"note: {note}; the old name goes away in the next version\n")
+        say(f"note: {note}; the old name goes away in the next version", to=sys.stderr)
     return words
 
 
@@ -246,6 +247,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) 
             value = getattr(run, item.name)
             _add(parser, item.name, [f"--{item.name}"], hints[item.name], _help(item, value))
             parser.set_defaults(**{item.name: value})
+
+
+def add_quiet_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that hides everything but errors (``utils.telling``)."""
+    parser.add_argument("--quiet", action="store_true", help=QUIET)
 
 
 def add_source_argument(parser: argparse.ArgumentParser) -> None:

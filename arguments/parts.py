@@ -7,6 +7,7 @@ from typing import Literal
 
 from arguments.options import Options, option
 
+QUIET = "say nothing but errors: no sentences, no progress bars"
 # Width of the window that supervises one instant, spike frames.
 SUBFRAME_WIDTH = 9
 
@@ -231,7 +232,7 @@ class RunOptions(Options):
         "who sees the traffic can watch and stop the training, which is not encrypted",
     )
     viewer_port: int = option(8080, "port of the viewer, or the next free one", at_least=1, at_most=65535)
-    quiet: bool = option(False, "no progress bar", common=True)
+    quiet: bool = option(False, QUIET, common=True)
     tensorboard: bool = option(False, "curves and images for TensorBoard, in the model's folder")
     json_log: bool = option(False, "print the rows of log.jsonl on standard output")
 

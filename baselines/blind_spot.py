@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from baselines.images import color_planes
 from recon_net.network import autocast
@@ -26,6 +25,7 @@ from spike import SensorModel, SpikeStream, WindowSpec, tfp
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.crops import Crop
 from utils.randomness import generator
+from utils.telling import progress
 
 # Frames of the short exposure that is denoised.
 WIDTH = 9
@@ -136,7 +136,6 @@ def blind_loss(network: BlindSpotNet, images: Tensor) -> Tensor:
 
 def learn_blind_spot(
     streams: Sequence[SpikeStream], gain: float, width: int, steps: int, seed: int, device: torch.device,
-    quiet: bool = True,
 ) -> BlindSpotNet:  # fmt: skip
     """Train a network on short exposures of some streams at random times.
 
@@ -155,7 +154,7 @@ def learn_blind_spot(
         network = BlindSpotNet(width).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    for step in tqdm(range(steps), desc="Blind-spot network", disable=quiet):
+    for step in progress(range(steps), "Blind-spot network"):
         random = generator("batch", seed, step)
         crops = torch.stack([_crop(streams, random) for _ in range(BATCH)])
         loss = blind_loss(network, crops.to(device) / gain)

@@ -53,7 +53,7 @@ def blind_spot(scene: SceneData, options: BlindSpotOptions, run: RunOptions) -> 
         return BlindSpot(load_blind_spot(path).to(device))
     streams = [scene.open_stream(view) for view in scene.train]
     network = learn_blind_spot(
-        streams, scene.sensor.gain, options.bsn_width, options.bsn_steps, run.seed, device, run.quiet
+        streams, scene.sensor.gain, options.bsn_width, options.bsn_steps, run.seed, device
     )
     if options.bsn_weights:
         save_blind_spot(path, network)
@@ -77,7 +77,7 @@ def prepare(
     method: str,
     scene: SceneData,
     options: ImageOptions = ImageOptions(),
-    run: RunOptions = RunOptions(quiet=True),
+    run: RunOptions = RunOptions(),
 ) -> ImageProvider:
     """The image provider ``method`` for a scene; methods that learn use the device and seed of ``run``.
 

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments.parser import add_quiet_argument
 from commands.guard import guarded
 from simulation import Simulator
 from spike import SensorModel, Targets, WindowSpec
 from spike.targets import Mode
 from utils.io import atomic_write
+from utils.telling import be_quiet, progress, say
 
 SPEC = WindowSpec()
 DARKEST = 0.02
@@ -50,13 +51,13 @@ def errors(width: int, kind: str, mode: Mode, spurious: bool, known: bool, side:
     return float(found.mean()), float(found.square().mean().sqrt())
 
 
-def table(side: int, seed: int, widths: list[int], quiet: bool) -> str:
+def table(side: int, seed: int, widths: list[int]) -> str:
     """The table as Markdown."""
     cases = [(False, False, "clean"), (True, False, "spurious, unknown"), (True, True, "spurious, known")]
     head = [f"{mode}, {name}" for _, _, name in cases for mode in MODES]
     lines = ["| window | light | " + " | ".join(head) + " |", "| --- | --- |" + " --- |" * len(head)]
     rows = [(width, kind) for kind in LIGHTS for width in widths]
-    for width, kind in tqdm(rows, disable=quiet):
+    for width, kind in progress(rows, "Measuring"):
         cells = []
         for spurious, known, _ in cases:
             for mode in MODES:
@@ -74,12 +75,13 @@ def main() -> int:
         "--widths", type=int, nargs="+", default=[9, 25, 41, 97], help="window lengths in frames (default: 9 25 41 97)"
     )
     parser.add_argument("--out", type=Path, help="Markdown file to write")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet_argument(parser)
     args = parser.parse_args()
+    be_quiet(args.quiet)
     if args.side < 2 or not all(1 <= width <= SPEC.context for width in args.widths):
         raise ValueError(f"--side must be at least 2, and --widths between 1 and {SPEC.context} frames")
-    text = table(args.side, args.seed, args.widths, args.quiet)
-    print(text)
+    text = table(args.side, args.seed, args.widths)
+    say(text)
     if args.out is not None:
         with atomic_write(args.out, "w") as file:
             head = (

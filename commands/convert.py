@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from arguments.parser import add_quiet_argument
 from commands.recording_flags import add_color_arguments, add_recording_arguments, known_packing, opened
 from conversion.pipeline import convert, preview, sensor_of
 from conversion.placing import OUTPUTS, PREVIEWS, check_outputs, staged
@@ -16,6 +17,7 @@ from conversion.report import confidence_of
 from conversion.windows import BLUR, FEWEST, Window, choose_windows, clip_windows
 from spike import Packing, SensorModel, SpikeStream, load_sensor
 from spike.stream import SUFFIXES
+from utils.telling import be_quiet, say
 
 # Flags that apply to one kind of source only.
 OF_RECORDINGS = ("views", "start", "stop", "spacing", "max_blur", "truth")
@@ -47,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--previews_only", action="store_true", help="only write previews/, for your own reconstruction")
     p.add_argument("--preview_scale", type=int, help="enlargement factor of previews/ (default: to about 640 columns)")
     p.add_argument("--force", action="store_true", help="replace the files of an earlier run in the folder")
-    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_quiet_argument(p)
     add_recording_arguments(p)
     add_color_arguments(p)
     return p
@@ -94,7 +96,7 @@ def find_windows(args: argparse.Namespace) -> tuple[list[Window], list[Window], 
     if not 0 <= start < stop <= len(stream):
         raise ValueError(f"{stream.name}: --start {start} and --stop {stop} do not fit its {len(stream)} frames")
     limit = args.max_blur or BLUR * stream.width
-    return choose_windows(stream, start, stop, args.views, args.spacing or "motion", limit, args.quiet)
+    return choose_windows(stream, start, stop, args.views, args.spacing or "motion", limit)
 
 
 def given_sensor(path: Path, stream: SpikeStream) -> SensorModel:
@@ -119,6 +121,7 @@ def given_intrinsics(args: argparse.Namespace, width: int, height: int) -> NDArr
 
 def main() -> int:
     args = parser().parse_args()
+    be_quiet(args.quiet)
     check(args)
     root: Path = args.source_path
     outputs = (PREVIEWS,) if args.previews_only else OUTPUTS
@@ -131,17 +134,17 @@ def main() -> int:
     if args.previews_only:
         with staged(root, outputs) as staging:
             preview(staging, windows, sensor, args.preview_scale)
-        print(f"Written: {root / PREVIEWS} ({len(windows)} views)")
+        say(f"Written: {root / PREVIEWS} ({len(windows)} views)")
         return 0
     found = convert(
         root, windows, candidates, helpers, sensor, calibrated=args.sensor is not None, intrinsics=intrinsics,
         colmap=args.from_colmap, truth=args.truth, preview_scale=args.preview_scale,
-        spread_over="time" if args.spacing == "even" else "motion", quiet=args.quiet,
+        spread_over="time" if args.spacing == "even" else "motion",
     )  # fmt: skip
     registered = found.solution.w2c
     lost = [w.name for w in windows if w.name not in registered]
-    print(f"{len(windows)} views, {len(registered)} registered; the poses are {confidence_of(found.disagreement)}")
+    say(f"{len(windows)} views, {len(registered)} registered; the poses are {confidence_of(found.disagreement)}")
     if lost:
-        print(f"Not registered: {', '.join(lost)}; see the report")
-    print(f"Written: {root} (report.md). Next: python train.py -s {root} --spike")
+        say(f"Not registered: {', '.join(lost)}; see the report")
+    say(f"Written: {root} (report.md). Next: python train.py -s {root} --spike")
     return 0

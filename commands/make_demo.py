@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from arguments.parser import add_quiet_argument
 from simulation.demo import Recipe, make
 from simulation.sensor import SENSORS
+from utils.telling import be_quiet, say
 
 
 def main() -> int:
@@ -16,7 +18,9 @@ def main() -> int:
     parser.add_argument("--size", default="200x124", help="width x height in pixels (default: 200x124)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the path and the sensor (default: 0)")
     parser.add_argument("--sensor", choices=SENSORS, default="default", help="simulated sensor (default: default)")
+    add_quiet_argument(parser)
     args = parser.parse_args()
+    be_quiet(args.quiet)
     try:
         width, height = (int(x) for x in args.size.split("x"))
     except ValueError:
@@ -25,8 +29,8 @@ def main() -> int:
         raise ValueError("--views must be at least 2, and --size at least 16x16 and a multiple of 8 pixels")
     recipe = Recipe(args.views, width, height, args.seed, sensor=args.sensor)
     if recipe.state(args.out) == "done":
-        print(f"{args.out} already exists")
+        say(f"{args.out} already exists")
         return 0
     make(args.out, recipe)
-    print(f"The scene is in {args.out}")
+    say(f"The scene is in {args.out}")
     return 0

@@ -15,8 +15,8 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from arguments.parser import add_quiet_argument
 from commands.recording_flags import add_color_arguments, add_recording_arguments, frames_of, known_packing, opened
 from pictures.colors import three_channels
 from pictures.video import write_mp4
@@ -28,6 +28,7 @@ from spike.window import PAPER
 from training.recon_alone import Clip, compare, learn, sharp, truths
 from utils.device import pick_device
 from utils.io import save_image, write_json
+from utils.telling import be_quiet, progress, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sensor", type=Path, help="sensor calibration (sensor.json)")
     p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="device (default: auto)")
-    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_quiet_argument(p)
     add_recording_arguments(p)
     add_color_arguments(p)
     return p
@@ -73,6 +74,7 @@ def write_pictures(out: Path, frames: list[int], images: Iterator[NDArray[np.flo
 
 def main() -> int:
     args = parser().parse_args()
+    be_quiet(args.quiet)
     if args.iterations < 0 or args.crop < 0:
         raise ValueError(f"--iterations and --crop must be at least 0, not {args.iterations} and {args.crop}")
     if not (math.isfinite(args.fps) and args.fps > 0):
@@ -89,22 +91,22 @@ def main() -> int:
     device = pick_device(args.device)
     torch.manual_seed(args.seed)
     network = starting_network(args.weights, args.recon_net).to(device)
-    losses, best = learn(network, clip, args.iterations, args.crop, args.seed, device, args.quiet)
+    losses, best = learn(network, clip, args.iterations, args.crop, args.seed, device)
     save_network(args.out / WEIGHTS, network)
     record: dict[str, Any] = {"sensor": clip.sensor.to_dict(), "variant": network.variant, "loss": losses[-50:]}
     record["best_iteration"] = best
     if args.iterations:
-        print(f"The network is that of step {best} of {args.iterations}, the best on intervals held out of training")
+        say(f"The network is that of step {best} of {args.iterations}, the best on intervals held out of training")
     if truth:
         record["PSNR"] = compare(network, clip, truth, device)
         for name, row in record["PSNR"].items():
-            print(f"{name:12} PSNR {row['PSNR']:6.2f} dB, gain-matched {row['PSNR_gain']:6.2f} dB")
+            say(f"{name:12} PSNR {row['PSNR']:6.2f} dB, gain-matched {row['PSNR_gain']:6.2f} dB")
     write_json(args.out / "results.json", record)
     shown = (
         sharp(network, clip, f, device).clamp(0, 1).numpy()
-        for f in tqdm(frames, desc="Rendering", disable=args.quiet)
+        for f in progress(frames, "Rendering")
     )
     write_pictures(args.out, frames, shown, args.fps)
-    print(f"Written: {args.out} ({len(frames)} frames, {WEIGHTS}, results.json)")
+    say(f"Written: {args.out} ({len(frames)} frames, {WEIGHTS}, results.json)")
     return 0
 

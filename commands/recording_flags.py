@@ -13,6 +13,7 @@ from spike.bayer import BayerPattern
 from spike.formats import open_recording
 from spike.guess import Guess, sureness
 from spike.stream import BitOrder
+from utils.telling import say
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +64,7 @@ def opened(path: Path, known: Packing, insist: bool = False) -> tuple[SpikeStrea
     """
     stream, guess = open_recording(path, known)
     if guess is not None:
-        print(
+        say(
             f"{stream.name}: read with {guess.flags()} (size: {sureness(guess.size_sure)}, "
             f"bit order: {sureness(guess.order_sure)})"
         )

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arguments.parser import add_options, add_source_argument
+from arguments.parser import add_options, add_quiet_argument, add_source_argument
 from arguments.settings import CascadeImages, CascadeSettings
 from baselines.images import image_of
 from baselines.providers import prepare
@@ -34,6 +34,7 @@ from scene.model_folder import iteration_folder, read_cameras, why_stale
 from scene.tum import write_tum
 from scene.views import true_poses
 from training.trained_model import TrainedModel
+from utils.telling import be_quiet, say
 
 
 def export_trajectories(model: TrainedModel) -> list[Path]:
@@ -122,7 +123,7 @@ def find_poses_again(args: argparse.Namespace) -> int:
     posed = posed_by_images(scene, lambda view: image_of(provider, scene, view), options.image_method)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_transforms(args.out, scene, posed, options.image_method)
-    print(
+    say(
         f"{len(posed.views)} of {posed.count} views, reprojection error {posed.reprojection:.2f} px, ATE "
         f"{posed.ate:.4f} ({'truth' if posed.against_truth else 'poses before'}); written: {args.out}"
     )
@@ -150,13 +151,16 @@ def main() -> int:
     add_options(again, CascadeImages, CascadeSettings.of().values())
     again.add_argument("--out", type=Path, required=True, help="pose file to write (.json); its points go next to it")
     add_force_argument(again)
+    for sub in (export, between, again):
+        add_quiet_argument(sub)
     args = parser.parse_args()
+    be_quiet(args.quiet)
     if args.command == "poses":
         return find_poses_again(args)
     if args.command == "convert":
         refuse_existing([args.target], args.force)
         count = convert(args.source, args.target)
-        print(f"{count} Gaussians are in {args.target}")
+        say(f"{count} Gaussians are in {args.target}")
         return 0
     model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
     return export_all(model)
@@ -169,7 +173,7 @@ def export_all(model: TrainedModel) -> int:
     for write in (*parts, export_network, export_trajectories):
         try:
             for path in write(model):
-                print(path)
+                say(str(path))
         except ValueError as error:
             failures.append(str(error))
     if failures:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from arguments.parser import add_quiet_argument
 from commands.recording_flags import (
     add_color_arguments,
     add_force_argument,
@@ -41,6 +41,7 @@ from spike.preview import picture
 from spike.sensor import SensorModel
 from spike.stream import Packing
 from utils.io import IMAGE_SUFFIXES, save_image, write_json
+from utils.telling import be_quiet, progress, say
 
 # Flags of simulate that are settings of the simulator.
 SENSOR_FLAGS = (
@@ -52,15 +53,15 @@ SENSOR_FLAGS = (
 def run_inspect(args: argparse.Namespace) -> None:
     stream, guess = opened(args.recording, known_packing(args))
     for line in () if guess is None else guess.why:
-        print(f"  {line}")
+        say(f"  {line}")
     found = inspect(stream)
     for line in summary(stream, found):
-        print(line)
+        say(line)
     out = args.out or args.recording.with_name(f"{args.recording.stem}_inspect")
     save_image(out / "sheet.png", sheet(stream, found))
     save_image(out / "rate.png", rate_image(stream, found))
     write_json(out / "inspection.json", record(stream, found))
-    print(f"Written: {out}/sheet.png, rate.png, inspection.json")
+    say(f"Written: {out}/sheet.png, rate.png, inspection.json")
 
 
 def run_preview(args: argparse.Namespace) -> None:
@@ -87,7 +88,7 @@ def run_preview(args: argparse.Namespace) -> None:
         raise ValueError(f"{out}: one image cannot show {len(frames)} frames; give a folder or a name ending in .mp4")
     if out.suffix.lower() not in ("", ".mp4", *IMAGE_SUFFIXES):
         raise ValueError(f"{out}: a preview must be a .png, an .mp4 or a folder")
-    shown = (stretched(image(f), shown_range, gamma) for f in tqdm(frames, disable=args.quiet or len(frames) < 2))
+    shown = (stretched(image(f), shown_range, gamma) for f in progress(frames, "Reconstructing", unit="frame"))
     if out.suffix.lower() == ".mp4":
         write_mp4(out, (three_channels(f) for f in shown), args.fps)
     elif out.suffix.lower() in IMAGE_SUFFIXES:
@@ -95,7 +96,7 @@ def run_preview(args: argparse.Namespace) -> None:
     else:
         for frame, picture_ in zip(frames, shown, strict=True):
             save_image(out / f"{frame:06d}.png", picture_)
-    print(f"Written: {out} ({len(frames)} image{'s' if len(frames) > 1 else ''}, method {args.method})")
+    say(f"Written: {out} ({len(frames)} image{'s' if len(frames) > 1 else ''}, method {args.method})")
 
 
 def run_calibrate(args: argparse.Namespace) -> None:
@@ -104,11 +105,11 @@ def run_calibrate(args: argparse.Namespace) -> None:
     sensor = calibrate(dark, flat, args.level, args.reset)
     save_sensor(args.out, sensor)
     rates = {"gain": sensor.gain, "dark_rate": sensor.dark_rate, "spurious_rate": sensor.spurious_rate}
-    print(", ".join(f"{name} {value:.5f}" for name, value in rates.items()) + " (spikes per frame)")
+    say(", ".join(f"{name} {value:.5f}" for name, value in rates.items()) + " (spikes per frame)")
     if flat is not None and sensor.gain_map is not None:
         spread, dead = float(sensor.gain_map.std()), dead_pixels(sensor, flat, args.level)
-        print(f"gain varies by {spread:.1%} between pixels; dead pixels: {dead}")
-    print(f"Written: {args.out} and its maps")
+        say(f"gain varies by {spread:.1%} between pixels; dead pixels: {dead}")
+    say(f"Written: {args.out} and its maps")
 
 
 def run_simulate(args: argparse.Namespace) -> None:
@@ -135,8 +136,8 @@ def run_simulate(args: argparse.Namespace) -> None:
         else between(source_pictures(args.source, channels), args.between)
     )  # fmt: skip
     origin = {"source": str(args.source), "between": args.between}
-    stream = simulate_recording(args.out, pictures, simulator, truth, args.bayer, origin, args.quiet)
-    print(f"Written: {args.out} ({len(stream)} frames of {stream.width}x{stream.height}), sharp truth in {truth}")
+    stream = simulate_recording(args.out, pictures, simulator, truth, args.bayer, origin)
+    say(f"Written: {args.out} ({len(stream)} frames of {stream.width}x{stream.height}), sharp truth in {truth}")
 
 
 def run_convert(args: argparse.Namespace) -> None:
@@ -149,7 +150,7 @@ def run_convert(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.out}: --{packing[0]} applies to a .dat only; give a name ending in .dat")
     to = Packing(bit_order=args.to_bit_order, flip=args.to_flip, stored_width=args.to_stored_width)
     write_recording(args.out, stream, to.layout)
-    print(f"Written: {args.out} ({len(stream)} frames of {stream.width}x{stream.height})")
+    say(f"Written: {args.out} ({len(stream)} frames of {stream.width}x{stream.height})")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -160,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if recording:
             sub.add_argument("recording", type=Path, help=".dat, .npy or .npz file, or SpikeCV folder")
-        sub.add_argument("--quiet", action="store_true", help="no progress bars")
+        add_quiet_argument(sub)
         return sub
 
     sub = command("inspect", "report size and packing, firing rates and stuck pixels, with a contact sheet")
@@ -255,6 +256,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    be_quiet(args.quiet)
     args.run(args)
     return 0
 

@@ -24,6 +24,7 @@ from gaussians.model import GaussianModel
 from scene.dataset import SceneData
 from training.trained_model import TrainedModel
 from utils.device import pick_device, use_threads
+from utils.telling import announce, be_quiet, say
 
 
 def surrounding_view(gaussians: GaussianModel) -> SavedView:
@@ -44,7 +45,7 @@ def initial_poses(scene: SceneData, views: list[SavedView]) -> Tensor | None:
     return torch.stack([known[view.name] for view in train]) if all(view.name in known for view in train) else None
 
 
-def open_model(model: TrainedModel, drawing: Drawing, quiet: bool) -> tuple[Canvas, Tensor | None]:
+def open_model(model: TrainedModel, drawing: Drawing) -> tuple[Canvas, Tensor | None]:
     """The images of a trained model, and the poses [V, 4, 4] it started from (None without its scene)."""
     # Training views come first, because the initial poses are those of training views.
     views = sorted(read_views(model.folder), key=lambda view: view.split != "train")
@@ -52,12 +53,11 @@ def open_model(model: TrainedModel, drawing: Drawing, quiet: bool) -> tuple[Canv
     try:
         scene = model.scene
     except ValueError as error:
-        if not quiet:
-            print(f"showing the images written by render.py, without the recording and the initial poses ({error})")
+        say(f"showing the images written by render.py, without the recording and the initial poses ({error})")
         return Canvas(drawing, views, saved), None
     initial = initial_poses(scene, views)
-    if initial is None and not quiet:
-        print(f"not showing the initial poses: {model.source_path} has other views")
+    if initial is None:
+        say(f"not showing the initial poses: {model.source_path} has other views")
     pictures = RecordedPictures(
         scene,
         model.window_spec,
@@ -85,6 +85,7 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080 or the next free one)")
     args = parser.parse_args(underscored(sys.argv[1:]))
+    be_quiet(args.quiet)
     if bool(args.model_path) == bool(args.ply):
         raise ValueError("give either a model folder with -m, for example -m output/tanabata, or a file with --ply")
     if not 0 < args.port < 65536:
@@ -103,11 +104,11 @@ def main() -> int:
         model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
         gaussians = model.load_gaussians()
         drawing = Drawing(gaussians.to(device), rasterizer)
-        canvas, initial = open_model(model, drawing, args.quiet)
+        canvas, initial = open_model(model, drawing)
         path_file = model.folder / "camera_path.json"
     viewer = Viewer(canvas, initial=initial, host=args.host, port=args.port, path_file=path_file)
     try:
-        print(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, press Ctrl-C to stop", flush=True)
+        announce(f"{len(gaussians)} Gaussians; open {viewer.url} in a browser, press Ctrl-C to stop")
         threading.Event().wait()
     except KeyboardInterrupt:
         print()

@@ -56,7 +56,6 @@ def convert(
     truth: Path | None = None,
     preview_scale: int | None = None,
     spread_over: str = "motion",
-    quiet: bool = False,
 ) -> Conversion:
     """Find the poses of ``windows`` and write the scene into ``root``, replacing an earlier one there.
 
@@ -79,7 +78,7 @@ def convert(
             solution = read_colmap(colmap, [w.name for w in windows], stream.width, stream.height)
             spread, notes = math.inf, list[str]()
         else:
-            solution, spread, notes = find_poses(windows, helpers, intrinsics, sensor, quiet)
+            solution, spread, notes = find_poses(windows, helpers, intrinsics, sensor)
         model, camera = solution.model, next(iter(solution.model.cameras.values()))
         solution, similarity = normalized(solution)
         poses = all_poses(windows, solution)

@@ -23,6 +23,7 @@ from gaussians.ply import write_point_ply
 from scene.cameras import View, opengl
 from scene.dataset import SceneData
 from utils.io import LUMA, save_image, write_json
+from utils.telling import progress
 from utils.trajectory_metrics import align, centers, umeyama
 
 # Share of the views that must register.
@@ -68,9 +69,9 @@ def posed_by_images(scene: SceneData, image_of: Callable[[View], Tensor], label:
     why = ""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        for i, view in enumerate(views):
+        for i, view in enumerate(progress(views, f"Making {label} images")):
             save_image(work / "images" / f"{i:05d}.png", enlarged(_gray(image_of(view)), scale) / 255)
-        for patient in (False, True):
+        for patient in progress((False, True), "Finding poses", unit="attempt"):
             attempt = work / ("patient" if patient else "usual")
             attempt.mkdir()
             model, reason = structure_from_motion(

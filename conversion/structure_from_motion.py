@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from conversion.windows import FEWEST, Window
 from pictures.colors import stretched
@@ -22,6 +21,7 @@ from scene.trajectory import interpolate_poses
 from spike.preview import Method, gray, picture
 from spike.sensor import SensorModel
 from utils.io import save_image
+from utils.telling import progress
 from utils.trajectory_metrics import centers, umeyama
 
 Array = NDArray[np.float64]
@@ -88,7 +88,7 @@ def save_previews(
     windows: Sequence[Window], names: Sequence[str], attempt: Attempt, scale: int, folder: Path, sensor: SensorModel
 ) -> None:
     """Write the windows' middle images as NAME.png, enlarged by ``scale``, with local contrast equalized."""
-    for window, name in zip(windows, names, strict=True):
+    for window, name in progress(zip(windows, names, strict=True), "Making previews", len(windows), within=True):
         image = picture(
             window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
             sensor.spurious_rate if attempt.method == "timing" else 0.0,
@@ -200,7 +200,7 @@ def disagreement(a: Solution, b: Solution) -> float:
 
 
 def find_poses(
-    windows: Sequence[Window], helpers: Sequence[Window], intrinsics: Array | None, sensor: SensorModel, quiet: bool
+    windows: Sequence[Window], helpers: Sequence[Window], intrinsics: Array | None, sensor: SensorModel
 ) -> tuple[Solution, float, list[str]]:
     """Try settings until two agree; return the better solution, their disagreement, and notes on the attempts.
 
@@ -213,7 +213,7 @@ def find_poses(
     enough = max(FEWEST, math.ceil(SHARE * len(windows)))
     # Clips have no helper images between them.
     attempts = [a for a in ATTEMPTS if helpers or a.helped]
-    for attempt in tqdm(attempts, desc="Finding poses", unit="attempt", disable=quiet):
+    for attempt in progress(attempts, "Finding poses", unit="attempt"):
         scale = attempt.scale(windows[0].stream.width)
         shown, label = list(windows), str(attempt)
         if attempt.helped and helpers:  # in order of time, as sequential matching needs

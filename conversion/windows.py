@@ -10,13 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pictures.colors import stretched
 from spike.inspection import refuse_stuck
 from spike.preview import gray, picture
 from spike.stream import SpikeStream
 from spike.window import PAPER, STORED
+from utils.telling import progress
 
 # Maximum number of candidates in a recording, and range of the default number of views.
 CANDIDATES = 240
@@ -96,7 +96,7 @@ def measured(window: Window, max_blur: float) -> Window:
 
 
 def choose_windows(
-    stream: SpikeStream, start: int, stop: int, views: int | None, spacing: str, max_blur: float, quiet: bool
+    stream: SpikeStream, start: int, stop: int, views: int | None, spacing: str, max_blur: float
 ) -> tuple[list[Window], list[Window], list[Window]]:
     """Choose windows along a recording; returns the windows, all candidates, and helpers.
 
@@ -119,7 +119,7 @@ def choose_windows(
         )
     firsts = np.linspace(start, stop - STORED, count).round().astype(int)
     found = [Window("", stream, int(f), STORED, "recording", float(f + STORED // 2)) for f in firsts]
-    found = [measured(w, max_blur) for w in tqdm(found, desc="Looking at the recording", disable=quiet)]
+    found = [measured(w, max_blur) for w in progress(found, "Looking at the recording")]
     blur = np.array([w.blur for w in found])
     refuse_stuck(np.array([w.level for w in found]), stream.name)
     if np.isnan(blur).all():

@@ -19,6 +19,7 @@ from scene.tum import read_tum
 from spike import Layout, SensorModel, SpikeStream, save_sensor, write_dat
 from spike.window import PAPER
 from utils.io import load_image, save_image, write_json
+from utils.telling import progress
 
 Array = NDArray[np.float64]
 
@@ -36,7 +37,7 @@ def write_scene(
     """
     stream = windows[0].stream
     entries = []
-    for window in windows:
+    for window in progress(windows, "Writing the scene", within=True):
         if window.name not in poses:
             continue
         file = f"spike_data/{window.name}.dat"

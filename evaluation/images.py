@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from evaluation.known import Known
 from evaluation.page import Embedded
@@ -18,6 +17,7 @@ from scene.manifest import PROTOCOLS, SavedImage, image_name, images_folder, rea
 from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import load_image
 from utils.lpips_offline import Lpips, lpips_distances
+from utils.telling import progress
 
 # Measured values by image name, without a suffix.
 Rows = dict[str, dict[str, float]]
@@ -179,7 +179,6 @@ def measure_frames(
     model: Lpips | None,
     reversed_views: dict[str, int] | None = None,
     label: str = "",
-    quiet: bool = False,
     known: Known | None = None,
 ) -> Measured:
     """Measure the frames of one protocol, and keep images for display.
@@ -198,7 +197,7 @@ def measure_frames(
     middles = [frame.name for frame in frames if frame.subframe is None]
     chosen = {middles[i] for i in {0, len(middles) // 2, len(middles) - 1}} if middles else set()
     table: dict[Kind, Rows] = {kind: {} for kind in MEASURED}
-    for frame, images in tqdm(decoded(frames), f"Measuring {label}", len(frames), disable=quiet):
+    for frame, images in progress(decoded(frames), f"Measuring {label}", len(frames)):
         if frame.subframe is None:
             found.pictures[frame.name] = {kind: Embedded.of(image) for kind, image in images.items()}
             if frame.name in chosen:

@@ -35,7 +35,7 @@ class Measurement:
 
 
 def measure_model(
-    model: TrainedModel, lpips: Lpips | None, lpips_source: str, quiet: bool, shared: Path | None = None
+    model: TrainedModel, lpips: Lpips | None, lpips_source: str, shared: Path | None = None
 ) -> Measurement:
     """Measure images and trajectories of a rendered model; write results, report and comparison.
 
@@ -63,7 +63,7 @@ def measure_model(
     known = Known(shared, lpips_source)
     measured = {
         protocol: measure_frames(
-            members, lpips, reversed_views if protocol in IN_TRAINING else {}, protocol, quiet, known
+            members, lpips, reversed_views if protocol in IN_TRAINING else {}, protocol, known
         )
         for protocol, members in frames.items()
     }

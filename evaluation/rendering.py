@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from arguments import Video
 from gaussian_renderer import Rasterizer
@@ -32,6 +31,7 @@ from simulation.twin import target_variance
 from training.trained_model import TrainedModel
 from utils.crops import Crop
 from utils.se3 import camera_centers
+from utils.telling import progress
 from utils.trajectory_metrics import umeyama
 
 # Function from times u [T] of a view's exposure to world-to-camera poses [T, 4, 4].
@@ -59,11 +59,10 @@ class Renderer:
     Args:
         model: model on the device to render with.
         fit_steps: optimization steps for the pose of each held-out view.
-        quiet: whether to hide progress bars.
     """
 
-    def __init__(self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150, quiet: bool = False):
-        self.model, self.rasterizer, self.fit_steps, self.quiet = model, rasterizer, fit_steps, quiet
+    def __init__(self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150):
+        self.model, self.rasterizer, self.fit_steps = model, rasterizer, fit_steps
         self.scene, self.spec, self.u = model.scene, model.window_spec, model.u
         _refuse_another_scene(model)
         self.mosaic = self.scene.mosaic if model.learns_from_spikes else None
@@ -180,7 +179,7 @@ class Renderer:
         paths: Sequence[PosesAt],
     ) -> None:
         """Write views with their own exposure: the middle and, if the scene has ground truth, other sub-frames."""
-        rows = tqdm(zip(views, exposures, paths, strict=True), "Rendering", len(views), disable=self.quiet)
+        rows = progress(zip(views, exposures, paths, strict=True), "Rendering", len(views))
         for view, exposure, poses_at in rows:
             name, truths = view.camera.name, true_images(view, self.spec)
 
@@ -245,7 +244,7 @@ class Renderer:
         timing = self.model.timing([*self.scene.train, *views]) if self.model.motion_init else None
         trajectory = Trajectory(poses, curve, timing).to(self.model.device)
         fitted = [] if self.model.keeps_poses else exposures
-        for i, exposure in enumerate(tqdm(fitted, desc="Fitting held-out poses", disable=self.quiet)):
+        for i, exposure in enumerate(progress(fitted, "Fitting held-out poses")):
             if exposure.subframes is not None:
                 times, targets = self.u, exposure.subframes
             else:
@@ -275,7 +274,7 @@ class Renderer:
         true = [truth[v.camera.name][len(truth[v.camera.name]) // 2] for v in views] if known else None
         to_recovered = self._recovered_frame(true or [view.camera.w2c for view in views])
         fitted = []
-        for view in tqdm(self.scene.novel, desc="Rendering novel views", disable=self.quiet):
+        for view in progress(self.scene.novel, "Rendering novel views"):
             assert view.image_path is not None
             image = load_picture(view, view.image_path, self.channels).to(self.model.device)
             [start] = similarity_of([view.camera.w2c], **to_recovered)
@@ -326,7 +325,7 @@ class Renderer:
             return frames
 
         drawing = Drawing(self.model.load_gaussians(self.channels), self.rasterizer)
-        return record(video, self.views(), drawing, None if self.network is None else recon, self.quiet)
+        return record(video, self.views(), drawing, None if self.network is None else recon)
 
 
 def render_model(renderer: Renderer, train: bool = True, test: bool = True) -> None:

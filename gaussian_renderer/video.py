@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from arguments import Video
 from gaussian_renderer.drawing import Drawing
@@ -19,6 +18,7 @@ from pictures.colors import Image, depth_colors, depth_range, rgb
 from pictures.kinds import GAUSSIANS, RECON_NET
 from pictures.sheets import labeled, side_by_side
 from pictures.video import write_mp4, write_pngs
+from utils.telling import progress
 
 # Cameras per rasterizer call: enough for one view per thread, few enough to fit in memory.
 _BATCH = 8
@@ -101,7 +101,7 @@ def beside_recon(path: CameraPath, frames: Iterable[Image], recon: ReconFrames) 
 
 
 def record(
-    video: Video, views: Sequence[SavedView], drawing: Drawing, recon: ReconFrames | None, quiet: bool
+    video: Video, views: Sequence[SavedView], drawing: Drawing, recon: ReconFrames | None
     ) -> Path:
     """Record the video; returns its path.
 
@@ -124,7 +124,7 @@ def record(
         if recon is None:
             raise ValueError("--video_of side: this model was trained without Recon-Net")
         frames = beside_recon(path, frames, recon)
-    counted = tqdm(frames, total=len(path.w2c), desc=f"Recording {out.name}", unit="frame", disable=quiet)
+    counted = progress(frames, f"Recording {out.name}", len(path.w2c), "frame")
     if out.suffix.lower() == ".mp4":
         write_mp4(out, counted, video.video_fps)
     else:

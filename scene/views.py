@@ -20,6 +20,7 @@ from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
 from utils.device import each_on_one_thread
 from utils.io import load_image
+from utils.telling import progress
 
 # If a scene has ground truth, it is at the sub-frames of the default exposure, whatever window the model has.
 _TRUTH = WindowSpec()
@@ -134,6 +135,7 @@ def spike_exposures(
             they share pixel gains).
     """
     shapes: Sequence[Sight | None] = sights or [None] * len(views)
+    label = "Reading targets" if sights is None else "Re-timing targets"
 
     def read(pair: tuple[View, Sight | None]) -> Exposure:
         view, sight = pair
@@ -143,7 +145,7 @@ def spike_exposures(
         )  # fmt: skip
         return exposure.to(device) if folder is None else exposure.in_file(folder)
 
-    return _alike(scene, views, each_on_one_thread(read, list(zip(views, shapes, strict=True))))
+    return _alike(scene, views, each_on_one_thread(read, list(zip(views, shapes, strict=True)), label))
 
 
 def image_exposures(
@@ -169,7 +171,7 @@ def read_exposures(
     Raises:
         ValueError: a view with another size or number of channels than the first.
     """
-    return _alike(scene, views, [read(view).to(device) for view in views])
+    return _alike(scene, views, [read(view).to(device) for view in progress(views, "Reading targets", within=True)])
 
 
 def _own_image(view: View, scene: SceneData) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
-from tqdm import tqdm
 
 from gaussians.ply import write_point_ply
 from scene.cameras import look_at, opengl
@@ -25,6 +24,7 @@ from simulation.still_life import picture, surface
 from spike import write_dat
 from spike.window import PAPER, SPARE, STORED
 from utils.io import atomic_write, save_image, write_json
+from utils.telling import progress
 
 GAP = 8  # frames between two views of the recording
 # Increase with every change that makes a different scene from the same settings.
@@ -144,12 +144,12 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
     work = partial(
         make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed
     )
-    progress = partial(tqdm, total=views, desc="Rendering the demo scene")
+    shown = partial(progress, what="Rendering the demo scene", total=views)
     if processes == 0:
-        poses = [work(view) for view in progress(range(views))]
+        poses = [work(view) for view in shown(range(views))]
     else:
         with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
-            poses = list(progress(pool.imap(work, range(views))))
+            poses = list(shown(pool.imap(work, range(views))))
     rng = np.random.default_rng(seed)
 
     def entries(table: list[np.ndarray], folder: str) -> list[dict[str, Any]]:
@@ -176,7 +176,7 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
     stride = STORED + GAP
     instants = np.array([i * stride + STORED + GAP / 2 for i in range(0, views - 1, 2)])
     held = poses_at(instants, views * stride, seed)
-    for i, pose in enumerate(held):
+    for i, pose in enumerate(progress(held, "Rendering novel views")):
         save_image(out / "novel" / f"{i:03d}.png", picture(pose, k, width, height)[0])
     write_json(out / "novel.json", transforms(k, width, height, entries(list(held), "novel"), simulator.gain))
     points, colors = zip(*[surface(pose, k, width, height, 40, rng) for pose in mid], strict=True)

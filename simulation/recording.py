@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from simulation.sensor import Simulator, stuck_pixels
 from simulation.sources import Lit, filtered
@@ -18,6 +17,7 @@ from spike.calibration import save_sensor
 from spike.formats import check_output, write_recording
 from spike.stream import SpikeStream
 from utils.io import save_image, write_json
+from utils.telling import progress
 
 
 def truth_folder(out: Path) -> Path:
@@ -39,7 +39,6 @@ def simulate_recording(
     truth: Path,
     bayer: BayerPattern | None = None,
     origin: dict[str, Any] | None = None,
-    quiet: bool = False,
 ) -> SpikeStream:
     """Write the recording ``out`` of ``pictures``, one per spike frame, and its truth; returns the stream.
 
@@ -62,7 +61,7 @@ def simulate_recording(
             yield image if bayer is None else filtered(image, bayer)
 
     packed, size = [], (0, 0)
-    for spikes in tqdm(simulator.stream(light()), desc="Simulating", unit="frame", disable=quiet):
+    for spikes in progress(simulator.stream(light()), "Simulating", unit="frame"):
         size = spikes.shape
         packed.append(SpikeStream.from_array(spikes[None]).packed)
     stream = SpikeStream.from_packed(np.concatenate(packed), *size, str(out))

@@ -22,6 +22,7 @@ from spike.bayer import BayerPattern
 from spike.window import WindowSpec
 from utils.io import atomic_write
 from utils.reading import reading, require_file
+from utils.telling import progress
 
 BitOrder = Literal["little", "big"]
 
@@ -281,7 +282,7 @@ class SpikeStream:
         """The frames [start, stop), unpacked in blocks [n, H, W] of a few megabytes."""
         last = len(self) if stop is None else stop
         step = max(_BLOCK // (self.height * self.width), 1)
-        for first in range(start, last, step):
+        for first in progress(range(start, last, step), f"Reading {self.name}", within=True):
             yield self.unpack(first, min(first + step, last))
 
     def count(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:

@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 from small_scene import write_scene
 
+from utils import telling
+
+
+@pytest.fixture(autouse=True)
+def _not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that a test runs with --quiet leaves this process quiet."""
+    monkeypatch.setattr(telling, "_quiet", False)
+
 
 @pytest.fixture(scope="session")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -106,7 +106,7 @@ def test_the_colors_of_a_color_sensor_are_separate_images():
 
 def test_a_scenes_network_is_read_again(scene_folder, tmp_path, monkeypatch):
     scene, path = read_scene(scene_folder), tmp_path / "bsn.pth"
-    options, run = BlindSpotOptions(bsn_width=2, bsn_steps=1, bsn_weights=str(path)), RunOptions(quiet=True)
+    options, run = BlindSpotOptions(bsn_width=2, bsn_steps=1, bsn_weights=str(path)), RunOptions()
     first = blind_spot(scene, options, run).network.state_dict()
     monkeypatch.setattr(providers, "learn_blind_spot", None)  # reading does not train
     again = blind_spot(scene, options, run).network.state_dict()

@@ -155,3 +155,6 @@ def test_the_command_writes_only_what_it_found(scene_folder, tmp_path, found, mo
     assert run("--out", out) == 0
     assert "5 of 5 views" in capsys.readouterr().out
     assert {path.name for path in out.parent.iterdir()} == {"poses.json", "poses.ply"}
+    found(solution([f"{i:05d}" for i in range(5)], moved, np.zeros((3, 3))))
+    assert run("--out", out, "--force", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")

@@ -35,7 +35,8 @@ def test_each_call_has_one_torch_thread_and_the_caller_keeps_its_own(monkeypatch
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        assert each_on_one_thread(lambda i: (i, torch.get_num_threads()), range(20)) == [(i, 1) for i in range(20)]
+        seen = each_on_one_thread(lambda i: (i, torch.get_num_threads()), range(20), "Testing")
+        assert seen == [(i, 1) for i in range(20)]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -46,4 +47,4 @@ def test_the_error_of_the_first_item_is_raised():
         raise ValueError(f"item {i}")
 
     with pytest.raises(ValueError, match="item 0"):
-        each_on_one_thread(refuse, range(8))
+        each_on_one_thread(refuse, range(8), "Testing")

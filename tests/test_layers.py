@@ -27,12 +27,12 @@ LAYERS = (
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 SCRIPTS = ("data", "benchmarks", "docs")
-TALKING = ("print", "exit", "quit", "sys.exit", "os._exit")
+TALKING = ("print", "say", "exit", "quit", "sys.exit", "os._exit")
 # A door parses nothing but its own few flags: what it opens can be called without it.
 LONGEST_DOOR = 200
 # Where the shared parser lives, and the one hook whose rows are printed on demand.
 MAY_PARSE = ("arguments", "commands", "door")
-MAY_TALK = ("commands", "door")
+MAY_TALK = ("arguments", "commands", "door")
 
 
 def tracked() -> list[Path]:

@@ -29,7 +29,7 @@ def test_views_that_end_in_two_digits_are_all_measured(tmp_path):
     for i, name in enumerate(model.names):
         model.put("train", TRUTH, name, 0.5)
         model.put("train", GAUSSIANS, name, 0.5 + 0.1 * (i + 1))
-    means = measure_frames(model.frames(), None, quiet=True).means[GAUSSIANS]
+    means = measure_frames(model.frames(), None).means[GAUSSIANS]
     assert means["views"] == 3 and "PSNR_all_subframes" not in means
     assert means["PSNR"] == pytest.approx(np.mean([20, 13.979, 10.458]), abs=0.01)
 
@@ -134,7 +134,7 @@ def test_pictures_too_small_for_lpips_are_measured_otherwise(tmp_path, monkeypat
     model.put("train", TRUTH, "000", 0.5)
     model.put("train", GAUSSIANS, "000", 0.6)
     monkeypatch.setattr(images, "lpips_distances", lambda *_: pytest.fail("asked for too small an image"))
-    measured = measure_model(model.trained, SimpleNamespace(smallest=H + 1), "vgg", quiet=True)
+    measured = measure_model(model.trained, SimpleNamespace(smallest=H + 1), "vgg")
     assert measured.results["LPIPS"] == f"not measured: it needs images of at least {H + 1}x{H + 1} pixels"
     row = measured.results["deblurring"]["gaussians"]
     assert row["PSNR"] == pytest.approx(20, abs=0.01) and "LPIPS" not in row
@@ -181,7 +181,7 @@ def test_a_reversed_subframe_without_its_opposite_is_left_out(tmp_path):
     put_subframes(model)
     model.images["train"].pop("renders/000_02.png")
     model.list_images("train")
-    rows = measure_frames(model.frames(), None, {"000": M}, quiet=True).table[GAUSSIANS]
+    rows = measure_frames(model.frames(), None, {"000": M}).table[GAUSSIANS]
     assert "000_00" not in rows and "000_01" in rows
 
 

@@ -244,7 +244,7 @@ def decoded(path):
 def test_the_video_shows_the_renders(tmp_path):
     views, drawing = tiny_views(tmp_path), tiny_drawing()
     video = Video(video="exposure", video_view="v2", video_frames=11, video_fps=30, video_out=str(tmp_path / "a/x.mp4"))
-    out = record(video, views, drawing, None, quiet=True)
+    out = record(video, views, drawing, None)
     frames, rate = decoded(out)
     assert len(frames) == 11 and rate == 30
     assert frames[0].shape == (36, 50, 3)  # an odd width is padded
@@ -260,7 +260,7 @@ def test_the_video_shows_the_renders(tmp_path):
 def test_other_paths_and_pngs(tmp_path, kind):
     views, out = tiny_views(tmp_path), tmp_path / "frames"
     video = Video(video=kind, video_frames=9, video_out=str(out), video_bits=16)
-    record(video, views, tiny_drawing(channels=3), None, quiet=True)
+    record(video, views, tiny_drawing(channels=3), None)
     assert sorted(p.name for p in out.iterdir()) == [f"{i:05d}.png" for i in range(9)]
     assert cv2.imread(str(out / "00003.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     path = choose_path(video, views)
@@ -271,10 +271,10 @@ def test_other_paths_and_pngs(tmp_path, kind):
 def test_depth_videos(tmp_path):
     views, drawing = tiny_views(tmp_path), tiny_drawing()
     request = {"video": "exposure", "video_frames": 3, "video_of": "depth"}
-    record(Video(**request, video_out=str(tmp_path / "c")), views, drawing, None, quiet=True)
+    record(Video(**request, video_out=str(tmp_path / "c")), views, drawing, None)
     colors = load_image(tmp_path / "c/00001.png", 3)
     assert (colors[0] - colors[2]).abs().max() > 0.3
-    record(Video(**request, video_bits=16, video_out=str(tmp_path / "d")), views, drawing, None, quiet=True)
+    record(Video(**request, video_bits=16, video_out=str(tmp_path / "d")), views, drawing, None)
     white = json.loads((tmp_path / "d/depth.json").read_text())["world_units_at_white"]
     measured = load_image(tmp_path / "d/00001.png", None) * white
     assert len(measured) == 1
@@ -291,7 +291,7 @@ def test_side_by_side_takes_the_nearest_sub_frame(tmp_path):
     grays = {view.name: (10 * torch.arange(5) + i) / 50 for i, view in enumerate(views)}
     frames = {name: gray[:, None, None, None].expand(5, 1, HEIGHT, WIDTH) for name, gray in grays.items()}
     video = Video(video="trajectory", video_frames=40, video_of="side", video_out=str(tmp_path / "s"))
-    record(video, views, tiny_drawing(), lambda view: frames[view.name], quiet=True)
+    record(video, views, tiny_drawing(), lambda view: frames[view.name])
     last = None
     for i, moment in enumerate(choose_path(video, views).moments):
         left = load_image(tmp_path / f"s/{i:05d}.png", 1)[0, 5, 5]
@@ -301,7 +301,7 @@ def test_side_by_side_takes_the_nearest_sub_frame(tmp_path):
         else:
             assert float(left) == pytest.approx(0.4 * last, abs=0.005)  # the last of the view before, dimmed
     with pytest.raises(ValueError, match="without Recon-Net"):
-        record(video, views, tiny_drawing(), None, quiet=True)
+        record(video, views, tiny_drawing(), None)
 
 
 def test_nothing_half_written(tmp_path):

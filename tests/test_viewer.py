@@ -458,7 +458,7 @@ def test_in_a_browser(browser, viewer, tmp_path):
         aspect = free.shape[1] / free.shape[0]
         # What render.py draws of this view: the first, the middle and the last instant of its video.
         video = Video("exposure", "v1", video_frames=3, video_out=str(tmp_path / "video"))
-        record(video, viewer.views, tiny_drawing(), None, quiet=True)
+        record(video, viewer.views, tiny_drawing(), None)
         frames = [load_image(tmp_path / f"video/{i:05d}.png", channels=3) for i in range(3)]
         drawn = [letterboxed(resized(rgb(frame), 15 * WIDTH, 15 * HEIGHT), aspect) for frame in frames]
         for name in ("v0", "v1"):

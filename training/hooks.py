@@ -12,7 +12,6 @@ from threading import Event
 from typing import Protocol, TextIO
 
 import torch
-from tqdm import tqdm
 
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import read_views
@@ -20,6 +19,7 @@ from gaussian_renderer.viewer import Canvas, RecordedPictures, Viewer
 from training import checkpoint
 from training.training import Training
 from utils.run_log import Board, RunLog
+from utils.telling import announce, bar
 
 
 class Hook(Protocol):
@@ -48,9 +48,7 @@ class Journal:
         self.latest: dict[str, float] = {}
         self._log = RunLog(model, training.iteration)
         self._board = Board(model, training.iteration) if run.tensorboard else None
-        self._bar = tqdm(
-            total=training.steps, initial=training.iteration, disable=run.quiet, dynamic_ncols=True, desc="Training"
-        )
+        self._bar = bar("Training", training.steps, training.iteration)
         self._started = time.monotonic()
 
     @property
@@ -140,7 +138,7 @@ class Watching:
             trajectory=state.trajectory,
             training=True,
         )
-        tqdm.write(f"Watch the training at {self._viewer.url}")
+        announce(f"Watch the training at {self._viewer.url}")
 
     def __call__(self, training: Training, terms: dict[str, float]) -> None:
         state, shown = training.state, terms | self._journal.latest

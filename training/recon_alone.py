@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from arguments.parts import SUBFRAME_WIDTH
 from recon_net import SpikeToImage, recon_frames
@@ -24,6 +23,7 @@ from training.losses import half_widths, reblur_loss
 from utils.crops import Crop
 from utils.image_metrics import gain_match, l1, psnr
 from utils.io import load_image
+from utils.telling import progress
 
 # Number of windows to learn from, spread over the recording.
 WINDOWS = 6
@@ -114,7 +114,7 @@ class Guard:
 
 
 def learn(
-    network: SpikeToImage, clip: Clip, iterations: int, crop: int, seed: int, device: torch.device, quiet: bool
+    network: SpikeToImage, clip: Clip, iterations: int, crop: int, seed: int, device: torch.device
 ) -> tuple[list[float], int]:
     """Train ``network`` by L_rec alone: its frames, averaged over sub-intervals, are compared with the spikes' means.
 
@@ -138,7 +138,7 @@ def learn(
     losses = []
     guard, every = Guard(network, exposures, u), max(iterations // CHECKS, 1)
     guard.look(0)
-    for iteration in tqdm(range(1, iterations + 1), desc="Learning", disable=quiet):
+    for iteration in progress(range(1, iterations + 1), "Learning"):
         exposure = exposures[int(torch.randint(len(exposures), (1,), generator=random))]
         part = Crop.random(crop, height, width, random)
         frames = recon_frames(network, exposure, u, part)
@@ -200,7 +200,7 @@ def compare(
     """Mean PSNR of Recon-Net, TFP, TFI and timing, raw and after the best single gain."""
     rows: dict[str, list[tuple[float, float]]] = {}
     spurious = clip.sensor.spurious_rate
-    for frame, file in truth.items():
+    for frame, file in progress(truth.items(), "Comparing", len(truth)):
         true = load_image(file)[None]
         images = {
             "Recon-Net": sharp(network, clip, frame, device),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from utils.telling import progress
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -37,16 +39,19 @@ def use_threads(heavy: bool) -> None:
         torch.set_num_threads(wanted)
 
 
-def each_on_one_thread(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+def each_on_one_thread(function: Callable[[A], B], items: Sequence[A], what: str) -> list[B]:
     """``function`` of every item, in order, on all processors, each call on a single torch thread.
 
     Sums in torch depend on the number of threads in their last bits.  On one thread they do not, so a result is the
     same on machines with another number of processors.  If several calls fail, the error of the first item is raised.
+
+    Args:
+        what: label of the progress bar.
     """
     before = torch.get_num_threads()
     with ThreadPoolExecutor(_processors(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            return list(pool.map(function, items))
+            return list(progress(pool.map(function, items), what, len(items), within=True))
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)  # MKL has one number for all threads

@@ -246,11 +246,6 @@ class Processes:
 
             dist.destroy_process_group()
 
-    def silence_others(self) -> None:
-        """Discard what all but the first process print on standard output."""
-        if not self.first:
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")
-
 
 ALONE = Processes()
 
