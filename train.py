@@ -178,6 +178,7 @@ def main() -> int:
         for note in scene.notes:
             say(note)
         settings = parse_training(argv, scene.has_spikes)
+        be_quiet(settings.run.quiet or not processes.first)
         share_processors(settings.run.threads, processes.local_size)
         if processes.restarted and begun(settings.for_scene(len(scene.train), *scene.size)):
             return resume(settings, processes)

@@ -97,7 +97,7 @@ class Model:
 
     def run(self, monkeypatch, *flags):
         monkeypatch.setattr(metrics, "load_lpips", lambda net: (None, "no weights here"))
-        monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(self.root), "--quiet", *flags])
+        monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(self.root), *flags])
         assert metrics.main() == 0
         return json.loads((self.root / "results.json").read_text())
 

@@ -194,7 +194,7 @@ def test_each_iteration_is_rendered_and_measured_with_its_own_poses(scene_folder
         ate[iteration] = json.loads((tmp_path / "results.json").read_text())["trajectory"]["ATE"]
     assert ate[2] != ate[8]
     capsys.readouterr()
-    assert call(monkeypatch, metrics, "-m", tmp_path, "--quiet", "--iteration", 8) == 0
+    assert call(monkeypatch, metrics, "-m", tmp_path, "--iteration", 8) == 0
     assert "cameras.json has the poses of iteration 2, not 8" in capsys.readouterr().out
 
 
@@ -237,7 +237,7 @@ def test_a_scene_without_sharp_images_still_renders(scene_folder, monkeypatch, t
     assert call(monkeypatch, train, "-s", scene, "-m", folder, *SMALL) == 0
     assert call(monkeypatch, render, "-m", folder, "--quiet", "--fit_steps", 3) == 0
     assert names(folder / "train/ours_8/renders") == {"000", "001", "002", "003", "004"}
-    assert call(monkeypatch, metrics, "-m", folder, "--quiet") == 0
+    assert call(monkeypatch, metrics, "-m", folder) == 0
     assert "no sharp images" in capsys.readouterr().out
     # Gaussians, fused, Recon-Net, spike timing, TFP and long exposure of five views are there to look at.
     assert (folder / "report.html").read_text().count("data:image/jpeg") == 30

@@ -82,7 +82,7 @@ def test_errors_before_and_after_training_are_reported(scene_folder, tmp_path, m
     flags = {
         train: ["-s", scene_folder, *"--iterations 1 --init_num_pts 300 --cap_max 330 --perturb 2 --quiet".split()],
         render: ["--quiet", "--skip_test"],
-        metrics: ["--quiet"],
+        metrics: [],
     }
     for command, given in flags.items():
         monkeypatch.setattr("sys.argv", ["command", "-m", str(tmp_path), *map(str, given)])

@@ -60,7 +60,7 @@ def test_every_eighth_view_is_held_out_at_its_own_pose(model):
 
 def test_images_are_not_measured_against_themselves(model, monkeypatch, capsys):
     monkeypatch.setattr(metrics, "load_lpips", lambda net: (None, "not asked for"))
-    monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(model), "--quiet"])
+    monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(model)])
     assert metrics.main() == 0
     results = json.loads((model / "results.json").read_text())
     assert "deblurring" not in results

@@ -99,7 +99,7 @@ def test_learning_lowers_the_loss_and_needs_no_truth(clip):
     network = make_network("paper", PAPER.short, PAPER.long_channels)
     truth = torch.from_numpy(scene(95)).float()[None, None]
     before = float(psnr(sharp(network, clip, 95, CPU)[None, None], truth))
-    losses, best = learn(network, clip, 15, 16, 0, CPU, True)
+    losses, best = learn(network, clip, 15, 16, 0, CPU)
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
     assert float(psnr(sharp(network, clip, 95, CPU)[None, None], truth)) > before + 2
     assert best > 5
@@ -111,7 +111,7 @@ def test_a_network_that_gets_worse_is_left_at_its_best(clip, monkeypatch):
     network = make_network("slim", PAPER.short, PAPER.long_channels)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     monkeypatch.setattr("training.recon_alone.reblur_loss", lambda *given: -reblur_loss(*given))
-    _, best = learn(network, clip, 4, 16, 0, CPU, True)
+    _, best = learn(network, clip, 4, 16, 0, CPU)
     assert best == 0 and all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
@@ -120,7 +120,7 @@ def test_same_seed_same_network(clip):
     for seed in (0, 0, 1):
         torch.manual_seed(0)
         network = make_network("paper", PAPER.short, PAPER.long_channels)
-        learn(network, clip, 2, 16, seed, CPU, True)
+        learn(network, clip, 2, 16, seed, CPU)
         made.append(network.body[-1].weight.detach())
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
@@ -207,7 +207,7 @@ def test_the_command_and_its_weights_again(recording, tmp_path, monkeypatch, cap
     pytest.importorskip("av")
     for frame in (60, 95):
         save_image(tmp_path / "truth" / f"{frame:06d}.png", scene(frame), bits=16)
-    words = (recording, "--iterations", 2, "--crop", 16, "--frames", "60:100:10", "--quiet")
+    words = (recording, "--iterations", 2, "--crop", 16, "--frames", "60:100:10")
     status, out, err = run(monkeypatch, capsys, *words, "--out", tmp_path / "a", "--truth", tmp_path / "truth")
     assert status == 0, err
     assert all(name in out for name in ("Recon-Net", "TFP(41)", "TFI", "timing(9)"))

@@ -302,7 +302,7 @@ def test_commands_take_its_models(scene_folder, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["command", "-m", str(tmp_path / "model"), *map(str, flags)])
         return guarded(command.main)
 
-    flags = ["-s", scene_folder, *SPIKENERF, "--log_every", 3, "--checkpoint_every", 4]
+    flags = ["-s", scene_folder, *SPIKENERF, "--no-quiet", "--log_every", 3, "--checkpoint_every", 4]
     assert run(train, *flags) == 0
     assert "spikenerf: 5 views of 48x32, 6 steps, " in capsys.readouterr().out
     (tmp_path / "model/chkpnt6.pth").unlink()

@@ -103,7 +103,7 @@ def test_tensorboard_gets_curves_a_render_and_opacities(scene_folder, tmp_path):
 
 def test_what_is_kept(scene_folder, tmp_path, monkeypatch, capsys):
     flags = [*TIMING, "--save_iterations", "2", "4", "--checkpoint_every", "2", "--log_every", "3", "--json_log"]
-    assert command(monkeypatch, "-s", str(scene_folder), "-m", str(tmp_path), *flags) == 0
+    assert command(monkeypatch, "-s", str(scene_folder), "-m", str(tmp_path), *flags, "--no-quiet") == 0
     for iteration in (2, 4, 6):
         folder = tmp_path / f"point_cloud/iteration_{iteration}"
         assert {p.name for p in folder.iterdir()} == {
@@ -122,7 +122,7 @@ def test_an_earlier_run_is_set_aside(scene_folder, tmp_path, monkeypatch, capsys
     model = tmp_path / "model"
     for iterations in ("4", "2", "2"):
         flags = ["-s", str(scene_folder), "-m", str(model), "--spike", *TIMING, "--iterations", iterations]
-        assert command(monkeypatch, *flags) == 0
+        assert command(monkeypatch, *flags, "--no-quiet") == 0
     assert {p.name for p in (model / "point_cloud").iterdir()} == {"iteration_2"}
     assert (tmp_path / "model.1/point_cloud/iteration_4").is_dir() and (tmp_path / "model.2/chkpnt2.pth").exists()
     assert "contained an earlier run, which is now in" in capsys.readouterr().out

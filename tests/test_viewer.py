@@ -476,6 +476,8 @@ def test_in_a_browser(browser, viewer, tmp_path):
         for mode in ("depth", "uncertainty", "truth"):
             page.choose("image", mode)
             assert eventually(shows(Choice(mode), 0.0))
+        assert not page.page.get_by_text("compare", exact=True).is_visible()  # the scene first
+        page.page.get_by_text("Compare", exact=True).click()
         page.choose("compare", "wipe")
         page.choose("with", "TFP")
         page.slide("wipe", 0.3)

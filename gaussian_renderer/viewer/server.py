@@ -110,7 +110,9 @@ class Viewer:
         for name in ("request_share_url", "disconnect_share_url"):
             setattr(self.server, name, lambda *_, **__: None)
         # Beside the image, not over it: two images are compared there.
-        self.server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
+        self.server.gui.configure_theme(
+            control_width="small", dark_mode=True, show_logo=False, show_share_button=False
+        )
         self.server.gui.main_panel.dock_right()
         self.server.scene.set_up_direction(tuple(surround.up))
         start = self.views[len(self.views) // 2]
@@ -345,24 +347,24 @@ class _Session:
 
     def _controls(self) -> None:
         gui: Any = self.client.gui
-        names = [view.name for view in self.viewer.views]
-        with gui.add_folder("View"):
-            self._choose = gui.add_dropdown("view", [FREE, *names], hint="look through a camera of the recording")
-            self._step = gui.add_button_group("jump to", _STEPS)
-            self._u = gui.add_slider("exposure u", 0.0, 1.0, 0.01, 0.5, hint="0: the shutter opens, 1: it closes")
-            self._play = gui.add_checkbox("play the exposure", False)
-            modes = self.viewer.canvas.modes(None)
-            self._mode = gui.add_dropdown("image", modes)
+        names, modes = [view.name for view in self.viewer.views], self.viewer.canvas.modes(None)
+        # Six rows; the rest is in closed folders, so that one sees the scene first.
+        self._choose = gui.add_dropdown("view", [FREE, *names], hint="look through a camera of the recording")
+        self._step = gui.add_button_group("jump to", _STEPS)
+        self._mode = gui.add_dropdown("image", modes)
+        self._u = gui.add_slider("exposure u", 0.0, 1.0, 0.01, 0.5, hint="0: the shutter opens, 1: it closes")
+        self._play = gui.add_checkbox("play", False, hint="play the exposure of the view")
+        self._status = gui.add_markdown("")
+        with gui.add_folder("Compare", expand_by_default=False):
             self._together = gui.add_dropdown("compare", [NOTHING, BESIDE, WIPE], hint="needs a view")
             self._other = gui.add_dropdown("with", modes)
             self._border = gui.add_slider("wipe", 0.0, 1.0, 0.01, 0.5)
-            self._lines = gui.add_slider("max height", 120, 1080, 20, 540, hint="height of a still image, in pixels")
-            self._status = gui.add_markdown("")
-        with gui.add_folder("Cameras"):
+        with gui.add_folder("Cameras and size", expand_by_default=False):
             self._corrected = gui.add_checkbox("trajectories", True, hint="from u = 0 (yellow) to u = 1 (red)")
             known = self.viewer.initial is not None
             self._initial = gui.add_checkbox("initial poses (blue)", known, disabled=not known)
-            self._size = gui.add_slider("size", 0.02, 1.0, 0.02, 0.1)
+            self._size = gui.add_slider("camera size", 0.02, 1.0, 0.02, 0.1)
+            self._lines = gui.add_slider("max height", 120, 1080, 20, 540, hint="height of a still image, in pixels")
         if self.viewer.path_file is not None:
             with gui.add_folder("Camera path", expand_by_default=False):
                 self._path_status = gui.add_markdown("no key poses yet")
