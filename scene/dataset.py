@@ -43,6 +43,7 @@ from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
 from spike.bayer import BayerPattern
 from spike.sensor import Reset
 from spike.stream import BitOrder
+from utils.io import image_size
 from utils.json_files import array, flag, items, number, read_json, record, table, text, whole
 from utils.reading import inside
 from utils.se3 import camera_centers
@@ -422,7 +423,7 @@ def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) 
 
 
 def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[View], dict[str, Any]]:
-    meta = read_json(path, _TRANSFORMS)
+    meta = _with_size(root, read_json(path, _TRANSFORMS))
     sequences = _sequences(root) if are_exposures else {}
     views = []
     for frame in meta["frames"]:
@@ -437,6 +438,15 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
         views.append(replace(view, middle_frame=frame.get("middle_frame")))
     _refuse_duplicates(path, views)
     return views, meta
+
+
+def _with_size(root: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """NeRF's synthetic scenes list no size: all their images are as large as the first."""
+    frames = meta["frames"]
+    if any(key in listed for listed in (meta, *frames) for key in ("w", "h")):
+        return meta
+    path = find_image(root, frames[0]["file_path"]) if frames and frames[0].get("file_path") else None
+    return meta if path is None else meta | dict(zip(("w", "h"), image_size(path), strict=True))
 
 
 def _sequences(root: Path) -> dict[str, dict[int, Path]]:

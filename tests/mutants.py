@@ -68,6 +68,18 @@ MUTANTS: list[Mutant] = [
         ("lack of memory without a word", "str(error) or 'out of memory'", "str(error) or ''"),
     ),
     *_of(
+        "utils/telling.py",
+        "test_quiet",
+        ("sentences in spite of --quiet", "    if not _quiet:", "    if True:"),
+        ("bars for what is over at once", "0 if _quiet else _DELAY", "0"),
+        ("the training's bar in spite of --quiet", "initial=done, disable=_quiet", "initial=done, disable=False"),
+    ),
+    *_of(
+        "scene/dataset.py",
+        "test_photographs",
+        ("size of the first image turned", 'zip(("w", "h"), image_size', 'zip(("h", "w"), image_size'),
+    ),
+    *_of(
         "spike/targets.py",
         "test_spike_sensor",
         ("tfi: the later spike one frame early", "frame + 1 + later.argmax(0), len", "frame + later.argmax(0), len"),

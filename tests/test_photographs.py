@@ -3,6 +3,7 @@
 import json
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from small_scene import HEIGHT, WIDTH, K, path, picture
@@ -11,9 +12,10 @@ import metrics
 import render
 import train
 from arguments import PhotoSettings, load_settings
+from scene.dataset import read_scene
 from scene.model_folder import read_cameras
 from training.trained_model import TrainedModel
-from utils.io import save_image
+from utils.io import save_image, write_json
 
 VIEWS = 9
 
@@ -56,6 +58,22 @@ def test_every_eighth_view_is_held_out_at_its_own_pose(model):
         entry = entries[view.camera.name]
         np.testing.assert_allclose(entry["w2c"], view.camera.w2c[None].numpy(), atol=1e-5)
     assert entries["IMG_0"]["split"] == "test"
+
+
+def test_nerfs_synthetic_scenes_have_the_size_of_their_images(tmp_path):
+    """No w and h, files without an ending, a transparent background, keys of no use here."""
+    pose = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]
+    (tmp_path / "train").mkdir()
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"train/r_{i}.png"), np.full((20, 30, 4), 100, np.uint8))
+    frames = [{"file_path": f"./train/r_{i}", "rotation": 0.1, "transform_matrix": pose} for i in range(2)]
+    write_json(tmp_path / "transforms_train.json", {"camera_angle_x": 0.8, "frames": frames})
+    scene = read_scene(tmp_path, "transforms_train.json")
+    assert scene.size == (30, 20) and [view.camera.name for view in scene.train] == ["r_0", "r_1"]
+    assert float(scene.train[0].camera.K[0, 0]) == pytest.approx(15 / np.tan(0.4))
+    (tmp_path / "train/r_0.png").unlink()
+    with pytest.raises(ValueError, match=r"transforms_train\.json: view r_0 has no w"):
+        read_scene(tmp_path, "transforms_train.json")
 
 
 def test_images_are_not_measured_against_themselves(model, monkeypatch, capsys):
