@@ -10,7 +10,7 @@ from arguments.parts import SUBFRAME_WIDTH, BlindSpotOptions, ImageOptions, RunO
 from baselines.blind_spot import BlindSpot, learn_blind_spot, load_blind_spot, save_blind_spot
 from baselines.images import ImageProvider, Interval, WindowMean
 from baselines.spk2imgnet import Spk2Img, load_small, load_spk2imgnet
-from scene.dataset import SceneData
+from scene.dataset import SceneData, refuse_distortion
 from spike.window import PAPER
 from utils.device import pick_device
 
@@ -46,8 +46,9 @@ def blind_spot(scene: SceneData, options: BlindSpotOptions, run: RunOptions) -> 
     """The blind-spot network of a scene: read from ``options.bsn_weights``, or trained on the training views' spikes.
 
     Raises:
-        ValueError: the file does not fit, or cannot be written.
+        ValueError: cameras with a lens, or the file does not fit or cannot be written.
     """
+    refuse_distortion(scene.root, scene.train, "the blind-spot network makes images in the sensor's pixels")
     device, path = pick_device(run.device), Path(options.bsn_weights)
     if options.bsn_weights and path.exists():
         return BlindSpot(load_blind_spot(path).to(device))
@@ -82,8 +83,9 @@ def prepare(
     """The image provider ``method`` for a scene; methods that learn use the device and seed of ``run``.
 
     Raises:
-        ValueError: an unknown method, or weights that it lacks or cannot read.
+        ValueError: an unknown method, cameras with a lens, or weights that it lacks or cannot read.
     """
     if method not in PROVIDERS:
         raise ValueError(f"there is no image method {method!r}; expected one of {', '.join(PROVIDERS)}")
+    refuse_distortion(scene.root, scene.train, f"{PROVIDERS[method].title} makes images in the sensor's pixels")
     return PROVIDERS[method].prepare(scene, options, run)

@@ -28,12 +28,11 @@ from arguments.parser import current_names, parse_training
 from gaussian_renderer import render_trajectory
 from recon_net import recon_frames
 from scene.dataset import read_scene
-from scene.views import true_images, true_poses
+from scene.views import load_picture, true_images, true_poses
 from training.recipes import build
 from training.training import Training
 from utils.crops import Crop
 from utils.image_metrics import psnr
-from utils.io import load_image
 from utils.trajectory_metrics import trajectory_errors
 
 
@@ -51,7 +50,7 @@ def measure(training: Training) -> dict[str, float]:
         for m, path in wanted.items():
             if path is None:
                 continue
-            truth = load_image(path)[None]
+            truth = load_picture(view, path, 1)[None]
             value = float(psnr(out.images[m : m + 1], truth))
             scores["all"].append(value)
             if m == window.middle:
@@ -59,7 +58,7 @@ def measure(training: Training) -> dict[str, float]:
         if state.network is not None and view.image_path is not None:
             frames = recon_frames(state.network, exposure, recording.u, Crop.whole(camera.height, camera.width))
             middle = frames[window.middle : window.middle + 1]
-            scores["recon"].append(float(psnr(middle, load_image(view.image_path)[None])))
+            scores["recon"].append(float(psnr(middle, load_picture(view, view.image_path, 1)[None])))
     result = {f"psnr_{name}": float(np.mean(values)) for name, values in scores.items() if values}
     known = recording.scene.truth
     if known is not None:

@@ -97,7 +97,7 @@ class Renderer:
         """Variance [1] of the intensities of the spikes' windows about the truth."""
         model = self.model
         views = [
-            (self.scene.open_stream(view), partial(self._seen, view, poses_at))
+            (view.camera, self.scene.open_stream(view), partial(self._seen, view, poses_at))
             for view, poses_at in zip(self.scene.train, self._training_paths(), strict=True)
         ]
         measured = target_variance(views, model.target_spec, model.learned_scene.sensor, model.retimes)

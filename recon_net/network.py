@@ -50,12 +50,14 @@ class SpikeToImage(nn.Module):
         receptive_radius: radius of the receptive field, pixels.  A crop computed with this much surround equals
             the same crop of the full frame.
         reads_wide: whether the inputs need the half-width windows.
+        reads_spikes: whether the inputs are the spikes themselves.
     """
 
     variant: str
     channels: tuple[int, int]
     receptive_radius: int
     reads_wide = False
+    reads_spikes = False
 
     def inputs(self, exposure: Recorded, subframes: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
         """Inputs for some sub-frames [S] of a view, on a crop: short [1, S, ., h, w] and long [1, ., h, w]."""
@@ -88,6 +90,7 @@ class ReconNet(SpikeToImage):
     """
 
     variant = "paper"
+    reads_spikes = True
     receptive_radius = 5  # one input layer and four body layers of 3x3
 
     def __init__(self, short_channels: int = 41, long_channels: int = 34, grouping: Grouping = "adjacent"):

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scene.lens import Lens
 from spike.stream import SpikeStream
 
 # Converts between OpenGL camera axes (y up, z backward), used by transforms.json, and OpenCV axes.
@@ -21,7 +22,8 @@ class Camera:
     """A pinhole camera at the middle of its exposure.
 
     ``K`` [3, 3] in pixels, ``w2c`` [4, 4] world-to-camera with OpenCV axes (x right, y down, z forward),
-    both float32.
+    both float32.  A camera with a ``lens`` has that lens's ``pinhole`` as ``K``: what its sensor saw, spikes and image
+    files alike, is resampled to the image of that pinhole camera.
     """
 
     name: str
@@ -29,6 +31,11 @@ class Camera:
     height: int
     K: Tensor
     w2c: Tensor
+    lens: Lens | None = None
+
+    def straightened(self, images: Tensor) -> Tensor:
+        """Images [..., H, W] of the sensor as the pinhole camera sees them."""
+        return images if self.lens is None else self.lens.straightened(images)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ listed in its order, evenly spaced unless each has a ``middle_frame``.  The sens
 color sensor); a COLMAP scene has the same two keys in ``spike.json``.  A calibration, ``sensor.json`` with its maps
 (``python -m spike calibrate``), takes precedence over both.
 
-Lens distortion is rejected: binary spikes cannot be resampled to an ideal pinhole camera.
+Lens distortion (``scene.lens``) belongs to a view's camera: binary spikes cannot be resampled to an ideal pinhole
+camera, but the intensities made from them can.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from arguments.parts import SceneOptions
 from gaussians.ply import read_point_ply
 from scene.cameras import OPENGL_TO_OPENCV, Camera, View
 from scene.colmap import MODEL_FOLDERS, find_model, open_model, other_models, pose_of
-from scene.lens import COEFFICIENTS, FISHEYE, LISTS, coefficients_of, require_pinhole
+from scene.lens import COEFFICIENTS, IS_FISHEYE, LISTS, Lens, coefficients_of, lens_of
 from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
 from scene.perturbation import median_distance, perturbed
 from scene.plausibility import doubts
@@ -66,7 +67,7 @@ _FOCAL = number(above=0, most=1e7, from_text=True)
 _CAMERA = {
     "w": whole(1, 65535, from_text=True), "h": whole(1, 65535, from_text=True), "fl_x": _FOCAL, "fl_y": _FOCAL,
     "cx": _NUMBER, "cy": _NUMBER, "camera_angle_x": number(above=0, most=3.1, from_text=True), "camera_model": text(),
-    **dict.fromkeys(COEFFICIENTS, _NUMBER), **dict.fromkeys(LISTS, items(_NUMBER)), FISHEYE: flag,
+    **dict.fromkeys(COEFFICIENTS, _NUMBER), **dict.fromkeys(LISTS, items(_NUMBER)), IS_FISHEYE: flag,
 }  # fmt: skip
 _FRAME = record(
     {}, _CAMERA | {"file_path": text(), "spike_path": text(), "recording": text(), "middle_frame": number(most=1e9)}
@@ -149,27 +150,32 @@ class SceneData:
         names: Sequence[str] | None = None,
         truth: dict[str, Tensor] | None = None,
         images: Sequence[Path] | None = None,
+        lens: Lens | None = None,
     ) -> SceneData:
         """A scene of streams in memory, with all views in training; ``root`` is the placeholder ``<memory>``.
 
         Args:
             streams: spikes of the V views, cut from one recording, in its order and of one size.
-            K: intrinsics [3, 3] of all views, or [V, 3, 3], pixels.
+            K: intrinsics [3, 3] of all views, or [V, 3, 3], pixels; with a lens, its ``matrix``.
             w2c: world-to-camera poses [V, 4, 4] at the exposures' middles, OpenCV axes.
             points, rgb: initial points [P, 3] in world units and their colors [P, 3] in [0, 1]; both or neither.
             middle_frames: spike frame of the recording at the middle of every exposure, increasing.
             names: names of the views (default: 000, 001, ...).
             truth: true poses [M, 4, 4] of the sub-frames by view name.
             images: files of the views' sharp images.
+            lens: distortion of all views.
 
         Raises:
-            ValueError: no views, lists or tensors of wrong lengths, streams of different sizes, or a duplicate name.
+            ValueError: no views, lists or tensors of wrong lengths, streams of different sizes, a duplicate name, or
+                a lens before another sensor.
         """
         count = len(streams)
         names = [f"{i:03d}" for i in range(count)] if names is None else list(names)
         _check_streams(streams, K, w2c, points, rgb, {"names": names, "middle_frames": middle_frames, "images": images})
+        if lens is not None:
+            _check_lens(lens, streams[0], K)
         cameras = [
-            Camera(name, stream.width, stream.height, k.float(), pose.float())
+            Camera(name, stream.width, stream.height, k.float(), pose.float(), lens)
             for name, stream, k, pose in zip(names, streams, K.expand(count, 3, 3), w2c, strict=True)
         ]
         views = [
@@ -249,6 +255,8 @@ def read_scene(
         notes += sizes
     elif resolution or image_folder:
         raise ValueError(f"{root}: --resolution and --image_folder are for photographs; spikes cannot be resampled")
+    elif _mosaic(meta) is not None:
+        refuse_distortion(root, views, "a color sensor's filters are in the way")
     views = _in_order(path, views)
     points, rgb = _read_points(root, path, meta)
     if perturb:
@@ -321,6 +329,23 @@ def _check_streams(
     if (points is None) != (rgb is None) or (points is not None and rgb is not None and points.shape != rgb.shape):
         shapes = [None if x is None else tuple(x.shape) for x in (points, rgb)]
         raise ValueError(f"points and rgb have the shapes {shapes[0]} and {shapes[1]}, expected both [P, 3], or none")
+
+
+def _check_lens(lens: Lens, stream: SpikeStream, K: Tensor) -> None:
+    """Raise an error if a lens does not belong to views in memory."""
+    if (lens.width, lens.height) != (stream.width, stream.height):
+        raise ValueError(f"lens is of {lens.width}x{lens.height} pixels, expected {stream.width}x{stream.height}")
+    if not torch.allclose(K.float(), lens.matrix.expand_as(K)):
+        raise ValueError("K is not the matrix of the lens's pinhole camera; expected lens.matrix")
+    if stream.bayer is not None:
+        raise ValueError("a lens before a color sensor: its filters are in the way of undistortion")
+
+
+def refuse_distortion(root: Path, views: Sequence[View], why: str) -> None:
+    """Raise an error if any of the views has a lens, for what cannot be undistorted."""
+    for view in views:
+        if view.camera.lens is not None:
+            raise ValueError(f"{root}: view {view.camera.name} has lens distortion that cannot be undone: {why}")
 
 
 def _refuse_duplicates(path: Path, views: list[View]) -> None:
@@ -415,11 +440,13 @@ def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) 
     source = {"cx": width / 2, "cy": height / 2, "fl_y": source["fl_x"]} | source
     k = torch.tensor([[source["fl_x"], 0, source["cx"]], [0, source["fl_y"], source["cy"]], [0, 0, 1]])
     where, model = f"{path}: view {name}", source.get("camera_model", "PINHOLE")
-    lens = coefficients_of(source)
-    require_pinhole(where, model, lens, k.double().numpy(), width, height, source.get(FISHEYE, False))
+    lens = lens_of(
+        where, model, coefficients_of(source), k.double().numpy(), width, height, source.get(IS_FISHEYE, False)
+    )
     if "transform_matrix" not in frame:
         raise ValueError(f"{path}: view {name} has no pose (transform_matrix)")
-    return Camera(name, width, height, k.float(), _pose(path, name, frame["transform_matrix"]))
+    pose = _pose(path, name, frame["transform_matrix"])
+    return Camera(name, width, height, k.float() if lens is None else lens.matrix, pose, lens)
 
 
 def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[View], dict[str, Any]]:
@@ -547,9 +574,10 @@ def _read_colmap(root: Path, folder: Path) -> tuple[list[View], dict[str, Any]]:
         parameters = zip(source.params_info.replace(" ", "").split(","), source.params, strict=True)
         named = {"k1" if key == "k" else key: float(value) for key, value in parameters}  # SIMPLE_RADIAL has one k
         where, matrix = f"{folder}: view {name}", source.calibration_matrix()
-        require_pinhole(where, source.model.name, coefficients_of(named), matrix, source.width, source.height)
-        k = torch.as_tensor(matrix, dtype=torch.float32)
-        camera = Camera(name, source.width, source.height, k, torch.as_tensor(pose_of(image), dtype=torch.float32))
+        lens = lens_of(where, source.model.name, coefficients_of(named), matrix, source.width, source.height)
+        k = torch.as_tensor(matrix, dtype=torch.float32) if lens is None else lens.matrix
+        pose = torch.as_tensor(pose_of(image), dtype=torch.float32)
+        camera = Camera(name, source.width, source.height, k, pose, lens)
         file = next((f for f in IMAGE_FOLDERS if find_image(root, f"{f}/{image.name}")), IMAGE_FOLDERS[0])
         frame = {"file_path": f"{file}/{image.name}"}
         views.append(_view(root, camera, frame, sequences.get(name, {}), is_exposure=True))

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from scene.cameras import Camera
+from scene.lens import to_pinhole, to_sensor
 from spike import SensorModel, SpikeStream, Targets, WindowSpec
 from spike.inspection import refuse_stuck
 from spike.targets import Mode
 from spike.timing import Guide
 from utils.crops import Crop
 from utils.mapped import MappedTensors
+from utils.remapping import Remap
 
 # Renders that guide the re-timing: one every so many frames, over the context.
 GUIDE_EVERY = 4
@@ -55,11 +57,20 @@ def guide(sight: Sight, spec: WindowSpec, sensor: SensorModel, margin: int) -> G
     return Guide(rates.clamp_min(GUIDE_FLOOR * sensor.gain).numpy(), context + margin)
 
 
+def through_lens(camera: Camera, sight: Sight) -> Sight:
+    """What the pixels of a camera's sensor should have seen, given what its pinhole image should show."""
+    if camera.lens is None:
+        return sight
+    remap = to_sensor(camera.lens)
+    return lambda u: remap(sight(u))
+
+
 class Exposure:
     """Targets of one view, from its spikes or from its long-exposure image.
 
-    Intensities are stored as if all pixels had the sensor's mean gain, and divided by the pixel gains on access, so
-    gains that training estimates do not require reading the spikes again.
+    Intensities are stored in the sensor's pixels, as if all of them had its mean gain.  They are divided by the pixel
+    gains on access, so gains that training estimates do not require reading the spikes again.  Then they are resampled
+    to the pinhole camera if there is a lens: a fixed pattern belongs to the sensor's pixels.
 
     Args:
         camera: the view's camera.
@@ -71,6 +82,7 @@ class Exposure:
         spec, stream: the window, and the spikes.
         gain_map: gains [H, W] of the pixels relative to the sensor's, or None.
         mapped: the file that contains the tensors, if they are in one.
+        remap: resamples the sensor's images to those of the pinhole camera; None: they are the same.
     """
 
     def __init__(
@@ -85,6 +97,7 @@ class Exposure:
         stream: SpikeStream | None = None,
         gain_map: Tensor | None = None,
         mapped: MappedTensors | None = None,
+        remap: Remap | None = None,
     ):
         self.camera = camera
         self.spec = spec
@@ -92,6 +105,7 @@ class Exposure:
         self._intervals = intervals or {}
         self._stream = stream
         self._mapped = mapped
+        self._remap = None if remap is None else remap.to(long.device)
         self.use_gains(gain_map)
 
     @classmethod
@@ -120,7 +134,7 @@ class Exposure:
         sensor.check_size(stream.height, stream.width, stream.name)
         margin = usable_margin(stream, spec)
         even = replace(sensor, gain_map=None)
-        shape = None if sight is None else guide(sight, spec, sensor, margin)
+        shape = None if sight is None else guide(through_lens(camera, sight), spec, sensor, margin)
         frames = stream.central(spec, margin)
         refuse_stuck(frames, stream.name)
         targets = Targets(frames, spec, even, mode, margin, shape)
@@ -135,6 +149,7 @@ class Exposure:
             spec,
             stream,
             sensor.gain_map,
+            remap=None if camera.lens is None else to_pinhole(camera.lens),
         )
 
     def _converted(self, convert: Callable[[Tensor], Tensor], mapped: MappedTensors | None = None) -> Exposure:
@@ -146,7 +161,7 @@ class Exposure:
         return Exposure(
             self.camera, convert(self._long), converted(self._subframes), converted(self._wide),
             converted(self._variance), {key: convert(value) for key, value in self._intervals.items()}, self.spec,
-            self._stream, self._gain_map, mapped,
+            self._stream, self._gain_map, mapped, self._remap,
         )  # fmt: skip
 
     @property
@@ -180,6 +195,9 @@ class Exposure:
 
     def cropped(self, crop: Crop) -> Exposure:
         """The targets on a crop, in shared memory: gains are applied to the crop alone.  ``spikes`` stays as it is."""
+        remap = self._remap
+        if remap is not None:
+            crop, remap = remap.cropped(crop)
 
         def part(values: Tensor | None) -> Tensor | None:
             return None if values is None else crop.of(values)
@@ -187,7 +205,7 @@ class Exposure:
         return Exposure(
             self.camera, crop.of(self._long), part(self._subframes), part(self._wide), None,
             {key: crop.of(value) for key, value in self._intervals.items()}, self.spec, self._stream,
-            part(self._gain_map),
+            part(self._gain_map), remap=remap,
         )  # fmt: skip
 
     def use_gains(self, gain_map: Tensor | None) -> None:
@@ -197,10 +215,31 @@ class Exposure:
         if self._variance is not None:
             gains = 1 if self._gain_map is None else self._gain_map.square()
             # By rows: the bits of a sum over a whole image depend on the number of threads.
-            self._noise = (self._variance / gains).mean(-1).mean()
+            variance = self._variance / gains
+            if self._remap is not None:
+                variance = self._remap.noise_gain * self._remap(variance)
+            self._noise = variance.mean(-1).mean()
+
+    def _even(self, values: Tensor) -> Tensor:
+        """Intensities in the sensor's pixels."""
+        return values if self._gain_map is None else values / self._gain_map
 
     def _read(self, values: Tensor) -> Tensor:
-        return values if self._gain_map is None else values / self._gain_map
+        even = self._even(values)
+        return even if self._remap is None else self._remap(even)
+
+    @property
+    def measured(self) -> Tensor:
+        """Intensities [M, 1, H, W] of the narrow windows in the sensor's pixels."""
+        assert self._subframes is not None, "an exposure read from an image has no sub-frames"
+        return self._even(self._subframes)
+
+    def on_sensor(self, images: Tensor) -> Tensor:
+        """Images [..., H, W] of the pinhole camera in the sensor's pixels; 0 in pixels that see nothing of them."""
+        if self.camera.lens is None:
+            return images
+        remap = to_sensor(self.camera.lens)
+        return remap(images) * remap.inside.to(images.device)
 
     @property
     def long(self) -> Tensor:
@@ -233,7 +272,13 @@ class Exposure:
         return self._read(self._intervals[(a, b)])
 
     def spikes(self, crop: Crop) -> Tensor:
-        """The context's spikes [T, h, w] on a crop, as zeros and ones."""
+        """The context's spikes [T, h, w] on a crop, as zeros and ones.
+
+        Raises:
+            ValueError: a camera with a lens: spikes cannot be resampled.
+        """
+        if self._remap is not None:
+            raise ValueError(f"view {self.camera.name} has lens distortion: spikes cannot be undistorted")
         assert self._stream is not None and self.spec is not None, "an exposure read from an image has no spikes"
         return crop.of(torch.as_tensor(self._stream.central(self.spec)))
 
@@ -242,4 +287,4 @@ class Exposure:
         assert self._stream is not None and self.spec is not None, "an exposure read from an image has no spikes"
         margin = usable_margin(self._stream, self.spec) if mode == "timing" else 0
         targets = Targets(self._stream.central(self.spec, margin), self.spec, sensor, mode, margin)
-        return targets.subframes(width)[self.spec.middle][None]
+        return self.camera.straightened(targets.subframes(width)[self.spec.middle][None])

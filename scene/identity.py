@@ -9,6 +9,7 @@ import numpy as np
 
 from scene.cameras import View
 from scene.dataset import SceneData
+from scene.lens import Lens
 
 # Frames of a stream that are compared.  Reading all of a large recording would take minutes.
 _FRAMES = 9
@@ -27,6 +28,10 @@ def _content(scene: SceneData, view: View, from_spikes: bool) -> str:
     return digest.hexdigest()
 
 
+def _lens(lens: Lens) -> list[Any]:
+    return [type(lens).__name__, *(round(x, 9) for x in (*lens.intrinsics, *lens.coefficients))]
+
+
 def identity(scene: SceneData, from_spikes: bool) -> dict[str, Any]:
     """Names and order of the training views, their sizes, intrinsics and contents, and the sensor, as plain values.
 
@@ -39,12 +44,13 @@ def identity(scene: SceneData, from_spikes: bool) -> dict[str, Any]:
             "intrinsics": [round(x, 4) for x in view.camera.K.flatten().tolist()],
             "content": _content(scene, view, from_spikes),
         }
+        | ({} if view.camera.lens is None else {"lens": _lens(view.camera.lens)})
         for view in scene.train
     ]
     return {"views": views, "sensor": {name: round(value, 9) for name, value in scene.sensor.to_dict().items()}}
 
 
-_WORDS = {"size": "pixels", "intrinsics": "intrinsics", "content": "spikes or another image"}
+_WORDS = {"size": "pixels", "intrinsics": "intrinsics", "lens": "lens distortion", "content": "spikes or another image"}
 
 
 def difference(stored: dict[str, Any], now: dict[str, Any]) -> str | None:
@@ -60,8 +66,8 @@ def difference(stored: dict[str, Any], now: dict[str, Any]) -> str | None:
         return f"it {' and '.join(found)} ({len(after)} views, expected {len(before)})"
     for old, view in zip(stored["views"], now["views"], strict=True):
         for key, words in _WORDS.items():
-            if old[key] != view[key]:
-                values = "" if key == "content" else f" ({view[key]}, expected {old[key]})"
+            if old.get(key) != view.get(key):
+                values = f" ({view[key]}, expected {old[key]})" if key in ("size", "intrinsics") else ""
                 return f"view {view['name']} has other {words}{values}"
     if stored["sensor"] != now["sensor"]:
         return f"its sensor is {now['sensor']}, expected {stored['sensor']}"

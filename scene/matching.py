@@ -164,6 +164,9 @@ def _moved(root: Path, file: Path, folder: str) -> Path:
 
 def resized(camera: Camera, width: int, height: int) -> Camera:
     """The camera with another number of pixels on the same sensor."""
+    if camera.lens is not None:
+        lens = camera.lens.resized(width, height)
+        return replace(camera, width=width, height=height, K=lens.matrix, lens=lens)
     k = camera.K.clone()
     k[0] *= width / camera.width
     k[1] *= height / camera.height

@@ -35,7 +35,10 @@ def _true_subframes(spec: WindowSpec, stored: int) -> dict[int, int]:
 
 
 def load_picture(view: View, path: Path, channels: int | None) -> Tensor:
-    """Load an image [C, H, W] taken by a view's camera, with ``channels`` channels (None: as in the file).
+    """Load an image [C, H, W] taken by a view's camera, without its distortion.
+
+    Args:
+        channels: number of channels; None: as in the file.
 
     Raises:
         ValueError: the image and the camera have different sizes.
@@ -44,7 +47,9 @@ def load_picture(view: View, path: Path, channels: int | None) -> Tensor:
     height, width = image.shape[1:]
     if (width, height) != (view.camera.width, view.camera.height):
         raise ValueError(f"{path}: {width}x{height} pixels, expected {view.camera.width}x{view.camera.height}")
-    return image
+    if view.camera.lens is None:
+        return image
+    return view.camera.straightened(image).clamp(0, 1)  # bicubic interpolation overshoots at edges
 
 
 def true_images(view: View, spec: WindowSpec) -> dict[int, Path]:

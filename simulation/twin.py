@@ -12,9 +12,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from scene.exposure import Sight, guide, usable_margin
+from scene.cameras import Camera
+from scene.exposure import Sight, guide, through_lens, usable_margin
 from scene.views import TargetSpec
 from simulation.sensor import Simulator
 from spike import SensorModel, SpikeStream, Targets
@@ -37,23 +39,25 @@ Floats = NDArray[np.floating]
 
 
 def target_variance(
-    views: Sequence[tuple[SpikeStream, Sight]], spec: TargetSpec, sensor: SensorModel, retimed: bool
+    views: Sequence[tuple[Camera, SpikeStream, Sight]], spec: TargetSpec, sensor: SensorModel, retimed: bool
 ) -> float:
     """Mean squared error of the sub-frame windows' intensities, by simulation of a few of the ``views``.
 
     Args:
-        views: the stream of each view, and the light that a scene predicts for its pixels.
+        views: the camera and the stream of each view, and the light that a scene predicts for its pixels.
         retimed: the predicted light also shapes the intervals between spikes when targets are read.
     """
     some = views[:: -(-len(views) // _VIEWS)]
-    return float(np.mean([_variance(stream, sight, spec, sensor, retimed) for stream, sight in some]))
+    return float(np.mean([_variance(*view, spec, sensor, retimed) for view in some]))
 
 
-def _variance(stream: SpikeStream, sight: Sight, spec: TargetSpec, sensor: SensorModel, retimed: bool) -> float:
+def _variance(
+    camera: Camera, stream: SpikeStream, sight: Sight, spec: TargetSpec, sensor: SensorModel, retimed: bool
+) -> float:
     window = spec.window
     margin = usable_margin(stream, window)
     spikes = stream.central(window, margin)
-    seen = guide(sight, window, sensor, margin)
+    seen = guide(through_lens(camera, sight), window, sensor, margin)
     rates = over_time(seen, len(spikes))
     # The predicted rates contain the dark current and the pixels' gains: the twin has neither.
     recorded = twin(spikes, rates, sensor)(rates / sensor.gain)
@@ -67,7 +71,8 @@ def _variance(stream: SpikeStream, sight: Sight, spec: TargetSpec, sensor: Senso
         ]
     )
     true = np.einsum("mt,thw->mhw", weights, rates) / sensor.gain
-    return float(np.square(found.numpy() - true).mean())
+    error = camera.straightened(found - torch.from_numpy(true).to(found))
+    return float(error.double().square().mean())
 
 
 def over_time(seen: Guide, frames: int) -> Floats:

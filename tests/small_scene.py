@@ -1,4 +1,4 @@
-"""A very small recording of two textured planes, seen by a camera that moves."""
+"""A very small recording of two textured planes, seen by a camera that moves; through a lens if there is one."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 
 from gaussians.ply import write_point_ply
 from scene.cameras import opengl
+from scene.lens import FisheyeLens, Lens
 from simulation import Simulator
 from simulation.demo import transforms
 from spike import Mosaic, WindowSpec, write_dat
@@ -22,10 +23,12 @@ def texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 + 0.2 * np.sin(5 * x + 1) * np.cos(4 * y) + 0.2 * np.sin(9 * (x + y))
 
 
-def picture(centers: np.ndarray) -> np.ndarray:
+def picture(centers: np.ndarray, lens: Lens | None = None) -> np.ndarray:
     """Images [F, H, W] from cameras at ``centers`` [F, 3] that look along z: a plane before another."""
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]])
+    if lens is not None:
+        rays = lens.unproject(torch.from_numpy(np.stack([u, v], -1))).permute(2, 0, 1).numpy()
     near, far = (
         centers[:, :2, None, None] + rays * (depth - centers[:, 2, None, None, None]) for depth in (NEAR, FAR)
     )
@@ -42,8 +45,13 @@ def path(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centers, w2c
 
 
-def write_scene(root: Path, mosaic: Mosaic | None = None, simulator: Simulator | None = None) -> None:
-    """Five views with spikes, truth and two held-out images; in color (``LEVELS``) with a mosaic."""
+def write_scene(
+    root: Path, mosaic: Mosaic | None = None, simulator: Simulator | None = None, lens: Lens | None = None
+) -> None:
+    """Five views with spikes, truth and two held-out images; in color (``LEVELS``) with a mosaic.
+
+    The held-out images have no distortion.
+    """
     simulator = simulator or Simulator(seed=1)
     spec, rng = WindowSpec(), np.random.default_rng(0)
 
@@ -55,7 +63,7 @@ def write_scene(root: Path, mosaic: Mosaic | None = None, simulator: Simulator |
     for i in range(VIEWS):
         name = f"{i:03d}"
         centers, w2c = path(i * (FRAMES + GAP) + np.arange(FRAMES))
-        frames = picture(centers)
+        frames = picture(centers, lens)
         light = frames if mosaic is None else frames * mosaic.of(shown(np.ones((HEIGHT, WIDTH))))[0].numpy()
         write_dat(root / f"spike_data/{name}.dat", simulator(light, i))
         subframes = (FRAMES - spec.context) // 2 + np.array(spec.centers)
@@ -73,8 +81,11 @@ def write_scene(root: Path, mosaic: Mosaic | None = None, simulator: Simulator |
         save_image(root / f"novel/{i:03d}.png", shown(picture(centers)[0]))
         novel.append({"file_path": f"novel/{i:03d}.png", "transform_matrix": opengl(w2c[0])})
     sensor = {} if mosaic is None else {"spike": {"bayer": mosaic.pattern}}
-    for file, entries in (("transforms", known), ("transforms_noisy", noisy), ("novel", novel)):
-        write_json(root / f"{file}.json", transforms(K, WIDTH, HEIGHT, entries, simulator.gain) | sensor)
+    seen = {} if lens is None else dict(zip(lens.names, lens.coefficients, strict=True))
+    if isinstance(lens, FisheyeLens):
+        seen["camera_model"] = "OPENCV_FISHEYE"
+    for file, entries, bent in (("transforms", known, seen), ("transforms_noisy", noisy, seen), ("novel", novel, {})):
+        write_json(root / f"{file}.json", transforms(K, WIDTH, HEIGHT, entries, simulator.gain) | sensor | bent)
     write_json(root / "trajectory.json", {"w2c": truth})
     x, y = (torch.as_tensor(rng.uniform(-2, 2, 200), dtype=torch.float32) for _ in range(2))
     points = torch.stack([x, y, torch.full_like(x, FAR)], -1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from scene.cameras import Camera
 from scene.exposure import guide
 from scene.fusion import fuse
 from scene.views import TargetSpec
@@ -16,6 +17,7 @@ from spike import SensorModel, SpikeStream, Targets, WindowSpec
 from utils.image_metrics import psnr
 
 SPEC = WindowSpec()
+CAMERA = Camera("", 1, 1, torch.eye(3), torch.eye(4))  # without a lens, its size does not matter
 FRAMES = SPEC.context + 40
 
 
@@ -41,7 +43,7 @@ def test_the_measured_variance_is_that_of_the_targets(name):
     found = Targets(stream.unpack(0, FRAMES), SPEC, sensor, "timing", 20).subframes(9)
     true = torch.stack([torch.as_tensor(moving(20 + c)).float() for c in SPEC.centers])
     error = float((found - true).square().mean())
-    measured = target_variance([(stream, sight)], TargetSpec(SPEC), sensor, retimed=False)
+    measured = target_variance([(CAMERA, stream, sight)], TargetSpec(SPEC), sensor, retimed=False)
     assert 0.5 < measured / error < 1.6
 
 
@@ -77,7 +79,7 @@ def test_in_any_light_fused_images_are_no_worse_than_what_they_are_made_of(name,
     light = np.stack([moving(t) for t in range(FRAMES)])
     stream = SpikeStream.from_array(simulator(light))
     sensor, seen_by = SensorModel(simulator.gain, reset=simulator.reset), partial(wrong_sight, error)
-    variance = target_variance([(stream, seen_by)], TargetSpec(SPEC), sensor, retimed)
+    variance = target_variance([(CAMERA, stream, seen_by)], TargetSpec(SPEC), sensor, retimed)
     shape = guide(seen_by, SPEC, sensor, 20) if retimed else None
     timing = Targets(stream.unpack(0, FRAMES), SPEC, sensor, "timing", 20, shape).subframes(9)
     u = torch.tensor(SPEC.times)
@@ -100,6 +102,6 @@ def test_variance_is_measured_over_a_few_views():
         calls.append(k)
         return sight(times)
 
-    many = [(streams[k % 2], partial(counted, k)) for k in range(13)]
+    many = [(CAMERA, streams[k % 2], partial(counted, k)) for k in range(13)]
     measured = target_variance(many, TargetSpec(SPEC), SensorModel(0.4), retimed=True)
     assert calls == [0, 3, 6, 9, 12] and 0 < measured < 1e-3

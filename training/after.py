@@ -98,7 +98,8 @@ class FixedPatternUpdates:
         with torch.no_grad():
             for view in views:
                 sample = Sample.exposure(view, state.recording.window.subframes)
-                pattern.add(state.recording.targets(sample), state.render(sample).images)
+                exposure = state.recording.exposures[view]
+                pattern.add(exposure.measured, exposure.on_sensor(state.render(sample).images))
         state.recording.use_gains(pattern.applied_to(state.recording.sensor).gain_map)
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,7 +192,7 @@ class NoiseUpdates:
         if since < 0 or since % self.every:
             return
         views = [
-            (recording.scene.open_stream(view), partial(state.sight, i))
+            (view.camera, recording.scene.open_stream(view), partial(state.sight, i))
             for i, view in enumerate(recording.scene.train)
         ]
         measured = target_variance(views, self.spec, recording.sensor, recording.retimed)

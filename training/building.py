@@ -18,7 +18,7 @@ from gaussians.densification import DefaultStrategy, MCMCStrategy, Strategy
 from gaussians.initialization import Picture, depth_range, fill_points, median_depth, thinned
 from gaussians.model import GaussianModel
 from gaussians.ply import LowPass
-from scene.dataset import SceneData
+from scene.dataset import SceneData, refuse_distortion
 from scene.trajectory import Trajectory
 from scene.views import Quadrature, TargetSpec, view_timing
 from spike import WindowSpec
@@ -43,8 +43,12 @@ def spike_recording(c: Settings, scene: SceneData, spec: TargetSpec, device: tor
     """The recording with targets from spikes; in files, if they need more memory than ``targets_memory``.
 
     Raises:
-        ValueError: not enough room for the files.
+        ValueError: counted targets of cameras with a lens, or not enough room for the files.
     """
+    if spec.mode == "counting":
+        refuse_distortion(
+            scene.root, scene.train, "counted spikes are compared in the sensor's pixels; use --recipe timing"
+        )
     width, height = scene.size
     needed = spec.bytes_per_pixel() * width * height * len(scene.train)
     if not c.run.targets_memory or needed <= 1e9 * c.run.targets_memory or device.type != "cpu":

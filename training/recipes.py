@@ -35,7 +35,7 @@ from baselines.providers import blind_spot, prepare
 from gaussian_renderer.radiance import RadianceGrid
 from recon_net import SpikeToImage, make_network
 from scene.cameras import View
-from scene.dataset import SceneData
+from scene.dataset import SceneData, refuse_distortion
 from scene.views import Quadrature, TargetSpec, read_exposures
 from training.after import Action, Averaging, DirectionVotes, FixedPatternUpdates, NoiseUpdates, Retiming
 from training.building import (
@@ -83,7 +83,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
     device = pick_device(c.run.device)
     c = sized(c, scene)
     window = window_of(c)
-    network = recon_net(c, c.network.recon_net, device) if c.network.lambda_joint else None
+    network = recon_net(c, c.network.recon_net, scene, device) if c.network.lambda_joint else None
     spec = target_spec(c, wide=network is not None and network.reads_wide)
     recording = spike_recording(c, scene, spec, device)
     quadrature = spec.quadrature(c.targets.window_points)
@@ -131,7 +131,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
     device = pick_device(c.run.device)
     c = sized(c, scene)
     window, losses = window_of(c), c.losses
-    network = recon_net(c, c.network.recon_net, device) if losses.lambda_rec or losses.lambda_joint else None
+    network = recon_net(c, c.network.recon_net, scene, device) if losses.lambda_rec or losses.lambda_joint else None
     reblur = ReblurLoss(losses.lambda_rec, window.subframes, losses.multi_interval)
     intervals = reblur.intervals if losses.lambda_rec else ()
     spec = target_spec(c, intervals, wide=network is not None and network.reads_wide)
@@ -324,12 +324,18 @@ def sized(c: C, scene: SceneData) -> C:
     return c.for_scene(len(scene.train), *scene.size)
 
 
-def recon_net(c: Settings, variant: str, device: torch.device) -> SpikeToImage:
-    """A new Recon-Net for the settings' window."""
+def recon_net(c: Settings, variant: str, scene: SceneData, device: torch.device) -> SpikeToImage:
+    """A new Recon-Net for the settings' window.
+
+    Raises:
+        ValueError: cameras with a lens, and a network that reads spikes.
+    """
     window = window_of(c)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(c.run.seed)
         network = make_network(variant, window.short, window.long_channels, c.grouping)
+    if network.reads_spikes:
+        refuse_distortion(scene.root, scene.train, f"--recon_net {variant} reads the spikes themselves (slim does not)")
     return network.to(device)
 
 

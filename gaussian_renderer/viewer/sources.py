@@ -159,7 +159,8 @@ class RecordedPictures:
             return None
         known = self._views[view.name]
         if kind == TRUTH:
-            return _nearest(self._truth(known), u)
+            found = _nearest(self._truth(known), u)
+            return found if found is None or known.camera.lens is None else (self._straight(known, found[0]), found[1])
         if kind == FUSED:
             return self._saved.nearest(kind, view, u) if self._saved is not None else None
         if kind == LONG:
@@ -178,6 +179,10 @@ class RecordedPictures:
             files[0.5] = view.image_path
         return files
 
+    @staticmethod
+    def _straight(view: View, image: Image) -> Image:
+        return rgb(view.camera.straightened(torch.from_numpy(image).permute(2, 0, 1)))
+
     def _shown(self, raw: Tensor) -> Image:
         mosaic = self._scene.mosaic
         return rgb(raw if mosaic is None or not self._spikes else mosaic.colors(raw))
@@ -188,10 +193,12 @@ class RecordedPictures:
 
     def _make_frames(self, name: str, mode: Mode) -> Tensor:
         """Intensities [T, H, W] around every frame of the exposure, in float16, which is enough for display."""
-        stream = self._scene.open_stream(self._views[name])
+        view = self._views[name]
+        stream = self._scene.open_stream(view)
         margin = usable_margin(stream, self._fine) if mode == "timing" else 0
         targets = Targets(stream.central(self._fine, margin), self._fine, self._scene.sensor, mode, margin)
-        return targets.subframes(self._subframe_width if mode == "timing" else self._spec.short).half()
+        made = targets.subframes(self._subframe_width if mode == "timing" else self._spec.short)
+        return view.camera.straightened(made).half()
 
     @torch.no_grad()
     def _recon(self, exposure: Exposure, m: int) -> Tensor:
