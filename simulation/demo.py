@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,9 @@ from spike import write_dat
 from spike.window import PAPER, SPARE, STORED
 from utils.io import atomic_write, save_image, write_json
 from utils.telling import progress
+
+# Function from a world-to-camera pose [4, 4], intrinsics [3, 3], width and height to the light [H, W].
+Draw = Callable[[np.ndarray, np.ndarray, int, int], torch.Tensor]
 
 GAP = 8  # frames between two views of the recording
 # Increase with every change that makes a different scene from the same settings.
@@ -55,14 +59,20 @@ def poses_at(frames: np.ndarray, total: int, seed: int) -> np.ndarray:
     return look_at(eye, target, np.array([0.0, 0.0, 1.0]))
 
 
+def light(pose: np.ndarray, k: np.ndarray, width: int, height: int) -> torch.Tensor:
+    """The still life [H, W] seen from a world-to-camera pose [4, 4] by a camera with intrinsics ``k`` [3, 3]."""
+    return picture(pose, k, width, height)[0]
+
+
 def make_view(
-    view: int, out: Path, views: int, width: int, height: int, k: np.ndarray, simulator: Simulator, seed: int
-) -> np.ndarray:
+    view: int, out: Path, views: int, width: int, height: int, k: np.ndarray, simulator: Simulator, seed: int,
+    draw: Draw = light,
+) -> np.ndarray:  # fmt: skip
     """Render, simulate and write one view; returns the poses of its sub-frames [M, 4, 4]."""
     name = f"{view:03d}"
     frames = view * (STORED + GAP) + np.arange(STORED)
     poses = poses_at(frames, views * (STORED + GAP), seed)
-    sharp = [picture(pose, k, width, height)[0] for pose in poses]
+    sharp = [draw(pose, k, width, height) for pose in poses]
     write_dat(out / "spike_data" / f"{name}.dat", simulator((s.numpy() for s in sharp), view))
     instants = [SPARE + center for center in PAPER.centers]
     for m, frame in enumerate(instants):
@@ -129,10 +139,12 @@ def clear(out: Path) -> None:
             file.unlink()
 
 
-def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
+def make(out: Path, recipe: Recipe, processes: int | None = None, draw: Draw = light) -> None:
     """Write the whole scene into ``out``.
 
-    ``processes`` is the number of worker processes; 0 renders in this process, None uses one per processor.
+    Args:
+        processes: number of worker processes; 0 renders in this process, None uses one per processor.
+        draw: what renders the views' frames; several sensors can see the same frames, rendered once.
     """
     clear(out)
     with atomic_write(out / RECIPE, "w") as file:
@@ -142,7 +154,7 @@ def make(out: Path, recipe: Recipe, processes: int | None = None) -> None:
     k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     simulator = sensor_named(recipe.sensor, seed)
     work = partial(
-        make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed
+        make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed, draw=draw
     )
     shown = partial(progress, what="Rendering the demo scene", total=views)
     if processes == 0:

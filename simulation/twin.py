@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from scene.cameras import Camera
-from scene.exposure import Sight, guide, through_lens, usable_margin
+from scene.exposure import GUIDE_FLOOR, Sight, guide, through_lens, usable_margin
 from scene.views import TargetSpec
 from simulation.sensor import Simulator
 from spike import SensorModel, SpikeStream, Targets
@@ -45,7 +45,8 @@ def target_variance(
 
     Args:
         views: the camera and the stream of each view, and the light that a scene predicts for its pixels.
-        retimed: the predicted light also shapes the intervals between spikes when targets are read.
+        retimed: the predicted light also shapes the intervals between spikes when targets are read.  It errs, which is
+            an error of the targets too: the twin's intervals are shaped by light that errs as much.
     """
     some = views[:: -(-len(views) // _VIEWS)]
     return float(np.mean([_variance(*view, spec, sensor, retimed) for view in some]))
@@ -59,10 +60,6 @@ def _variance(
     spikes = stream.central(window, margin)
     seen = guide(through_lens(camera, sight), window, sensor, margin)
     rates = over_time(seen, len(spikes))
-    # The predicted rates contain the dark current and the pixels' gains: the twin has neither.
-    recorded = twin(spikes, rates, sensor)(rates / sensor.gain)
-    even = SensorModel(sensor.gain, spurious_rate=sensor.spurious_rate, reset=sensor.reset)
-    found = Targets(recorded, window, even, spec.mode, margin, seen if retimed else None).subframes(spec.width)
     smoothing = SMOOTHING if spec.mode == "timing" else 0
     weights = np.stack(
         [
@@ -70,9 +67,29 @@ def _variance(
             for a, b in (window.window(m, spec.width) for m in range(window.subframes))
         ]
     )
-    true = np.einsum("mt,thw->mhw", weights, rates) / sensor.gain
-    error = camera.straightened(found - torch.from_numpy(true).to(found))
-    return float(error.double().square().mean())
+    true = np.einsum("mt,thw->mhw", weights, rates)
+
+    def error(recording: NDArray[np.uint8], by: SensorModel, shape: Guide | None) -> Floats:
+        found = Targets(recording, window, by, spec.mode, margin, shape).subframes(spec.width)
+        return found.numpy() * sensor.gain - true
+
+    # The predicted rates contain the dark current and the pixels' gains: the twin has neither.
+    recorded = twin(spikes, rates, sensor)(rates / sensor.gain)
+    even = SensorModel(sensor.gain, spurious_rate=sensor.spurious_rate, reset=sensor.reset)
+    shape = None
+    if retimed:
+        # The guide of the recording was wrong by about what the spikes disagree with it, so is that of the twin.
+        wrong = error(spikes, even, seen)
+        middles = np.array(window.centers, np.float64) + margin
+        shape = Guide((seen.light - _between(wrong, middles, seen.frames)).clip(GUIDE_FLOOR * sensor.gain), seen.frames)
+    missed = torch.from_numpy(error(recorded, even, shape) / sensor.gain).float()
+    return float(camera.straightened(missed).double().square().mean())
+
+
+def _between(values: Floats, at: Floats, wanted: Floats) -> Floats:
+    """Values [M, H, W] at frames ``at`` [M], interpolated at frames ``wanted`` [K]; constant beyond."""
+    shares = np.stack([np.interp(wanted, at, row) for row in np.eye(len(at))])
+    return np.einsum("mk,mhw->khw", shares, values)
 
 
 def over_time(seen: Guide, frames: int) -> Floats:

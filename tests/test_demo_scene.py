@@ -289,3 +289,15 @@ def test_sizes_are_checked(monkeypatch, tmp_path, size, message):
 def test_a_view_is_the_same_whenever_it_is_made(folder, tmp_path):
     demo.make_view(1, tmp_path, 2, WIDTH, HEIGHT, K, Simulator(spurious_gap=(140, 50), seed=3), 3)
     assert (tmp_path / "spike_data/001.dat").read_bytes() == (folder / "spike_data/001.dat").read_bytes()
+
+
+def test_other_sensors_can_see_frames_that_were_drawn_before(tmp_path):
+    drawn = []
+
+    def draw(pose, k, width, height):
+        drawn.append(pose)
+        return torch.full((height, width), 0.6)
+
+    demo.make_view(0, tmp_path, 2, WIDTH, HEIGHT, K, Simulator(0.5), 3, draw)
+    assert len(drawn) == STORED
+    assert (load_image(tmp_path / "sharp_data" / "000.png") - 0.6).abs().max() < 0.01

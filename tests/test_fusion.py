@@ -25,11 +25,21 @@ def test_the_spikes_mend_a_wrong_render_and_spare_a_good_one():
     assert wrong > float(psnr(spikes, truth)[1]) - 0.2 and wrong > float(psnr(render, truth)[1]) + 10
 
 
-@pytest.mark.parametrize(("energy", "gain"), [(1.0, 0), (4.0, 7 / 8), (9.0, 26 / 27), (0.1, 0)])
+@pytest.mark.parametrize(("energy", "gain"), [(1.0, 0), (1.3, 0), (2.6, 1 - 0.5**2.5), (13.0, 1 - 0.1**2.5), (0.1, 0)])
 def test_the_gain_is_the_share_of_the_residual_that_noise_does_not_explain(energy, gain):
     render, residual = torch.full((1, 1, 30, 40), 0.5), torch.full((1, 1, 30, 40), 0.03 * math.sqrt(energy))
     fused = fuse(render, residual, torch.tensor([0.03**2]))
     torch.testing.assert_close(fused, render + gain * residual)
+
+
+def test_a_pixel_that_its_neighbors_contradict_is_not_believed():
+    render, residual = torch.full((1, 1, 30, 40), 0.5), torch.full((1, 1, 30, 40), 0.1)
+    residual[0, 0, 10, 20] = -0.4  # dead
+    residual[0, 0, 20, 5:8] = 0.3  # an edge, rendered in a wrong place
+    fused = fuse(render, residual, torch.zeros(1))
+    assert fused[0, 0, 10, 20] == 0.5
+    fused[0, 0, 10, 20] += residual[0, 0, 10, 20]
+    torch.testing.assert_close(fused, render + residual)
 
 
 def test_without_a_residual_or_noise_nothing_breaks():
