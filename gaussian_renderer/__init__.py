@@ -52,17 +52,18 @@ def render_trajectory(
         screen_gradients: keep the gradients of the projected centers in ``info`` (densification by gradient).
     """
     m = len(w2c)
+    degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
     renders, alphas, info = rasterizer(
         means=gaussians.means,
         quats=gaussians.quats,
         scales=gaussians.scales,
         opacities=gaussians.opacities,
-        colors=gaussians.colors,
+        colors=gaussians.coefficients(degree),
         viewmats=w2c,
         Ks=intrinsics.expand(m, 3, 3),
         width=width,
         height=height,
-        sh_degree=gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree),
+        sh_degree=degree,
         backgrounds=None if background is None else background.expand(m, -1),
         render_mode="RGB+ED" if depth else "RGB",
         eps2d=gaussians.low_pass.variance,

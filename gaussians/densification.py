@@ -76,13 +76,18 @@ def _forget(gaussians: GaussianModel, optimizer: torch.optim.Optimizer, name: st
 
 def rotations(quats: Tensor) -> Tensor:
     """Rotation matrices [N, 3, 3] of the quaternions ``quats`` [N, 4] (wxyz, any length)."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
+    return _rotation_planes(quats).movedim(2, 0)
+
+
+def _rotation_planes(quats: Tensor) -> Tensor:
+    """``rotations``, each element in a plane of its own: [3, 3, N]."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).T.contiguous()
+    elements = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
+    return torch.stack(elements).unflatten(0, (3, 3))
 
 
 @dataclass
@@ -280,11 +285,13 @@ class MCMCStrategy:
         moved = torch.nonzero(weight > 1e-4)[:, 0]
         if len(moved) == 0:
             return
-        axes = rotations(gaussians.quats[moved]) * gaussians.scales[moved][:, None, :]
-        noise = torch.randn(len(moved), 3, generator=random, device=axes.device)
+        turned = _rotation_planes(gaussians.quats[moved])
+        noise = torch.randn(len(moved), 3, generator=random, device=turned.device)
         noise = noise * (weight[moved] * self.noise * rate)[:, None]
-        covariance = axes @ axes.transpose(1, 2)
-        gaussians.means[moved] += (covariance @ noise[..., None])[..., 0]
+        # Covariance times noise, R S^2 R^T n: several times faster by elements than with small matrices.
+        along = (turned * noise.T.contiguous()[:, None]).sum(0)
+        along = along * (2 * gaussians.raw["log_scales"][moved].T).exp()
+        gaussians.means[moved] += (turned * along).sum(1).T
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

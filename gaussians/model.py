@@ -117,7 +117,6 @@ class GaussianModel(nn.Module):
     def opacities(self) -> Tensor:
         return self.raw["opacity_logits"].sigmoid()
 
-    @property
-    def colors(self) -> Tensor:
-        """Spherical-harmonic coefficients [N, (D+1)^2, C]."""
-        return torch.cat([self.raw["sh0"], self.raw["shN"]], dim=1)
+    def coefficients(self, degree: int) -> Tensor:
+        """Spherical-harmonic coefficients [N, (degree+1)^2, C] up to ``degree``; copying all would slow every step."""
+        return torch.cat([self.raw["sh0"], self.raw["shN"][:, : (degree + 1) ** 2 - 1]], dim=1)

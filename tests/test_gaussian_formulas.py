@@ -89,9 +89,10 @@ def test_first_gaussians_are_as_wide_as_their_neighbors_are_far():
     second = (1 + math.sqrt(5) + math.sqrt(10)) / 3
     torch.testing.assert_close(model.scales[:2].detach(), torch.tensor([[2.0], [second]]).expand(-1, 3))
     torch.testing.assert_close(model.opacities.detach(), torch.full((4,), 0.3))
-    assert model.quats.tolist() == [[1, 0, 0, 0]] * 4 and model.colors.shape == (4, 9, 1)
-    torch.testing.assert_close(model.colors[:, 0].detach(), (colors - 0.5) / C0)
-    assert not model.colors[:, 1:].any()
+    assert model.quats.tolist() == [[1, 0, 0, 0]] * 4
+    assert [model.coefficients(degree).shape for degree in range(3)] == [(4, 1, 1), (4, 4, 1), (4, 9, 1)]
+    torch.testing.assert_close(model.coefficients(2)[:, 0].detach(), (colors - 0.5) / C0)
+    assert not model.coefficients(2)[:, 1:].any()
 
 
 # ---- drawing -------------------------------------------------------------------------------------------------

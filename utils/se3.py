@@ -10,6 +10,8 @@ motion, where ``sqrt`` has no gradient.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -25,25 +27,42 @@ def hat(phi: Tensor) -> Tensor:
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(*phi.shape[:-1], 3, 3)
 
 
-def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """sin(t)/t, (1 - cos t)/t^2 and (t - sin t)/t^3 as functions of t^2."""
+# sin(t)/t, (1 - cos t)/t^2 and (t - sin t)/t^3 in powers of t^2, the lowest first.
+_SERIES = (
+    (1.0, 1 / 2, 1 / 6),
+    (-1 / 6, -1 / 24, -1 / 120),
+    (1 / 120, 1 / 720, 1 / 5040),
+    (-1 / 5040, -1 / 40320, -1 / 362880),
+    (1 / 362880, 1 / 3628800, 1 / 39916800),
+    (-1 / 39916800, -1 / 479001600, 0.0),
+)
+
+
+@functools.lru_cache(maxsize=8)
+def _series(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    return torch.tensor(_SERIES, dtype=dtype, device=device).unbind()
+
+
+def _coefficients(squared: Tensor) -> Tensor:
+    """sin(t)/t, (1 - cos t)/t^2 and (t - sin t)/t^3 [..., 3] as functions of t^2 [...]."""
     small = squared < _SERIES_BELOW
-    s = torch.where(small, squared, torch.zeros_like(squared))
-    a_series = 1 + s * (-1 / 6 + s * (1 / 120 + s * (-1 / 5040 + s * (1 / 362880 - s / 39916800))))
-    b_series = 0.5 + s * (-1 / 24 + s * (1 / 720 + s * (-1 / 40320 + s * (1 / 3628800 - s / 479001600))))
-    c_series = 1 / 6 + s * (-1 / 120 + s * (1 / 5040 + s * (-1 / 362880 + s / 39916800)))
+    s = torch.where(small, squared, torch.zeros_like(squared))[..., None]
+    *lower, series = _series(squared.dtype, squared.device)
+    for term in reversed(lower):
+        series = torch.addcmul(term, s, series)
+    if bool(small.all()):  # as in nearly every training step; the closed form would take longer than the series
+        return series
     big = torch.where(small, torch.ones_like(squared), squared)
     t = big.sqrt()
-    a = torch.where(small, a_series, t.sin() / t)
-    b = torch.where(small, b_series, (1 - t.cos()) / big)
-    c = torch.where(small, c_series, (t - t.sin()) / (big * t))
-    return a, b, c
+    sine = t.sin()
+    closed = torch.stack([sine / t, (1 - t.cos()) / big, (t - sine) / (big * t)], dim=-1)
+    return torch.where(small[..., None], series, closed)
 
 
 def exp(twist: Tensor) -> Tensor:
     """Poses [..., 4, 4] of the twists ``twist`` [..., 6] (translation first)."""
     rho, phi = twist[..., :3], twist[..., 3:]
-    a, b, c = (k[..., None, None] for k in _coefficients((phi * phi).sum(-1)))
+    a, b, c = _coefficients((phi * phi).sum(-1))[..., None, None].unbind(-3)
     w = hat(phi)
     ww = w @ w
     eye = torch.eye(3, dtype=twist.dtype, device=twist.device)
@@ -68,9 +87,10 @@ def log(pose: Tensor) -> Tensor:
     x = torch.where(small, s2, torch.zeros_like(s2))
     # asin(s)/s as a series of s^2
     ratio_series = 1 + x * (1 / 6 + x * (3 / 40 + x * (15 / 336 + x * (105 / 3456 + x * 945 / 42240))))
-    big = torch.where(small, torch.ones_like(s2), s2)
-    s = big.sqrt()
-    ratio = torch.where(small, ratio_series, torch.atan2(s, torch.where(small, s, cosine)) / s)
+    ratio = ratio_series
+    if not bool(small.all()):
+        s = torch.where(small, torch.ones_like(s2), s2).sqrt()
+        ratio = torch.where(small, ratio_series, torch.atan2(s, torch.where(small, s, cosine)) / s)
     phi = ratio[..., None] * axis
     return torch.cat([_inverse_left_jacobian(phi, translation), phi], dim=-1)
 
@@ -81,9 +101,11 @@ def _inverse_left_jacobian(phi: Tensor, translation: Tensor) -> Tensor:
     small = squared < _SERIES_BELOW
     s = torch.where(small, squared, torch.zeros_like(squared))
     d_series = 1 / 12 + s * (1 / 720 + s * (1 / 30240 + s * (1 / 1209600 + s / 47900160)))
-    big = torch.where(small, torch.ones_like(squared), squared)
-    t = big.sqrt()
-    d = torch.where(small, d_series, 1 / big - (1 + t.cos()) / (2 * t * t.sin()))
+    d = d_series
+    if not bool(small.all()):
+        big = torch.where(small, torch.ones_like(squared), squared)
+        t = big.sqrt()
+        d = torch.where(small, d_series, 1 / big - (1 + t.cos()) / (2 * t * t.sin()))
     first = torch.cross(phi, translation, dim=-1)
     return translation - 0.5 * first + d[..., None] * torch.cross(phi, first, dim=-1)
 
