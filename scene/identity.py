@@ -47,7 +47,8 @@ def identity(scene: SceneData, from_spikes: bool) -> dict[str, Any]:
         | ({} if view.camera.lens is None else {"lens": _lens(view.camera.lens)})
         for view in scene.train
     ]
-    return {"views": views, "sensor": {name: round(value, 9) for name, value in scene.sensor.to_dict().items()}}
+    sensor = scene.sensor.to_dict().items()
+    return {"views": views, "sensor": {name: x if isinstance(x, str) else round(x, 9) for name, x in sensor}}
 
 
 _WORDS = {"size": "pixels", "intrinsics": "intrinsics", "lens": "lens distortion", "content": "spikes or another image"}

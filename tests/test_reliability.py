@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,13 @@ def changed(scene: Path, kind: str) -> None:
     elif kind == "sensor":
         meta["spike_gain"] *= 1.1
     (scene / "transforms.json").write_text(json.dumps(meta))
+
+
+def test_a_run_with_a_hard_reset_is_recognized(scene_folder):
+    scene = read_scene(scene_folder)
+    hard = replace(scene, sensor=replace(scene.sensor, reset="hard"))
+    assert difference(identity(hard, True), identity(hard, True)) is None
+    assert "hard" in difference(identity(scene, True), identity(hard, True))
 
 
 @pytest.mark.parametrize(
