@@ -28,11 +28,11 @@ from arguments import RECIPES
 from arguments.parser import current_names, given_recipe, parse_training
 from baselines.providers import PROVIDERS
 from evaluation.methods import METHODS
-from gaussian_renderer import render_trajectory
 from recon_net import recon_frames
 from scene.dataset import read_scene
 from scene.views import true_poses
 from training.recipes import build
+from training.sampling import Sample
 from training.training import Training
 from utils.crops import Crop
 from utils.image_metrics import psnr
@@ -63,8 +63,10 @@ LONG = (
 def flags_of(name: str, steps: int) -> list[str]:
     """The flags of train.py of a shortened run."""
     flags, long = RUNS[name], steps > 20
-    shared = [*flags, *(LONG if long else SHORT)]
     has = RECIPES["images" if "--images" in flags else given_recipe(flags) or "timing"].of().values()
+    if "cap_max" not in has:  # a field without Gaussians
+        return [*flags, "--iterations", str(steps), "--quiet", "--cells", "12", "--samples", "12", "--rays", "256"]
+    shared = [*flags, *(LONG if long else SHORT)]
     if "crop" in has:
         shared += ["--crop", "16"]
     if "bsn_steps" in has:
@@ -102,13 +104,10 @@ def quality(training: Training) -> dict[str, float]:
     window, u, found = recording.window, recording.u, {"gaussians": [], "recon": []}
     middle, paths = window.subframes // 2, []
     for i, (view, exposure) in enumerate(zip(recording.scene.train, recording.exposures, strict=True)):
-        poses, camera = state.trajectory.view(i, u), view.camera
-        paths.append(poses)
+        camera = view.camera
+        paths.append(state.trajectory.view(i, u))
         truth = load_image(view.image_path)[None]
-        images = render_trajectory(
-            state.field.gaussians, poses, camera.K, camera.width, camera.height, state.field.rasterizer
-        ).images
-        found["gaussians"].append(float(psnr(images[middle : middle + 1], truth)))
+        found["gaussians"].append(float(psnr(state.render(Sample.instant(i, middle)).images, truth)))
         if state.network is not None:
             frames = recon_frames(state.network, exposure, u, Crop.whole(camera.height, camera.width))
             found["recon"].append(float(psnr(frames[middle : middle + 1], truth)))

@@ -43,7 +43,8 @@ class Recording:
         from_spikes: whether the targets come from spikes.
         folder: the folder of the files that contain the targets; None if they are in memory.
         retimed: whether renders have shaped the intervals between spikes.
-        measured_variance: variance [1] of the targets about the truth; the expected one until it is measured.
+        measured_variance: variance [1] of the targets about the truth; the expected one until it is measured, 0 for
+            images.
     """
 
     def __init__(
@@ -63,8 +64,7 @@ class Recording:
         self._reread = reread
         self.folder = folder
         self.retimed = False
-        expected = [exposure.noise for exposure in self.exposures] if from_spikes else [torch.zeros(())]
-        self.measured_variance = torch.stack(expected).mean()[None]
+        self.measured_variance = torch.zeros(1, device=device)
 
     @classmethod
     def of_spikes(
@@ -75,12 +75,14 @@ class Recording:
         Args:
             folder: keep the targets in files in this folder instead of in memory (on the CPU only).
         """
-        return cls(
+        recording = cls(
             scene, spec.window, device,
             lambda views, sensor: spike_exposures(views, scene, spec, device, sensor, folder=folder), from_spikes=True,
             reread=lambda sensor, sights: spike_exposures(scene.train, scene, spec, device, sensor, sights, folder),
             folder=folder,
         )  # fmt: skip
+        recording.measured_variance = torch.stack([exposure.noise for exposure in recording.exposures]).mean()[None]
+        return recording
 
     @classmethod
     def of_images(
