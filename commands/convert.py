@@ -15,7 +15,8 @@ from conversion.pipeline import convert, preview, sensor_of
 from conversion.placing import OUTPUTS, PREVIEWS, check_outputs, staged
 from conversion.report import confidence_of
 from conversion.windows import BLUR, FEWEST, Window, choose_windows, clip_windows
-from spike import Packing, SensorModel, SpikeStream, load_sensor
+from spike import Packing, SpikeStream, StuckPixels, find_stuck, load_sensor
+from spike.calibration import stretches_of
 from spike.stream import SUFFIXES
 from utils.telling import be_quiet, say
 
@@ -85,25 +86,27 @@ def open_clips(folder: Path, known: Packing) -> tuple[list[SpikeStream], list[st
     return clips, [file.stem for file in files]
 
 
-def find_windows(args: argparse.Namespace) -> tuple[list[Window], list[Window], list[Window]]:
-    """Windows, the candidates they were chosen from, and helpers between them (none for clips)."""
+def find_windows(
+    args: argparse.Namespace, stuck: StuckPixels | None
+) -> tuple[list[Window], list[Window], list[Window]]:
+    """Windows, the candidates they were chosen from, and helpers between them (none for clips).
+
+    Args:
+        stuck: dead and hot pixels by the calibration; others are found in the recordings.
+    """
     known = known_packing(args)
     if args.clips is not None:
         clips, names = open_clips(args.clips, known)
+        found = find_stuck([(clip, 0, len(clip)) for clip in clips], known.bayer is not None, stuck)
+        clips = [clip.mended(found) for clip in clips]
         return clip_windows(clips, names, bool(args.consecutive), args.clip_gap or 0), [], []
     stream, _ = opened(args.recording, known, insist=True)
     start, stop = args.start or 0, len(stream) if args.stop is None else args.stop
     if not 0 <= start < stop <= len(stream):
         raise ValueError(f"{stream.name}: --start {start} and --stop {stop} do not fit its {len(stream)} frames")
+    stream = stream.mended(find_stuck(stretches_of(stream, start, stop), stream.bayer is not None, stuck))
     limit = args.max_blur or BLUR * stream.width
     return choose_windows(stream, start, stop, args.views, args.spacing or "motion", limit)
-
-
-def given_sensor(path: Path, stream: SpikeStream) -> SensorModel:
-    """Load a calibration and check that its size matches the stream."""
-    sensor = load_sensor(path)
-    sensor.check_size(stream.height, stream.width, stream.name)
-    return sensor
 
 
 def given_intrinsics(args: argparse.Namespace, width: int, height: int) -> NDArray[np.float64] | None:
@@ -127,9 +130,12 @@ def main() -> int:
     outputs = (PREVIEWS,) if args.previews_only else OUTPUTS
     inputs = {name: getattr(args, name) for name in ("recording", "clips", "from_colmap", "truth", "sensor")}
     check_outputs(root, outputs, args.force, inputs)
-    windows, candidates, helpers = find_windows(args)
+    calibrated = None if args.sensor is None else load_sensor(args.sensor)
+    windows, candidates, helpers = find_windows(args, None if calibrated is None else calibrated.stuck)
     stream = windows[0].stream
-    sensor = sensor_of(windows) if args.sensor is None else given_sensor(args.sensor, stream)
+    if calibrated is not None:
+        calibrated.check_size(stream.height, stream.width, stream.name)
+    sensor = (calibrated or sensor_of(windows)).with_stuck(stream.stuck)
     intrinsics = given_intrinsics(args, stream.width, stream.height)
     if args.previews_only:
         with staged(root, outputs) as staging:

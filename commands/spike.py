@@ -34,7 +34,7 @@ from pictures.video import write_mp4
 from simulation.recording import simulate_recording, truth_folder
 from simulation.sensor import SENSORS, Simulator, sensor_named
 from simulation.sources import MESHES, Lit, between, is_mesh, mesh_pictures, source_pictures
-from spike.calibration import calibrate, dead_pixels, load_sensor, maps_of, save_sensor
+from spike.calibration import calibrate, find_stuck, load_sensor, maps_of, save_sensor, stretches_of
 from spike.formats import check_output, write_recording
 from spike.inspection import inspect, rate_image, record, sheet, summary
 from spike.preview import picture
@@ -70,6 +70,8 @@ def run_preview(args: argparse.Namespace) -> None:
     stream, _ = opened(args.recording, known_packing(args))
     sensor = load_sensor(args.sensor) if args.sensor else SensorModel()
     sensor.check_size(stream.height, stream.width, stream.name)
+    stream = stream.mended(find_stuck(stretches_of(stream), stream.bayer is not None, sensor.stuck))
+    sensor = sensor.with_stuck(stream.stuck)
     frames = frames_of(args.frames, stream)
     spurious = sensor.spurious_rate if args.method == "timing" else 0.0
 
@@ -107,8 +109,8 @@ def run_calibrate(args: argparse.Namespace) -> None:
     rates = {"gain": sensor.gain, "dark_rate": sensor.dark_rate, "spurious_rate": sensor.spurious_rate}
     say(", ".join(f"{name} {value:.5f}" for name, value in rates.items()) + " (spikes per frame)")
     if flat is not None and sensor.gain_map is not None:
-        spread, dead = float(sensor.gain_map.std()), dead_pixels(sensor, flat, args.level)
-        say(f"gain varies by {spread:.1%} between pixels; dead pixels: {dead}")
+        spread, stuck = float(sensor.gain_map.std()), 0 if sensor.stuck is None else int(sensor.stuck.mask.sum())
+        say(f"gain varies by {spread:.1%} between pixels; dead or hot pixels: {stuck}")
     say(f"Written: {args.out} and its maps")
 
 

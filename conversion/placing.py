@@ -22,7 +22,7 @@ PREVIEWS, RECORD, PROGRAM = "previews", "convert.json", "convert.py"
 # Everything that a conversion writes into the scene folder.
 OUTPUTS = (
     "spike_data", PREVIEWS, "sparse", "transforms.json", POINTS, "report.md", "report", CALIBRATION,
-    "sensor_gain_map.npy", "sensor_dark_map.npy", "sharp_data", "sequence", "trajectory.json",
+    "sensor_gain_map.npy", "sensor_dark_map.npy", "sensor_stuck.npy", "sharp_data", "sequence", "trajectory.json",
 )  # fmt: skip
 
 

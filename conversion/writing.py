@@ -41,7 +41,7 @@ def write_scene(
         if window.name not in poses:
             continue
         file = f"spike_data/{window.name}.dat"
-        cut = window.stream.unpack(window.first, window.first + window.frames)
+        cut = window.stream.mended(None).unpack(window.first, window.first + window.frames)  # as recorded
         write_dat(root / file, cut, Layout(stored_width=padded_width(stream)))
         registered = window.name in solution.w2c
         entries.append(

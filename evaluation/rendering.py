@@ -28,6 +28,7 @@ from scene.model_folder import CAMERAS, NOVEL, camera_entries, camera_entry, rea
 from scene.trajectory import Trajectory
 from scene.views import load_picture, true_images
 from simulation.twin import target_variance
+from spike.stuck import without
 from training.trained_model import TrainedModel
 from utils.crops import Crop
 from utils.se3 import camera_centers
@@ -133,7 +134,9 @@ class Renderer:
         seen, middle = torch.einsum("p,pmchw->mchw", window.weights.to(across), across), renders
         if self.mosaic is not None:
             seen, middle = self.mosaic.of(seen), self.mosaic.of(renders)
-        corrected = fuse(middle, exposure.subframes - seen, self.variance)
+        stuck = self.scene.sensor.stuck
+        residual = without(None if stuck is None else stuck.mask.to(seen.device), exposure.subframes - seen)
+        corrected = fuse(middle, residual, self.variance)
         return renders + self._in_color(corrected - middle)
 
     def _in_color(self, raw: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ from scene.lens import COEFFICIENTS, IS_FISHEYE, LISTS, Lens, coefficients_of, l
 from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
 from scene.perturbation import median_distance, perturbed
 from scene.plausibility import doubts
-from spike import Layout, Mosaic, SensorModel, SpikeStream, load_sensor
+from spike import Layout, Mosaic, SensorModel, SpikeStream, find_stuck, load_sensor
 from spike.bayer import BayerPattern
 from spike.sensor import Reset
 from spike.stream import BitOrder
@@ -125,16 +125,26 @@ class SceneData:
         return self.train[0].camera.width, self.train[0].camera.height
 
     def open_stream(self, view: View) -> SpikeStream:
-        """Open the spikes of a view.
+        """Open the spikes of a view; those of stuck pixels are replaced (``SpikeStream.mended``).
 
         Raises:
             ValueError: the view has none, or not the number of frames that the scene specifies.
         """
+        return self._recorded(view).mended(self.sensor.stuck)
+
+    def _recorded(self, view: View) -> SpikeStream:
         if view.spikes is not None:
             return view.spikes
         if view.spike_path is None:
             raise ValueError(f"view {view.camera.name}: no spike stream in {self.root / 'spike_data'}")
         return SpikeStream.open(view.spike_path, view.camera.height, view.camera.width, self.layout)
+
+    def with_stuck_pixels(self) -> SceneData:
+        """The scene, with the dead and hot pixels that the spikes of its views show."""
+        streams = [self._recorded(view) for view in (*self.train, *self.test) if view.has_spikes]
+        found = find_stuck([(s, 0, len(s)) for s in streams], self.mosaic is not None, self.sensor.stuck)
+        fits = found is not None and tuple(found.mask.shape) == self.size[::-1]
+        return replace(self, sensor=self.sensor.with_stuck(found)) if fits else self
 
     @classmethod
     def from_streams(
@@ -193,7 +203,8 @@ class SceneData:
         pattern = streams[0].bayer
         mosaic = None if pattern is None else Mosaic(pattern)
         extent, frames = _extent(views), len(streams[0])
-        return cls(IN_MEMORY, views, [], [], points, rgb, sensor, mosaic, Layout(), truth, extent, frames)
+        made = cls(IN_MEMORY, views, [], [], points, rgb, sensor, mosaic, Layout(), truth, extent, frames)
+        return made.with_stuck_pixels()
 
 
 def scene_of(options: SceneOptions, from_images: bool = False) -> SceneData:
@@ -282,7 +293,7 @@ def read_scene(
     )
     if not train[0].has_spikes:
         return scene
-    return replace(scene, frames_per_view=len(scene.open_stream(train[0])))
+    return replace(scene, frames_per_view=len(scene.open_stream(train[0]))).with_stuck_pixels()
 
 
 def _perturbed(root: Path, views: list[View], points: Tensor | None, level: float, seed: int) -> list[View]:

@@ -19,7 +19,7 @@ def _content(scene: SceneData, view: View, from_spikes: bool) -> str:
     """A digest of evenly spaced spike frames, however they are stored, or of the image file."""
     digest = hashlib.blake2b(digest_size=16)
     if from_spikes:
-        stream = scene.open_stream(view)
+        stream = scene.open_stream(view).mended(None)
         digest.update(str(len(stream)).encode())
         for frame in np.linspace(0, len(stream) - 1, _FRAMES).round().astype(int).tolist():
             digest.update(np.packbits(stream.unpack(frame, frame + 1)).tobytes())

@@ -4,10 +4,11 @@
 """
 
 from spike.bayer import Mosaic, bayer_channels
-from spike.calibration import calibrate, load_sensor, save_sensor
+from spike.calibration import calibrate, find_stuck, load_sensor, save_sensor
 from spike.fixed_pattern import FixedPattern
 from spike.sensor import SensorModel
 from spike.stream import Layout, Packing, SpikeStream, write_array, write_dat
+from spike.stuck import StuckPixels
 from spike.targets import Targets, long_input, short_windows, tfi, tfp, window_quadrature
 from spike.timing import estimate_spurious_rate
 from spike.window import WindowSpec
@@ -19,11 +20,13 @@ __all__ = [
     "Packing",
     "SensorModel",
     "SpikeStream",
+    "StuckPixels",
     "Targets",
     "WindowSpec",
     "bayer_channels",
     "calibrate",
     "estimate_spurious_rate",
+    "find_stuck",
     "load_sensor",
     "long_input",
     "save_sensor",

@@ -14,22 +14,32 @@ from torch import Tensor
 from spike.inspection import refuse_stuck
 from spike.sensor import LEAST_GAIN, Reset, SensorModel
 from spike.stream import SpikeStream
+from spike.stuck import StuckPixels, joined, stuck_pixels
 from spike.timing import estimate_spurious_rate
 from utils.io import atomic_write, write_json
 from utils.json_files import number, read_json, record, text
 from utils.reading import reading, require_file
 
+# One stretch of a recording: its first frame, and the frame to stop before.
+Stretch = tuple[SpikeStream, int, int]
+
 _MAPS = ("gain_map", "dark_map")
 _SCALARS = ("gain", "dark_rate", "spurious_rate")
+_STUCK = "stuck"
 _SENSOR = record(
     {},
-    dict.fromkeys(_SCALARS, number()) | dict.fromkeys(_MAPS, text()) | {"reset": text(*get_args(Reset))},
+    dict.fromkeys(_SCALARS, number()) | dict.fromkeys((*_MAPS, _STUCK), text()) | {"reset": text(*get_args(Reset))},
     closed=True,
 )
 # Frames used to estimate the spurious rate: enough intervals for dark pixels, little memory.
 _RHYTHM_FRAMES = 512
 # Parts of a recording that are sampled to find the white level.
 _STRETCHES = 24
+# Views, or stretches of a recording, in which stuck pixels are looked for, and frames in a stretch.
+_LOOKS, _LOOK = 16, 128
+# A calibrated pixel is hot if it fires in the dark at this share of the rate for white, or fires in (nearly) every
+# frame of a flat field in which the others do not.
+_HOT_DARK, _ALWAYS, _HEADROOM = 0.25, 0.98, 0.9
 
 
 def calibrate(
@@ -38,7 +48,7 @@ def calibrate(
     """Calibrate the gain, dark rate and spurious rate of a sensor.
 
     In the dark recording, a pixel's rate is its dark current plus spurious spikes.  Its gain is its rate in the
-    flat field minus that, divided by ``level``.  A dead pixel gets the sensor's gain and stays dark.  The spurious
+    flat field minus that, divided by ``level``.  Dead and hot pixels get their neighbors' gain.  The spurious
     rate is the rate of spikes that break a pixel's rhythm in the flat field (in the dark, intervals are too long
     to tell).  It never exceeds the mean dark rate.
 
@@ -70,22 +80,47 @@ def calibrate(
     without_gain = SensorModel(1.0, dark_rate, spurious, dark_map=dark_map, reset=reset)
     if flat is None:
         return without_gain
-    light = without_gain.intensity(torch.from_numpy(flat.count() / len(flat))).numpy()
+    fired = flat.count() / len(flat)
+    light = without_gain.intensity(torch.from_numpy(fired)).numpy()
     # The median: a few hot or dead pixels must not set the scale of the rest.
     gain = float(np.median(light)) / level
     if gain <= 0:
         raise ValueError(f"{flat.name}: the flat field is no brighter than the dark")
     relative = torch.from_numpy((light / (gain * level)).astype(np.float32))
-    return SensorModel(gain, dark_rate, spurious, relative.where(relative >= LEAST_GAIN, 1.0), dark_map, reset)
+    bad = (relative < LEAST_GAIN).numpy() | ((fired > _ALWAYS) & (np.median(fired) < _HEADROOM))
+    if dark_map is not None:
+        bad |= dark_map.numpy() > _HOT_DARK * gain
+    # The field may be lit evenly, but neighbors may have different color filters.
+    stuck = joined(None, bad, colored=min(bad.shape) > 1)
+    return SensorModel(gain, dark_rate, spurious, relative.clamp_min(LEAST_GAIN), dark_map, reset).with_stuck(stuck)
 
 
-def dead_pixels(sensor: SensorModel, flat: SpikeStream, level: float) -> int:
-    """Count the pixels that hardly respond to the evenly lit field that ``sensor`` was calibrated with."""
-    seen = sensor.intensity(torch.from_numpy(flat.count() / len(flat)))
-    return int((seen < LEAST_GAIN * level).sum())
+def stretches_of(stream: SpikeStream, start: int = 0, stop: int | None = None) -> list[Stretch]:
+    """Stretches spread evenly over the frames [start, stop) of a recording, to look for stuck pixels."""
+    frames = (len(stream) if stop is None else stop) - start
+    count = min(frames // _LOOK, _LOOKS)
+    firsts = np.linspace(start, start + frames - _LOOK, count).round().astype(int).tolist() if count else []
+    return [(stream, first, first + _LOOK) for first in firsts]
 
 
-def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorModel:
+def find_stuck(stretches: Sequence[Stretch], colored: bool, known: StuckPixels | None = None) -> StuckPixels | None:
+    """The dead and hot pixels of the sensor that recorded ``stretches``, and those known from before; None for none.
+
+    Some of the stretches, evenly spread and of the first one's size, are compared (``spike.stuck.stuck_pixels``).
+    """
+    sizes = [(stream.height, stream.width) for stream, _, _ in stretches]
+    alike = [stretch for stretch, size in zip(stretches, sizes, strict=True) if size == sizes[0]]
+    some = alike[:: max(-(-len(alike) // _LOOKS), 1)]
+    if not some:
+        return None if known is None else known.with_filters(colored)
+    counts = [stream.mended(None).count(first, last) for stream, first, last in some]
+    dead, hot = stuck_pixels(counts, [last - first for _, first, last in some], colored)
+    if known is not None and known.mask.shape != dead.shape:
+        return known  # a sensor of another size, which is refused when its targets are read
+    return joined(known, dead | hot, colored)
+
+
+def assumed_sensor(stretches: Sequence[Stretch]) -> SensorModel:
     """Estimate a sensor without calibration: the brightest recorded pixels are white.
 
     Spikes that break their pixel's rhythm count as spurious.
@@ -107,15 +142,16 @@ def assumed_sensor(stretches: Sequence[tuple[SpikeStream, int, int]]) -> SensorM
 def maps_of(path: str | os.PathLike[str]) -> list[Path]:
     """The files that ``save_sensor`` writes: the sensor file and its maps."""
     path = Path(path)
-    return [path, *(path.with_name(f"{path.stem}_{name}.npy") for name in _MAPS)]
+    return [path, *(path.with_name(f"{path.stem}_{name}.npy") for name in (*_MAPS, _STUCK))]
 
 
 def save_sensor(path: str | os.PathLike[str], sensor: SensorModel) -> None:
     """Write a sensor as JSON; its maps are ``.npy`` files next to it, named in the JSON."""
     path = Path(path)
     stored: dict[str, Any] = sensor.to_dict()
-    for name in _MAPS:
-        values: Tensor | None = getattr(sensor, name)
+    maps: dict[str, Tensor | None] = {name: getattr(sensor, name) for name in _MAPS}
+    maps[_STUCK] = None if sensor.stuck is None else sensor.stuck.mask.to(torch.uint8)
+    for name, values in maps.items():
         if values is not None:
             stored[name] = f"{path.stem}_{name}.npy"
             with atomic_write(path.with_name(stored[name]), "wb") as file:
@@ -131,12 +167,14 @@ def load_sensor(path: str | os.PathLike[str]) -> SensorModel:
     """
     path = Path(path)
     stored = read_json(path, _SENSOR, "sensor file")
-    files = {name: stored.pop(name) for name in _MAPS if name in stored}
+    files = {name: stored.pop(name) for name in (*_MAPS, _STUCK) if name in stored}
     for name, file in files.items():
         if not file or Path(file).name != file:
             raise ValueError(f"{path}: {name} is {file!r}, expected the name of a file in the same folder")
     maps: dict[str, Any] = {name: _load_map(path.with_name(file)) for name, file in files.items()}
     try:
+        if _STUCK in maps:
+            maps[_STUCK] = StuckPixels(maps[_STUCK] != 0)
         return SensorModel(**stored, **maps)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

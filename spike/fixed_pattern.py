@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spike.sensor import LEAST_GAIN, SensorModel
+from spike.stuck import without
 
 # Renders are off by a few hundredths; pixels that never saw more light than this say nothing about their gain.
 _LEAST_LIGHT = 0.05
@@ -22,10 +23,12 @@ class FixedPattern:
 
     Args:
         views: number of views that will be added.
+        stuck: mask [H, W] of the dead and hot pixels, which have gain 1; None: there are none.
     """
 
-    def __init__(self, views: int):
+    def __init__(self, views: int, stuck: Tensor | None = None):
         self.views = views
+        self._stuck = stuck
         self._added = 0
         # Sums of the moments [2, H, W] over each half of the views.
         self._halves = [torch.zeros(2, 1, 1), torch.zeros(2, 1, 1)]
@@ -51,6 +54,8 @@ class FixedPattern:
         """
         if self._added != self.views:
             raise ValueError(f"{self._added} of {self.views} views were added")
+        # No power: as if there were no light.
+        self._halves = [without(self._stuck, half) for half in self._halves]
         moments, early = self._halves[0] + self._halves[1], self.views // 2
         if self.views < 4:
             return torch.ones_like(moments[0]), 0.0

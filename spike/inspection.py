@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from pictures.colors import stretched, three_channels
 from pictures.sheets import contact_sheet
 from spike.preview import colored, gray, picture
 from spike.stream import SpikeStream
+from spike.stuck import neighbors
 from spike.timing import estimate_spurious_rate
 
 # Stretches of the recording that are sampled, and frames in each: minutes of recording take seconds.
@@ -75,7 +75,7 @@ def inspect(stream: SpikeStream) -> Inspection:
     rate = np.mean(rates, axis=0)
     frames = length * count
     refuse_stuck(rate, stream.name)
-    around = _neighbors(rate, colored=stream.bayer is not None)
+    around = neighbors(rate, colored=stream.bayer is not None)
     noise = _SIGMAS * np.sqrt(np.maximum(around, 1 / frames) / frames)
     steps = [2 * np.abs(b - a).mean() / max(float(b.mean() + a.mean()), 1e-9) for a, b in pairwise(rates)]
     return Inspection(
@@ -91,16 +91,6 @@ def inspect(stream: SpikeStream) -> Inspection:
         estimate_spurious_rate(middle),
         np.array([[rate[y::2, x::2].mean() for x in (0, 1)] for y in (0, 1)]) / rate.mean(),
     )
-
-
-def _neighbors(rate: NDArray[np.float64], colored: bool) -> NDArray[np.float64]:
-    """Median [H, W] of the pixels around each one; on a color sensor, of those with the same color."""
-    if not colored:
-        return np.asarray(median_filter(rate, 5, mode="nearest"))
-    around = np.empty_like(rate)
-    for y, x in np.ndindex(2, 2):
-        around[y::2, x::2] = median_filter(rate[y::2, x::2], 5, mode="nearest")
-    return around
 
 
 def refuse_stuck(rate: NDArray[np.number], name: str) -> None:

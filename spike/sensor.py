@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from torch import Tensor
+
+from spike.stuck import StuckPixels
 
 Reset = Literal["soft", "hard"]
 
@@ -30,6 +32,7 @@ class SensorModel:
         reset: whether a pixel keeps the charge beyond a full one (``soft``) or loses it (``hard``).  A hard reset
             costs half a frame's charge per spike on average: of the light x (full charges per frame) it fires at the
             rate x / (1 + x / 2), which is inverted.
+        stuck: dead and hot pixels, or None.  Their intensities are means of the good pixels around them.
     """
 
     gain: float = 1.0
@@ -38,6 +41,7 @@ class SensorModel:
     gain_map: Tensor | None = None
     dark_map: Tensor | None = None
     reset: Reset = "soft"
+    stuck: StuckPixels | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.gain) and self.gain > 0):
@@ -51,9 +55,14 @@ class SensorModel:
         if self.gain_map is not None and not bool((self.gain_map > 0).all()):
             raise ValueError("the sensor's gain map must be positive everywhere")
 
+    def with_stuck(self, stuck: StuckPixels | None) -> SensorModel:
+        """The sensor with these dead and hot pixels, whose gains are then their neighbors'."""
+        gains = self.gain_map if self.gain_map is None or stuck is None else stuck.fill(self.gain_map)
+        return replace(self, gain_map=gains, stuck=stuck)
+
     def check_size(self, height: int, width: int, name: str = "the stream") -> None:
         """Raise a ``ValueError`` if frames of this size do not match the calibrated maps."""
-        for values in (self.gain_map, self.dark_map):
+        for values in (self.gain_map, self.dark_map, None if self.stuck is None else self.stuck.mask):
             if values is not None and tuple(values.shape) != (height, width):
                 raise ValueError(
                     f"{name}: frames of {width}x{height} pixels, but the sensor was calibrated "
@@ -70,7 +79,8 @@ class SensorModel:
         if self.reset == "hard":
             fired = (fired / (1 - fired / 2)).clamp_max(1)
         light = (fired - self.dark()) / self.gain
-        return light if self.gain_map is None else light / self.gain_map.to(light)
+        light = light if self.gain_map is None else light / self.gain_map.to(light)
+        return light if self.stuck is None else self.stuck.fill(light)
 
     def without_spurious(self, rate: Tensor) -> Tensor:
         """Rates [...] without the expected spurious spikes."""

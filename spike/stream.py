@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spike.bayer import BayerPattern
+from spike.stuck import StuckPixels
 from spike.window import WindowSpec
 from utils.io import atomic_write
 from utils.reading import reading, require_file
@@ -134,6 +135,7 @@ class SpikeStream:
         layout: Layout,
         name: str,
         bayer: BayerPattern | None = None,
+        stuck: StuckPixels | None = None,
     ):
         self._packed = packed  # [T, bytes per frame], as stored
         self.height = height
@@ -141,6 +143,7 @@ class SpikeStream:
         self.layout = layout
         self.name = name
         self.bayer = bayer  # color filters of the sensor; None: no filters
+        self.stuck = stuck  # pixels whose spikes are replaced (``mended``); None: the spikes are as recorded
 
     @classmethod
     def open(
@@ -248,7 +251,16 @@ class SpikeStream:
 
     def with_filters(self, pattern: BayerPattern | None) -> SpikeStream:
         """The same frames, as of a color sensor whose top-left 2x2 pixels have these colors."""
-        return SpikeStream(self._packed, self.height, self.width, self.layout, self.name, pattern)
+        return SpikeStream(self._packed, self.height, self.width, self.layout, self.name, pattern, self.stuck)
+
+    def mended(self, stuck: StuckPixels | None) -> SpikeStream:
+        """The same frames, with the spikes of stuck pixels replaced by those of the nearest good ones.
+
+        None gives the frames as they were recorded, and so do pixels of a sensor of another size.
+        """
+        if stuck is not None and tuple(stuck.mask.shape) != (self.height, self.width):
+            stuck = None
+        return SpikeStream(self._packed, self.height, self.width, self.layout, self.name, self.bayer, stuck)
 
     @property
     def packed(self) -> NDArray[np.uint8]:
@@ -268,7 +280,10 @@ class SpikeStream:
         )
         rows = bits.reshape(stop - start, self.height, stored)[:, :, : self.width]
         # A copy, since numpy calls a single row contiguous even with a negative stride, which torch refuses.
-        return rows[:, ::-1].copy() if self.layout.flip else np.ascontiguousarray(rows)
+        spikes = rows[:, ::-1].copy() if self.layout.flip else np.ascontiguousarray(rows)
+        if self.stuck is not None:
+            self.stuck.mend(spikes)
+        return spikes
 
     def central(self, spec: WindowSpec, margin: int = 0) -> NDArray[np.uint8]:
         """The frames of the central context [spec.context + 2 margin, H, W]."""

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from simulation import Simulator
-from spike import SensorModel, SpikeStream, Targets, WindowSpec, calibrate, load_sensor, save_sensor
-from spike.calibration import dead_pixels
+from spike import SensorModel, SpikeStream, StuckPixels, Targets, WindowSpec, calibrate, load_sensor, save_sensor
 
 SIZE = (24, 30)
 
@@ -57,13 +56,23 @@ def test_hot_and_dead_pixels_do_not_set_the_scale():
     sensor = calibrate(None, flat, level=0.8)
     assert sensor.gain == pytest.approx(0.4 + 0.006 / 0.8, rel=0.02)
     assert sensor.gain_map is not None
-    assert float(sensor.gain_map[0, 0]) > 2 and float(sensor.gain_map[0, 1]) == 1
-    assert dead_pixels(sensor, flat, 0.8) == 1
+    assert sensor.stuck is not None and torch.nonzero(sensor.stuck.mask).tolist() == [[0, 0], [0, 1]]
+    assert torch.allclose(sensor.gain_map[0, :2], torch.ones(2), atol=0.05)
+
+
+def test_pixels_that_fire_in_the_dark_are_hot():
+    """A dark rate of 0.15 is more than a quarter of the gain of 0.4, one of 0.05 is calibrated."""
+    dark, flat = (record(level).unpack(0, 1500) for level in (0.0, 0.8))
+    for stream in (dark, flat):
+        stream[::7, 3, 4], stream[::20, 5, 6] = 1, 1
+    sensor = calibrate(SpikeStream.from_array(dark), SpikeStream.from_array(flat), level=0.8)
+    assert sensor.stuck is not None and torch.nonzero(sensor.stuck.mask).tolist() == [[3, 4]]
+    assert float(sensor.dark_map[5, 6]) == pytest.approx(0.056, abs=0.01)
 
 
 @pytest.mark.parametrize("mode", ["counting", "timing"])
-def test_dead_pixels_stay_dark_and_do_not_spoil_the_noise(mode):
-    """Two of them, with spurious spikes: neither bright in the targets nor most of the expected variance."""
+def test_dead_pixels_are_filled_and_do_not_spoil_the_noise(mode):
+    """Two of them, with spurious spikes: neither dark in the targets nor most of the expected variance."""
     spec, faults = WindowSpec(), {"spurious_gap": (140, 50)}
     spikes = [record(level, 1500, view, **faults).unpack(0, 1500) for view, level in enumerate((0.0, 0.8))]
     view = record(0.6, spec.context, 2, **faults).unpack(0, spec.context)
@@ -76,7 +85,7 @@ def test_dead_pixels_stay_dark_and_do_not_spoil_the_noise(mode):
         targets = Targets(view, spec, sensor, mode=mode)
         means.append(targets.subframes(9))
         noise.append(float(targets.variance(means[-1], 9).mean()))
-    assert float(means[1][:, [3, 20], [4, 7]].abs().max()) < 0.05 < float(means[0].min(0)[0][3, 4])
+    assert torch.allclose(means[1].mean(0)[[3, 20], [4, 7]], torch.tensor(0.6), atol=0.05)
     assert noise[1] == pytest.approx(noise[0], rel=0.02)
 
 
@@ -99,6 +108,9 @@ def test_files_read_back(tmp_path):
     assert loaded.to_dict() == sensor.to_dict()
     assert torch.equal(loaded.gain_map, sensor.gain_map) and torch.equal(loaded.dark_map, sensor.dark_map)
     assert {p.name for p in tmp_path.iterdir()} == {"sensor.json", "sensor_gain_map.npy", "sensor_dark_map.npy"}
+    stuck = StuckPixels(torch.rand(3, 4) < 0.3)
+    save_sensor(tmp_path / "dead.json", SensorModel(0.3, stuck=stuck))
+    assert torch.equal(load_sensor(tmp_path / "dead.json").stuck.mask, stuck.mask)
     save_sensor(tmp_path / "plain.json", SensorModel(0.3))
     assert load_sensor(tmp_path / "plain.json") == SensorModel(0.3)
 

@@ -378,7 +378,7 @@ def test_calibrate_command(tmp_path, monkeypatch, capsys):
         write_array(tmp_path / f"{name}.npy", spikes)
     files = ("--dark", tmp_path / "dark.npy", "--flat", tmp_path / "flat.npy", "--level", "0.8")
     status, out, _ = run(monkeypatch, capsys, "calibrate", *files, "--out", tmp_path / "sensor.json")
-    assert status == 0 and "gain 0.4" in out and "dead pixels: 2" in out
+    assert status == 0 and "gain 0.4" in out and "dead or hot pixels: 2" in out
     sensor = load_sensor(tmp_path / "sensor.json")
     assert sensor.gain == pytest.approx(0.4, rel=0.02) and sensor.dark_rate == pytest.approx(0.01, abs=1e-3)
     status, _, err = run(monkeypatch, capsys, "calibrate", "--out", tmp_path / "other.json")

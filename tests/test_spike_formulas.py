@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spike import FixedPattern, SensorModel, SpikeStream, Targets, WindowSpec, calibrate, estimate_spurious_rate
-from spike.calibration import assumed_sensor, dead_pixels
+from spike.calibration import assumed_sensor
 from spike.inspection import inspect
 from spike.targets import SMOOTHING, window_quadrature, window_weights
 from spike.timing import _spurious, frame_charge
@@ -232,15 +232,15 @@ RATES = np.array([[0.30, 0.32, 0.28, 0.32], [0.30, 0.30, 0.90, 0.02]])
 
 
 def test_a_calibration_is_relative_to_the_median_pixel():
-    """A hot pixel (0.9) does not set the scale, a dead one (0.02) has the sensor's own gain."""
+    """A hot pixel (0.9) does not set the scale, a dead one (0.02) has its neighbors' gain."""
     sensor = calibrate(None, counted(RATES), level=0.5)
     assert sensor.gain == pytest.approx(0.30 / 0.5) and sensor.dark_rate == 0
     expected = torch.from_numpy(RATES / 0.30).float()
     expected[1, 3] = 1
     torch.testing.assert_close(sensor.gain_map, expected)
-    assert dead_pixels(sensor, counted(RATES), 0.5) == 1
-    # 0.02 of 0.6 is 0.033 of white: no dead pixel in a field of a fifth.
-    assert dead_pixels(SensorModel(0.6), counted(RATES), 0.2) == 0
+    assert sensor.stuck is not None and torch.nonzero(sensor.stuck.mask).tolist() == [[1, 3]]
+    # The same in a field of a fifth: it is a share of the median pixel.
+    assert int(calibrate(None, counted(RATES), level=0.2).stuck.mask.sum()) == 1
 
 
 def test_no_more_is_spurious_than_fires_in_the_dark():

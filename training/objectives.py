@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from scene.fusion import fuse
+from spike.stuck import without
 from training.losses import (
     exposure_loss,
     half_widths,
@@ -27,6 +28,7 @@ from training.reconstruction import Frames
 from training.sampling import Sample
 from training.shards import Rendered
 from training.state import State
+from utils.crops import cropped
 from utils.image_metrics import l1
 
 
@@ -81,8 +83,9 @@ class ExposureLoss(Weighted):
     dssim: float = 0.2
 
     def __call__(self, moment: Moment) -> Tensor:
-        long = moment.state.recording.exposures[moment.sample.view].long
-        return exposure_loss(moment.renders.images, long, self.dssim)
+        recording = moment.state.recording
+        long = recording.exposures[moment.sample.view].long
+        return exposure_loss(recording.seen(moment.renders.images, long), long, self.dssim)
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,9 @@ class InstantLoss(Weighted):
     dssim: float = 0.2
 
     def __call__(self, moment: Moment) -> Tensor:
-        targets = moment.state.recording.targets(moment.sample)
-        return photometric_loss(moment.renders.images, targets, self.dssim)
+        recording = moment.state.recording
+        targets = recording.targets(moment.sample)
+        return photometric_loss(recording.seen(moment.renders.images, targets), targets, self.dssim)
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ class SubframeLoss(Weighted):
 
     def __call__(self, moment: Moment) -> Tensor:
         recording, sample = moment.state.recording, moment.sample
-        seen = sample.averaged(moment.renders.images)
-        return subframe_loss(seen, recording.targets(sample), recording.variance(sample))
+        targets = recording.targets(sample)
+        seen = recording.seen(sample.averaged(moment.renders.images), targets)
+        return subframe_loss(seen, targets, recording.variance(sample))
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,13 @@ class ReblurLoss(Weighted):
     def __call__(self, moment: Moment) -> Tensor | None:
         if moment.frames is None:
             return None
-        crop, exposure = moment.frames.crops[0], moment.state.recording.exposures[moment.sample.view]
-        return reblur_loss(moment.frames.images, lambda a, b: crop.of(exposure.interval(a, b)), self.widths)
+        recording, crop = moment.state.recording, moment.frames.crops[0]
+        exposure, stuck = recording.exposures[moment.sample.view], cropped(recording.stuck, crop)
+
+        def interval(a: int, b: int) -> Tensor:
+            return without(stuck, crop.of(exposure.interval(a, b)))
+
+        return reblur_loss(without(stuck, moment.frames.images), interval, self.widths)
 
 
 @dataclass(frozen=True)
@@ -178,8 +188,10 @@ class JointLoss(Weighted):
     def __call__(self, moment: Moment) -> Tensor | None:
         if moment.frames is None:
             return None
-        renders = moment.frames.crops[0].of(moment.renders.images)
-        return joint_loss(renders, moment.frames.images, self.flip)
+        crop = moment.frames.crops[0]
+        stuck = cropped(moment.state.recording.stuck, crop)
+        renders, frames = without(stuck, crop.of(moment.renders.images)), without(stuck, moment.frames.images)
+        return joint_loss(renders, frames, self.flip)
 
 
 @dataclass(frozen=True)
@@ -196,7 +208,10 @@ class InstantJointLoss(Weighted):
             return None
         inner = moment.frames.inner
         assert inner is not None
-        return l1(moment.frames.of(self.targets(moment)), moment.frames.images, inner / inner.mean())
+        weight, stuck = inner / inner.mean(), moment.state.recording.stuck
+        if stuck is not None:
+            weight = without(moment.frames.of(stuck.expand(len(inner), 1, *stuck.shape)), weight)
+        return l1(moment.frames.of(self.targets(moment)), moment.frames.images, weight)
 
     def targets(self, moment: Moment) -> Tensor:
         """The images [B, C, H, W] to compare with Recon-Net's: the renders, which then also learn from Recon-Net."""
@@ -215,5 +230,5 @@ class FusedDistillation(InstantJointLoss):
         """The fused images [B, C, H, W]."""
         recording, sample = moment.state.recording, moment.sample
         images = moment.renders.images.detach()
-        residual = recording.targets(sample) - sample.averaged(images)
+        residual = without(recording.stuck, recording.targets(sample) - sample.averaged(images))
         return fuse(sample.middle(images), residual, recording.measured_variance)

@@ -15,13 +15,14 @@ from recon_net import SpikeToImage, recon_frames
 from scene.cameras import Camera
 from scene.exposure import Exposure
 from spike import SensorModel, SpikeStream
-from spike.calibration import assumed_sensor
+from spike.calibration import assumed_sensor, find_stuck, stretches_of
 from spike.preview import colored, gray, picture
+from spike.stuck import without
 from spike.targets import Mode
 from spike.window import PAPER, SPARE
 from training.losses import half_widths, reblur_loss
 from utils.crops import Crop
-from utils.image_metrics import gain_match, l1, psnr
+from utils.image_metrics import gain_match, psnr
 from utils.io import load_image
 from utils.telling import progress
 
@@ -52,13 +53,20 @@ class Clip:
         Raises:
             ValueError: too few frames, all zeros or all ones, or a calibration of another sensor.
         """
+        known = None if sensor is None else sensor.stuck
+        stream = stream.mended(find_stuck(stretches_of(stream), stream.bayer is not None, known))
         if len(stream) < PAPER.context:
             raise ValueError(f"{stream.name}: {len(stream)} frames, Recon-Net needs at least {PAPER.context}")
         if sensor is None:
             first = (len(stream) - PAPER.context) // 2
             sensor = assumed_sensor([(stream, first, first + PAPER.context)])
         sensor.check_size(stream.height, stream.width, stream.name)
-        return cls(stream, sensor, targets)
+        return cls(stream, sensor.with_stuck(stream.stuck), targets)
+
+    def good(self, values: Tensor, part: Crop) -> Tensor:
+        """Values [..., h, w] on a crop, with zeros at stuck pixels, which teach nothing."""
+        stuck = self.sensor.stuck
+        return without(None if stuck is None else part.of(stuck.mask).to(values.device), values)
 
     def exposure(self, first: int) -> Exposure:
         """The exposure whose context begins at frame ``first``."""
@@ -90,8 +98,8 @@ class Clip:
 class Guard:
     """Keeps the weights with the lowest validation error: trained alone, the network degrades after a peak."""
 
-    def __init__(self, network: SpikeToImage, exposures: list[Exposure], u: Tensor):
-        self.network, self.exposures, self.u = network, exposures, u
+    def __init__(self, network: SpikeToImage, clip: Clip, exposures: list[Exposure], u: Tensor):
+        self.network, self.clip, self.exposures, self.u = network, clip, exposures, u
         camera = exposures[0].camera
         top, left = (max(size - CHECKED, 0) // 2 for size in (camera.height, camera.width))
         self.part = Crop(top, min(top + CHECKED, camera.height), left, min(left + CHECKED, camera.width))
@@ -104,9 +112,9 @@ class Guard:
         errors = []
         for exposure in self.exposures:
             frames = recon_frames(self.network, exposure, self.u, self.part)
-            errors += [
-                float(l1(frames[a : b + 1].mean(0), self.part.of(exposure.interval(a, b)))) for a, b in KEPT_BACK
-            ]
+            for a, b in KEPT_BACK:
+                missed = frames[a : b + 1].mean(0) - self.part.of(exposure.interval(a, b))
+                errors.append(float(self.clip.good(missed, self.part).abs().mean()))
         error = float(np.mean(errors))
         if error < self.best:
             self.best, self.at = error, iteration
@@ -136,7 +144,7 @@ def learn(
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
     height, width = clip.stream.height, clip.stream.width
     losses = []
-    guard, every = Guard(network, exposures, u), max(iterations // CHECKS, 1)
+    guard, every = Guard(network, clip, exposures, u), max(iterations // CHECKS, 1)
     guard.look(0)
     for iteration in progress(range(1, iterations + 1), "Learning"):
         exposure = exposures[int(torch.randint(len(exposures), (1,), generator=random))]
@@ -144,9 +152,9 @@ def learn(
         frames = recon_frames(network, exposure, u, part)
 
         def target(a: int, b: int, part: Crop = part, exposure: Exposure = exposure) -> Tensor:
-            return part.of(exposure.interval(a, b))
+            return clip.good(part.of(exposure.interval(a, b)), part)
 
-        loss = reblur_loss(frames, target, half_widths(PAPER.subframes))
+        loss = reblur_loss(clip.good(frames, part), target, half_widths(PAPER.subframes))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

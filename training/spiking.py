@@ -220,8 +220,10 @@ class SpikeLoss(Weighted):
         view, row, column = (index.to(device) for index in (sample.views, sample.row, sample.column))
         wanted = self._shown(sensor.measured(self.long[view, row, column], row, column))
         phase = torch.rand(len(row), generator=generator("phase", moment.state.seed, moment.state.iteration)).to(device)
+        stuck = moment.state.recording.stuck
+        good = 1.0 if stuck is None else (~stuck[row, column]).to(wanted)
         terms = [
-            (self._shown(sensor.rates(level, row, column, phase)) - wanted).square().mean()
+            (good * (self._shown(sensor.rates(level, row, column, phase)) - wanted).square()).mean()
             for level in moment.renders.images.flatten(1).unbind(1)
         ]
         return torch.stack(terms).sum()

@@ -37,6 +37,7 @@ class Recording:
         device: the device of the targets.
         exposures: targets of every training view.
         sensor: the sensor model used to read the targets; its gains may be learned (``use_gains``).
+        stuck: mask [H, W] of the dead and hot pixels, on the device; None if there are none.
         mosaic: color filters of the pixels that renders are compared with, or None.
         u: times [M] of the sub-frames in the exposure, on the device.
         read: function that reads the targets of views with a given sensor.
@@ -59,6 +60,8 @@ class Recording:
         self.mosaic = scene.mosaic if from_spikes else None
         self.u = torch.tensor(window.times, device=device)
         self.from_spikes = from_spikes
+        stuck = scene.sensor.stuck if from_spikes else None
+        self.stuck = None if stuck is None else stuck.mask.to(device)
         self.read = read
         self.exposures = read(scene.train, scene.sensor)
         self._reread = reread
@@ -132,6 +135,13 @@ class Recording:
         """Intensities [B, C, H, W] that the spikes give at the sampled instants."""
         pairs = zip(sample.views.tolist(), sample.subframes.tolist(), strict=True)
         return torch.stack([self.exposures[view].subframe(m) for view, m in pairs])
+
+    def seen(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Images [..., H, W] as they are compared with ``targets``: equal to them at stuck pixels, which teach nothing.
+
+        Nothing flows back from there, and windows around a stuck pixel see its filled target in both.
+        """
+        return images if self.stuck is None else torch.where(self.stuck, targets.detach(), images)
 
     def variance(self, sample: Sample) -> Tensor:
         """Expected variance [B] of ``targets``."""

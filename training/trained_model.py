@@ -117,8 +117,10 @@ class TrainedModel:
 
     @cached_property
     def learned_scene(self) -> SceneData:
-        """The scene with the sensor that training estimated."""
-        return self.scene if self.learned_sensor is None else replace(self.scene, sensor=self.learned_sensor)
+        """The scene with the sensor that training estimated; its stuck pixels are found in the scene's spikes."""
+        if self.learned_sensor is None:
+            return self.scene
+        return replace(self.scene, sensor=self.learned_sensor.with_stuck(self.scene.sensor.stuck))
 
     # ---- what the configuration says -------------------------------------------------------------------------
 

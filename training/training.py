@@ -121,4 +121,5 @@ class Training:
         recording = self.state.recording
         with torch.no_grad():
             image = self.state.render(Sample.instant(0, recording.window.middle)).images.detach()
-        return float(psnr(image, recording.middle(0)[None])), image[0]
+        target = recording.middle(0)[None]
+        return float(psnr(recording.seen(image, target), target)), image[0]

@@ -54,3 +54,8 @@ class Crop:
         top = int(torch.randint(height - h + 1, (1,), generator=random))
         left = int(torch.randint(width - w + 1, (1,), generator=random))
         return cls(top, top + h, left, left + w)
+
+
+def cropped(mask: Tensor | None, crop: Crop) -> Tensor | None:
+    """The crop of a mask [H, W], or None if there is none."""
+    return None if mask is None else crop.of(mask)
