@@ -291,7 +291,7 @@ def test_ten_minutes_of_recording_need_no_more_memory(huge, converted, tmp_path)
 def test_places_all_along_a_long_recording_are_looked_at(huge):
     path, _, lit = huge
     stream = SpikeStream.open(path, HEIGHT, WIDTH)
-    windows, found, helpers = choose_windows(stream, 0, len(stream), None, "motion", 50.0, True)
+    windows, found, helpers = choose_windows(stream, 0, len(stream), None, "motion", 50.0)
     assert len(found) == CANDIDATES and sum(w.refused == "too dark" for w in found) == CANDIDATES - len(lit)
     assert [w.first for w in windows] == lit.tolist() and len(helpers) <= HELPERS
 
@@ -362,13 +362,13 @@ def test_image_motion_is_measured():
 def test_windows_follow_the_motion(recording):
     stream = SpikeStream.open(recording, HEIGHT, WIDTH)
     for spacing in ("motion", "even"):
-        windows, found, helpers = choose_windows(stream, 0, len(stream), 5, spacing, 50.0, True)
+        windows, found, helpers = choose_windows(stream, 0, len(stream), 5, spacing, 50.0)
         assert len(windows) == 5 and len(found) == FRAMES // 177
         assert [w.name for w in windows] == [f"{i:03d}" for i in range(5)]
         assert all(b.first - a.first >= 177 - 2 for a, b in pairwise(windows))
         assert len(helpers) > 6 and not any(h.name for h in helpers)
     blurred = sorted(w.blur for w in found)
-    limited, _, _ = choose_windows(stream, 0, len(stream), 8, "even", blurred[-2], True)
+    limited, _, _ = choose_windows(stream, 0, len(stream), 8, "even", blurred[-2])
     assert max(w.blur for w in limited) <= blurred[-2]
 
 
@@ -391,13 +391,13 @@ def noise_stream(level, frames=800, still=True):
 )
 def test_recordings_without_a_scene(stream, expected):
     with pytest.raises(ValueError, match=expected):
-        choose_windows(stream, 0, len(stream), None, "motion", 50.0, True)
+        choose_windows(stream, 0, len(stream), None, "motion", 50.0)
 
 
 def test_views_without_use_are_refused(recording):
     stream = SpikeStream.open(recording, HEIGHT, WIDTH)
     with pytest.raises(ValueError, match=r"0 of 8 windows are usable, 3 are needed \(the others: blur of"):
-        choose_windows(stream, 0, len(stream), None, "motion", 0.01, True)
+        choose_windows(stream, 0, len(stream), None, "motion", 0.01)
 
 
 def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsys):
@@ -480,4 +480,4 @@ def test_poses_that_cannot_be_found(monkeypatch, registered, angle, expected):
     monkeypatch.setattr(sfm, "structure_from_motion", lambda *a, **k: outcome)
     monkeypatch.setattr(sfm, "solution_of", lambda *a: found)
     with pytest.raises(ValueError, match=expected):
-        sfm.find_poses(some_windows(), [], None, SensorModel(), True)
+        sfm.find_poses(some_windows(), [], None, SensorModel())

@@ -253,7 +253,7 @@ def test_the_size_of_an_image_is_in_its_header(tmp_path, size, ending):
 def test_a_file_that_is_no_image_has_no_size(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\xff\xd8\xff\xc0")
     for name in ("a.png", "b.png"):
-        with pytest.raises(ValueError, match=f"{name}: not a readable image"):
+        with pytest.raises(ValueError, match=f"{name}: (not a readable image|no such image)"):
             image_size(tmp_path / name)
 
 
