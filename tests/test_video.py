@@ -376,7 +376,7 @@ def test_render_py_makes_the_video(scene_folder, tmp_path, monkeypatch, capsys):
     write_cameras(tmp_path, camera_entries(scene.train, trajectory, times, 3))
     flags = ["--video", "exposure", "--video_view", "002", "--video_frames", "3", "--video_of", "side"]
     out = tmp_path / "frames"
-    monkeypatch.setattr(sys, "argv", ["render.py", "-m", str(tmp_path), "--quiet", *flags, "--video_out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["render.py", "-m", str(tmp_path), *flags, "--video_out", str(out)])
     assert guarded(render.main) == 0
     assert capsys.readouterr().out == f"The video is in {out}\n"
     shots = [load_image(path, 1)[0] for path in sorted(out.iterdir())]
