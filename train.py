@@ -82,7 +82,7 @@ def start(settings: Settings, scene: SceneData, processes: Processes) -> int:
     """Start a new training; an earlier run in its folder is moved aside."""
     model = settings.scene.model_path
     with processes.only_first(lambda: FolderLock(model, TRAINING)):  # nothing is built for a folder that is in use
-        training = shared(build(settings, scene), processes)
+        training = shared(processes.together(lambda: build(settings, scene)), processes)
     if not processes.first:
         return run(training)
     lock, aside = claim(model)
@@ -116,12 +116,17 @@ def resume(settings: Settings, processes: Processes) -> int:
         path = latest_checkpoint(model)
         if path is None:
             raise ValueError(f"{model}: no checkpoint chkpnt<iteration>.pth to resume from")
-        training = build(settings, scene_of(settings.scene, not settings.from_spikes))
-        checkpoint.load(training, path)
-        shared(training, processes)
+        training = shared(processes.together(lambda: restored(settings, path)), processes)
         if processes.first:
             checkpoint.save_settings(training)  # the scene may have been moved
         return run(training)
+
+
+def restored(settings: Settings, path: Path) -> Training:
+    """The training whose checkpoint is in ``path``."""
+    training = build(settings, scene_of(settings.scene, not settings.from_spikes))
+    checkpoint.load(training, path)
+    return training
 
 
 def begun(settings: Settings) -> bool:
@@ -174,7 +179,7 @@ def main() -> int:
             be_quiet(settings.run.quiet or not processes.first)
             share_processors(settings.run.threads, processes.local_size)
             return resume(settings, processes)
-        scene = scene_of(scene_options(argv), wants_images(argv))
+        scene = processes.together(lambda: scene_of(scene_options(argv), wants_images(argv)))
         for note in scene.notes:
             say(note)
         settings = parse_training(argv, scene.has_spikes)

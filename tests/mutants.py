@@ -596,6 +596,26 @@ MUTANTS: list[Mutant] = [
         ("SH: one degree early", "iteration // self.sh_degree_interval", "iteration // self.sh_degree_interval + 1"),
     ),
     *_of(
+        "training/shards.py",
+        "test_processes test_recipes test_golden",
+        ("shards: penalties lost", "value.grad = gradient if before is None else before.add_(gradient)",
+         "value.grad = gradient"),
+        ("shards: gradients of other cameras", "(own, whole.grad[share])", "(own, whole.grad[: len(own)])"),
+        ("shards: gradients kept from the part before", "                value.grad = None\n", "                pass\n"),
+    ),
+    *_of(
+        "utils/processes.py",
+        "test_processes",
+        ("processes: half of the shards", "leaves = [[a + b for a, b in", "leaves = [[a for a, b in"),
+        ("processes: an old name is taken", "and mine in store.get(f\"{name}/all\").decode().split():", "or True:"),
+    ),
+    *_of(
+        "utils/mapped.py",
+        "test_mapped",
+        ("mapped: the wrong row is asked for", "self._starts[index] + row * size", "self._starts[index] + size"),
+        ("mapped: all tensors are the first", "count=value.numel(), offset=start)", "count=value.numel(), offset=0)"),
+    ),
+    *_of(
         "scene/exposure.py",
         "test_exposure",
         ("gains: the wrong way", "else values / self._gain_map", "else values * self._gain_map"),
