@@ -601,7 +601,8 @@ MUTANTS: list[Mutant] = [
         ("shards: penalties lost", "value.grad = gradient if before is None else before.add_(gradient)",
          "value.grad = gradient"),
         ("shards: gradients of other cameras", "(own, whole.grad[share])", "(own, whole.grad[: len(own)])"),
-        ("shards: gradients kept from the part before", "                value.grad = None\n", "                pass\n"),
+        ("shards: gradients of the part before stay", "                value.grad = None\n",
+         "                pass\n"),
     ),
     *_of(
         "utils/processes.py",
