@@ -189,14 +189,14 @@ def test_flipped_bits_of_a_checkpoint_are_seen(tmp_path):
 def test_tensors_larger_than_their_file(tmp_path):
     path = tmp_path / "chkpnt1.pth"
     save_checkpoint(path, {"means": torch.ones(1).expand(10**9)})
-    assert "a tensor of shape (1000000000,) is not stored in full" in said(load_checkpoint, path)
+    assert "means, of shape [1000000000], is not stored in full" in said(load_checkpoint, path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_numbers_of_a_checkpoint_are_finite(tmp_path, value):
     path = tmp_path / "chkpnt1.pth"
     save_checkpoint(path, {"means": [torch.tensor([0.0, value])]})
-    assert "a tensor of shape (2,) has NaN or infinite numbers" in said(load_checkpoint, path)
+    assert "means.0, of shape [2], has NaN or infinite numbers" in said(load_checkpoint, path)
 
 
 def test_tensors_of_another_shape_or_type():

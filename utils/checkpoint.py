@@ -63,24 +63,25 @@ def read_state(path: str | os.PathLike[str], device: torch.device | str = "cpu")
             if damaged is not None:
                 raise ValueError(f"damaged: the checksum of {damaged} is wrong")
         state = torch.load(path, map_location=device, weights_only=True)
-        for tensor in _tensors(state):
+        for name, tensor in _tensors(state):
             if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() * tensor.element_size() > size:
-                raise ValueError(f"a tensor of shape {tuple(tensor.shape)} is not stored in full")
+                raise ValueError(f"{name}, of shape {list(tensor.shape)}, is not stored in full")
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has NaN or infinite numbers")
+                raise ValueError(f"{name}, of shape {list(tensor.shape)}, has NaN or infinite numbers")
     return state
 
 
-def _tensors(state: Any) -> Iterator[Tensor]:
-    """All tensors in nested dicts, lists and tuples, which may contain themselves."""
-    pending, seen = [state], set[int]()
+def _tensors(state: Any) -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dicts, lists and tuples, which may contain themselves, each with its keys as its name."""
+    pending, seen = [("", state)], set[int]()
     while pending:
-        value = pending.pop()
+        name, value = pending.pop()
         if isinstance(value, Tensor):
-            yield value
+            yield name or "the tensor", value
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
-            pending += value.values() if isinstance(value, dict) else value
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            pending += [(f"{name}.{key}" if name else f"{key}", item) for key, item in items]
 
 
 def fitting(name: str, stored: Any, expected: Tensor) -> Tensor:
