@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scene.cameras import look_at
+from scene.cameras import look_at, rigid_motions
 from scene.model_folder import read_cameras
 from scene.trajectory import interpolate_poses
 from utils import se3
@@ -27,7 +27,7 @@ from utils.reading import reading
 _FACING = 0.5
 _INTRINSICS = ("fx", "fy", "cx", "cy")
 
-_ONE, _MANY, _POINT = array(4, 4), array(None, 4, 4), array(3)
+_ONE, _MANY, _POINT = rigid_motions(), rigid_motions(None), array(3)
 
 
 def _camera_file(value: Any) -> Any:

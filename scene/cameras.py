@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from scene.lens import Lens
 from spike.stream import SpikeStream
+from utils.json_files import Schema, Unexpected, array
 
 # Converts between OpenGL camera axes (y up, z backward), used by transforms.json, and OpenCV axes.
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -91,6 +93,29 @@ def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
     w2c[:, :3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
     w2c[:, :3, 3] = -(w2c[:, :3, :3] @ eye[..., None])[..., 0]
     return w2c
+
+
+def is_rigid(poses: NDArray[np.float64]) -> bool:
+    """Whether all of ``poses`` [..., 4, 4] are rotations (to 1e-3, as files store few digits) and translations."""
+    rotation = poses[..., :3, :3]
+    orthonormal = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)) <= 1e-3
+    return bool(
+        np.isfinite(poses).all() and orthonormal.all() and (np.linalg.det(rotation) > 0).all()
+        and (poses[..., 3, :] == [0, 0, 0, 1]).all()
+    )  # fmt: skip
+
+
+def rigid_motions(*shape: int | None) -> Schema:
+    """Of a JSON file: rigid motions [*shape, 4, 4], as float64."""
+    numbers = array(*shape, 4, 4)
+
+    def check(value: Any) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = numbers(value)
+        if not is_rigid(found):
+            raise Unexpected("is not a rigid motion: expected an orthonormal rotation and the last row 0 0 0 1")
+        return found
+
+    return check
 
 
 def opengl(w2c: NDArray[np.float64]) -> list[list[float]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.reading import read_bytes, read_text, reading
+from utils.reading import read_bytes, read_text, reading, require_short
 
 # Number of parameters of each camera model, by its name; the position is its number in binary files.
 _MODELS = {
@@ -233,6 +233,7 @@ def _check_motion(name: str, pose: Sequence[float]) -> None:
 def _check_name(name: str) -> None:
     if not name or any(ord(c) < 32 for c in name):
         raise ValueError(f"an image has the name {name[:80]!r}")
+    require_short(name)
 
 
 # ---- text ------------------------------------------------------------------------------------------------

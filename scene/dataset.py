@@ -34,7 +34,7 @@ from torch import Tensor
 
 from arguments.parts import SceneOptions
 from gaussians.ply import read_point_ply
-from scene.cameras import OPENGL_TO_OPENCV, Camera, View
+from scene.cameras import OPENGL_TO_OPENCV, Camera, View, is_rigid, rigid_motions
 from scene.colmap import MODEL_FOLDERS, find_model, open_model, other_models, pose_of
 from scene.lens import COEFFICIENTS, IS_FISHEYE, LISTS, Lens, coefficients_of, lens_of
 from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
@@ -45,7 +45,7 @@ from spike.bayer import BayerPattern
 from spike.sensor import Reset
 from spike.stream import BitOrder
 from utils.io import image_size
-from utils.json_files import array, flag, items, number, read_json, record, table, text, whole
+from utils.json_files import flag, items, number, read_json, record, table, text, whole
 from utils.reading import inside
 from utils.se3 import camera_centers
 from utils.swap import settle
@@ -84,7 +84,7 @@ _SPIKES = {
     ),
 }
 _TRANSFORMS = record({"frames": items(_FRAME)}, _CAMERA | _SPIKES | {"ply_file_path": text()})
-_TRUTH = record({"w2c": table(array(None, 4, 4))})
+_TRUTH = record({"w2c": table(rigid_motions(None))})
 # Largest coordinate of a camera, world units.
 _FARTHEST = 1e9
 
@@ -322,8 +322,7 @@ def _check_streams(
         raise ValueError("a scene needs at least one spike stream")
     if tuple(w2c.shape) != (count, 4, 4):
         raise ValueError(f"w2c has the shape {tuple(w2c.shape)}, expected ({count}, 4, 4): a pose for every stream")
-    rotation = w2c[:, :3, :3].double()
-    if not bool(((rotation @ rotation.mT - torch.eye(3).double()).abs() < 1e-3).all() and w2c.isfinite().all()):
+    if not is_rigid(w2c.double().cpu().numpy()):
         raise ValueError("w2c has poses that are not rigid motions: expected orthonormal rotations and finite numbers")
     if tuple(K.shape) not in ((3, 3), (count, 3, 3)):
         raise ValueError(f"K has the shape {tuple(K.shape)}, expected (3, 3) or ({count}, 3, 3)")
@@ -429,10 +428,9 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
         raise ValueError(f"{path}: the pose of view {name} has the last row {last}, expected 0 0 0 1")
     if np.abs(pose).max() > _FARTHEST:
         raise ValueError(f"{path}: the pose of view {name} has entries up to {np.abs(pose).max():g}, not a camera's")
-    rotation = pose[:3, :3]
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
+    if not is_rigid(pose):
         raise ValueError(f"{path}: the pose of view {name} is not a rigid motion (rotation not orthonormal)")
-    u, _, vt = np.linalg.svd(rotation)  # files store few digits
+    u, _, vt = np.linalg.svd(pose[:3, :3])  # files store few digits
     pose[:3, :3] = u @ vt
     return torch.as_tensor(np.linalg.inv(pose @ OPENGL_TO_OPENCV), dtype=torch.float32)
 

@@ -25,7 +25,7 @@ from gaussians.model import GaussianModel
 from gaussians.ply import read_gaussian_ply, write_gaussian_ply, write_point_ply
 from recon_net import SpikeToImage
 from recon_net import weights as recon_weights
-from scene.cameras import View
+from scene.cameras import View, rigid_motions
 from scene.dataset import CALIBRATION
 from scene.trajectory import Trajectory
 from spike import SensorModel, WindowSpec, load_sensor, save_sensor
@@ -48,7 +48,7 @@ _SIZE, _FOCAL = whole(1, 65535), number(above=0, most=1e7)
 _CAMERA = record(
     {
         "name": text(), "split": text(), "width": _SIZE, "height": _SIZE, "fx": _FOCAL, "fy": _FOCAL, "cx": number(),
-        "cy": number(), "time": as_stored(array(None)), "w2c": as_stored(array(None, 4, 4)),
+        "cy": number(), "time": as_stored(array(None)), "w2c": as_stored(rigid_motions(None)),
     },
     {"iteration": whole()},
 )  # fmt: skip

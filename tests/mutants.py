@@ -340,10 +340,17 @@ MUTANTS: list[Mutant] = [
         ("sh: seen from the other side", "means - camera_centers(w2c)", "camera_centers(w2c) - means"),
     ),
     *_of(
+        "scene/cameras.py",
+        "test_video test_scene_dataset",
+        ("cameras: mirrored poses", "np.linalg.det(rotation) > 0", "np.linalg.det(rotation) != 0"),
+        ("cameras: any last row", "(poses[..., 3, :] == [0, 0, 0, 1]).all()", "True"),
+    ),
+    *_of(
         "utils/reading.py",
         "test_json_files test_hostile_files",
         ("reading: pipes are read", "if not stat.S_ISREG(status.st_mode):", "if stat.S_ISDIR(status.st_mode):"),
         ("reading: any path is inside", "!= folder:", "is None:"),
+        ("reading: names of any length", "if longest > _LONGEST_NAME:", "if False:"),
         ("reading: the file is not named", 'ValueError(f"{path}: not {expected}', 'ValueError(f"not {expected}'),
     ),
     *_of(
@@ -362,7 +369,8 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "scene/colmap_files.py",
-        "test_hostile_files",
+        "test_hostile_files test_scene_dataset",
+        ("colmap: names of any length", "    require_short(name)\n", ""),
         ("colmap: observations beyond the end", "if not (at < counts[row]).all():", "if False:"),
         ("colmap: tracks of others", "if not np.array_equal(flat[", "if False and not np.array_equal(flat["),
     ),

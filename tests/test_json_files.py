@@ -186,3 +186,6 @@ def test_metadata_name_files_of_their_own_folder(tmp_path):
     for name in ("../a.ply", "/etc/passwd", "sub/../../a.ply", f"../{tmp_path.name}x/a.ply"):
         with pytest.raises(ValueError, match=rf"m\.json: key is '.*', expected a path inside {tmp_path}"):
             inside("m.json", tmp_path, name, "key")
+    with pytest.raises(ValueError, match=r"^m\.json: .*the name 'a/bbb.*has a part of 202 bytes, expected at most 200"):
+        inside("m.json", tmp_path, f"a/{'b' * 202}/{'c' * 200}", "key")
+    assert inside("m.json", tmp_path, "c" * 200, "key")

@@ -428,6 +428,14 @@ def test_a_broken_colmap_model_is_named(root):
         read_scene(root)
 
 
+def test_a_name_of_colmap_that_no_file_can_have(root):
+    colmap(root)
+    images = root / "sparse/0/images.txt"
+    images.write_text(images.read_text().replace("001.png", "x" * 300 + ".png"))
+    with pytest.raises(ValueError, match=r"sparse/0/images\..*'xxx.*has a part of 304 bytes, expected at most 200"):
+        read_scene(root)
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the evaluation scenes are not here")
 @pytest.mark.parametrize(("name", "views", "novel"), [("tiny", 16, 6), ("living", 24, 8), ("den", 14, 6)])
 def test_the_evaluation_scenes(name, views, novel):

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _LONGEST_REASON = 200
+# Linux, macOS and Windows allow 255 bytes.
+_LONGEST_NAME = 200
 _KINDS = (
     (stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"),
     (stat.S_ISSOCK, "socket"),
@@ -102,14 +104,27 @@ def read_text(
         return read_bytes(path, kind, limit).decode("utf-8-sig", errors)
 
 
+def require_short(name: str) -> None:
+    """Raise an error if a part of the path ``name``, with an ending added, is longer than file systems allow.
+
+    Raises:
+        ValueError: a part of more than 200 bytes.
+    """
+    longest = max((len(part.encode(errors="replace")) for part in name.split("/")), default=0)
+    if longest > _LONGEST_NAME:
+        raise ValueError(f"the name {name[:40]!r}... has a part of {longest} bytes, expected at most {_LONGEST_NAME}")
+
+
 def inside(path: str | os.PathLike[str], root: Path, name: str, key: str) -> Path:
     """The file ``name`` that the metadata in ``path`` mention, which must lie in the folder ``root``.
 
     Links in the folder may lead anywhere: whoever made them could also have moved the files.
 
     Raises:
-        ValueError: an absolute name or one with ``..`` that leaves the folder.
+        ValueError: an absolute name or one with ``..`` that leaves the folder, or a name that no file can have.
     """
+    with reading(path, f"a list of files by {key}"):
+        require_short(name)
     folder = os.path.abspath(root)
     if os.path.commonpath([folder, os.path.abspath(os.path.join(folder, name))]) != folder:
         raise ValueError(f"{path}: {key} is {name!r}, expected a path inside {root}")
