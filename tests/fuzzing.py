@@ -1,6 +1,6 @@
 """Reads damaged files with every reader of the program, and counts what comes of it.
 
-    python -m tests.fuzzing --files 100000 --out build/fuzzing       (about an hour on one processor)
+    python -m tests.fuzzing --files 100000 --out build/fuzzing       (about 15 minutes on one processor)
     python -m tests.fuzzing --files 300 --only "mesh .glb" --show    one reader, and every bad file
 
 Small valid files are damaged: bits, bytes, lengths, numbers, the structure of JSON and of archives.  Each is read in a
