@@ -1,6 +1,7 @@
 """Measure the images that render.py wrote, and trajectories if the truth is known.
 
     python metrics.py -m output/tanabata
+    torchrun --standalone --nproc-per-node=4 metrics.py -m output/tanabata
 
 There are two protocols, which are never mixed.  *Deblurring*: training views at instants within their own exposure.
 *Held out*: views not used in training.  Their poses are fitted with the scene frozen, either to their own spikes
@@ -22,7 +23,9 @@ from evaluation.measuring import measure_model
 from evaluation.tables import results_table
 from scene.manifest import PROTOCOLS
 from training.trained_model import TrainedModel
+from utils.device import share_processors
 from utils.lpips_offline import load_lpips
+from utils.processes import Processes
 from utils.telling import be_quiet, say
 
 
@@ -35,16 +38,34 @@ def main() -> int:
         "--known", type=Path, help="file of measured values of images that stay the same from run to run; written too"
     )
     args = parser.parse_args(underscored(sys.argv[1:]))
-    be_quiet(args.quiet)
-    if not args.model_path:
-        raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
-    model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
-    measured = measure_model(model, *load_lpips(args.lpips), args.known)
+    with Processes.of_environment() as processes:
+        be_quiet(args.quiet or not processes.first)
+        share_processors(0, processes.local_size)
+        return measure(args, processes)
+
+
+def measure(args: argparse.Namespace, processes: Processes) -> int:
+    """Measure the images, each process its own; the first writes the results."""
+    model = processes.together(lambda: opened(args))
+    measured = measure_model(model, *load_lpips(args.lpips), args.known, processes)
+    if not processes.first:
+        return 0
     if not any(protocol in measured.results for protocol in PROTOCOLS):
         say(f"{model.folder}: the scene has no sharp images, so there is nothing to compare the renders with")
     say(results_table(measured.results))
     say(f"Written to {model.folder}: {', '.join(measured.files)}")
     return 0
+
+
+def opened(args: argparse.Namespace) -> TrainedModel:
+    """The model whose images are measured.
+
+    Raises:
+        ValueError: none was given, or there is none.
+    """
+    if not args.model_path:
+        raise ValueError("no model given: say which folder with -m, for example -m output/tanabata")
+    return TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from evaluation.known import Known
 from evaluation.page import Embedded
 from pictures.kinds import BASELINES, BY_NAME, GAUSSIANS, KINDS, MEASURED, TRUTH, Kind
 from scene.manifest import PROTOCOLS, SavedImage, image_name, images_folder, read_manifest, require_files
+from utils.device import on_one_thread
 from utils.image_metrics import gain_match, psnr, ssim_map
 from utils.io import load_image
 from utils.lpips_offline import Lpips, lpips_distances
+from utils.processes import ALONE, Processes
 from utils.telling import progress
 
 # Measured values by image name, without a suffix.
@@ -106,17 +110,18 @@ def measure(images: Sequence[Tensor], truth: Tensor, model: Lpips | None) -> lis
     """PSNR, SSIM and LPIPS of images [C, H, W] against the same truth [C, H, W], raw and after the best single gain.
 
     LPIPS features of the truth are computed once.  Without ``model``, or if the images are too small for it, LPIPS is
-    not measured.
+    not measured.  The values do not depend on the number of threads.
     """
     assert all(image.shape == truth.shape for image in images)
     wanted = truth[None]
-    matched, gains = zip(*(gain_match(image[None], wanted) for image in images), strict=True)
-    # Each image unchanged, and scaled by its gain.
-    both = torch.cat([*(image[None] for image in images), *(image.clamp(0, 1) for image in matched)])
-    measured = {
-        "PSNR": psnr(both, wanted).tolist(),
-        "SSIM": ssim_map(both, wanted).mean((1, 2, 3)).tolist(),
-    }
+    with on_one_thread():
+        matched, gains = zip(*(gain_match(image[None], wanted) for image in images), strict=True)
+        # Each image unchanged, and scaled by its gain.
+        both = torch.cat([*(image[None] for image in images), *(image.clamp(0, 1) for image in matched)])
+        measured = {
+            "PSNR": psnr(both, wanted).tolist(),
+            "SSIM": ssim_map(both, wanted).mean((1, 2, 3)).tolist(),
+        }
     if model is not None and min(truth.shape[1:]) >= model.smallest:
         measured["LPIPS"] = lpips_distances(model, both.split(1), wanted)
     rows = []
@@ -159,7 +164,7 @@ def summarize(rows: Rows, frames: Sequence[Frame]) -> dict[str, float]:
 def decoded(frames: Sequence[Frame]) -> Iterator[tuple[Frame, dict[Kind, Tensor]]]:
     """Each frame with its images [C, H, W], in the order of ``KINDS``; every file is decoded once.
 
-    ValueError: an image and its ground truth have different sizes.
+    Raises:
         ValueError: an image has another size than the truth.
     """
     for frame in frames:
@@ -180,8 +185,11 @@ def measure_frames(
     reversed_views: dict[str, int] | None = None,
     label: str = "",
     known: Known | None = None,
+    processes: Processes = ALONE,
 ) -> Measured:
     """Measure the frames of one protocol, and keep images for display.
+
+    Of several processes, each measures some of the frames, and all know the results.
 
     Args:
         model: LPIPS's network; it is slow, so it is applied only to the middle of each exposure.
@@ -192,23 +200,57 @@ def measure_frames(
         label: label of the progress bar.
         known: values of images that stay the same from run to run: those from the spikes alone.
     """
-    found = Measured()
+    found = Measured(table={kind: {} for kind in MEASURED})
+    middles = [frame for frame in frames if frame.subframe is None]
+    shown = [middles[i] for i in sorted({0, len(middles) // 2, len(middles) - 1})] if middles else []
+    own, kept = processes.together(
+        lambda: _measured(frames, processes, model, reversed_views or {}, label, known, shown)
+    )
+    for part in map(json.loads, processes.exchange(json.dumps(own))):
+        for kind, rows in part["table"].items():
+            found.table[BY_NAME[kind]].update(rows)
+        for name, pictures in part["pictures"].items():
+            found.pictures[name] = {BY_NAME[kind]: Embedded(**picture) for kind, picture in pictures.items()}
+        for key, row in part["known"].items():
+            if known is not None:
+                known.add(key, row)
+    for kind in MEASURED:
+        if found.table[kind]:
+            found.means[kind] = summarize(found.table[kind], frames)
+        else:
+            del found.table[kind]
+    kept |= {frame.name: images for frame, images in decoded([f for f in shown if f.name not in kept])}
+    found.sheet.update({frame.name: kept[frame.name] for frame in shown})
+    return found
+
+
+def _measured(
+    frames: Sequence[Frame], processes: Processes, model: Lpips | None, reversed_views: dict[str, int], label: str,
+    known: Known | None, shown: Sequence[Frame],
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[Kind, Tensor]]]:  # fmt: skip
+    """What this process adds to ``measure_frames``, as JSON: a table, pictures, and known values.
+
+    Returns:
+        also the images of those of the frames ``shown`` that it has measured.
+    """
     files = {frame.name: frame.files for frame in frames}
-    middles = [frame.name for frame in frames if frame.subframe is None]
-    chosen = {middles[i] for i in {0, len(middles) // 2, len(middles) - 1}} if middles else set()
-    table: dict[Kind, Rows] = {kind: {} for kind in MEASURED}
-    for frame, images in progress(decoded(frames), f"Measuring {label}", len(frames)):
+    table: dict[str, Rows] = {}
+    pictures: dict[str, dict[str, Any]] = {}
+    kept: dict[str, dict[Kind, Tensor]] = {}
+    own = frames[processes.part(len(frames))]
+    for frame, images in progress(decoded(own), f"Measuring {label}", len(own)):
         if frame.subframe is None:
-            found.pictures[frame.name] = {kind: Embedded.of(image) for kind, image in images.items()}
-            if frame.name in chosen:
-                found.sheet[frame.name] = images
+            pictures[frame.name] = {kind.name: asdict(Embedded.of(image)) for kind, image in images.items()}
+        if frame in shown:
+            kept[frame.name] = images
         if TRUTH not in images:
             continue
         truth, measured = images[TRUTH], {kind: images[kind] for kind in MEASURED if kind in images}
         as_recovered = None
-        if frame.subframe is not None and frame.view in (reversed_views or {}):
-            as_recovered = float(psnr(measured.pop(GAUSSIANS)[None], truth[None]))
-            opposite = image_name(frame.view, (reversed_views or {})[frame.view] - 1 - frame.subframe)
+        if frame.subframe is not None and frame.view in reversed_views:
+            with on_one_thread():
+                as_recovered = float(psnr(measured.pop(GAUSSIANS)[None], truth[None]))
+            opposite = image_name(frame.view, reversed_views[frame.view] - 1 - frame.subframe)
             if GAUSSIANS in files.get(opposite, {}):
                 measured[GAUSSIANS] = load_like(files[opposite][GAUSSIANS], truth)
         if not measured:
@@ -220,9 +262,7 @@ def measure_frames(
         if known is not None:
             rows += measure_known([measured[kind] for kind in fixed], truth, network, known)
         for kind, row in zip([*learned, *fixed], rows, strict=True):
-            table[kind][frame.name] = row
+            table.setdefault(kind.name, {})[frame.name] = row
         if as_recovered is not None and GAUSSIANS in measured:
-            table[GAUSSIANS][frame.name]["PSNR_as_recovered"] = as_recovered
-    found.table.update({kind: rows for kind, rows in table.items() if rows})
-    found.means.update({kind: summarize(rows, frames) for kind, rows in found.table.items()})
-    return found
+            table[GAUSSIANS.name][frame.name]["PSNR_as_recovered"] = as_recovered
+    return {"table": table, "pictures": pictures, "known": {} if known is None else known.new}, kept

@@ -30,6 +30,7 @@ class Known:
     def __init__(self, path: Path | None = None, measure: str = ""):
         self._path, self._measure = path, measure
         self._rows = self._stored()
+        self._before = frozenset(self._rows)
 
     def _stored(self) -> dict[str, Row]:
         if self._path is None or not self._path.exists():
@@ -53,6 +54,11 @@ class Known:
     def add(self, key: str, row: Row) -> None:
         """Keep the values of an image."""
         self._rows[key] = row
+
+    @property
+    def new(self) -> dict[str, Row]:
+        """The rows that were added, by key."""
+        return {key: row for key, row in self._rows.items() if key not in self._before}
 
     def save(self) -> None:
         """Write the file, with what other runs added to it in the meantime."""

@@ -12,14 +12,15 @@ from torch import Tensor
 from evaluation.images import Measured, frames_by_protocol, measure_frames, rendered_images
 from evaluation.known import Known
 from evaluation.report import Run, write_report
-from evaluation.trajectories import measure_trajectories, read_trajectories
+from evaluation.trajectories import Trajectories, measure_trajectories, read_trajectories
 from pictures.kinds import KINDS, LONG, TIMING, TRUTH, Kind
 from pictures.sheets import compose
-from scene.manifest import IN_TRAINING, SPLITS
+from scene.manifest import IN_TRAINING, SPLITS, SavedImage
 from scene.model_folder import read_cameras
 from training.trained_model import TrainedModel
 from utils.io import save_image, write_json
 from utils.lpips_offline import Lpips
+from utils.processes import ALONE, Processes
 
 # Columns of the comparison, and the kinds shown with an error map.
 _SHEET = [kind for kind in KINDS if kind is not TIMING]
@@ -35,9 +36,12 @@ class Measurement:
 
 
 def measure_model(
-    model: TrainedModel, lpips: Lpips | None, lpips_source: str, shared: Path | None = None
-) -> Measurement:
+    model: TrainedModel, lpips: Lpips | None, lpips_source: str, shared: Path | None = None,
+    processes: Processes = ALONE,
+) -> Measurement:  # fmt: skip
     """Measure images and trajectories of a rendered model; write results, report and comparison.
+
+    Of several processes, each measures some of the images, and the first writes the files.
 
     Args:
         lpips: LPIPS's network, or None.
@@ -47,26 +51,23 @@ def measure_model(
     Raises:
         ValueError: the model was not rendered, or not completely; the message says what to run.
     """
-    images = {split: rendered_images(model.folder, split, model.iteration) for split in SPLITS}
-    if not any(images.values()):
-        raise ValueError(
-            f"{model.folder}: no rendered images of iteration {model.iteration}; run render.py -m {model.folder} first"
-        )
-    found = read_trajectories(model, read_cameras(model.folder))
+    images, found = processes.together(lambda: _rendered(model))
     path, why = measure_trajectories(found)
     results: dict[str, Any] = {"iteration": model.iteration, "LPIPS": lpips_source}
     results |= {"trajectory": path} if path is not None else {"trajectory_missing": why}
     before, _ = measure_trajectories(replace(found, poses=found.initial))
     results |= {"initial_trajectory": before} if before is not None else {}
     reversed_views = dict.fromkeys(path["reversed_views"], path["subframes"]) if path is not None else {}
-    frames = frames_by_protocol(model.folder, model.iteration, [image for split in SPLITS for image in images[split]])
-    known = Known(shared, lpips_source)
+    frames = frames_by_protocol(model.folder, model.iteration, images)
+    known = processes.together(lambda: Known(shared, lpips_source))
     measured = {
         protocol: measure_frames(
-            members, lpips, reversed_views if protocol in IN_TRAINING else {}, protocol, known
+            members, lpips, reversed_views if protocol in IN_TRAINING else {}, protocol, known, processes
         )
         for protocol, members in frames.items()
     }
+    if not processes.first:
+        return Measurement({}, [])
     known.save()
     per_view: dict[str, Any] = {}
     for protocol, one in measured.items():
@@ -87,6 +88,20 @@ def measure_model(
             save_image(model.folder / "comparison.png", comparison(measured[protocol]))
             files.append("comparison.png")
     return Measurement(results, files)
+
+
+def _rendered(model: TrainedModel) -> tuple[list[SavedImage], Trajectories]:
+    """The rendered images of all splits, and the recovered trajectories.
+
+    Raises:
+        ValueError: the model was not rendered, or not completely.
+    """
+    images = [image for split in SPLITS for image in rendered_images(model.folder, split, model.iteration)]
+    if not images:
+        raise ValueError(
+            f"{model.folder}: no rendered images of iteration {model.iteration}; run render.py -m {model.folder} first"
+        )
+    return images, read_trajectories(model, read_cameras(model.folder))
 
 
 def comparison(measured: Measured) -> np.ndarray:

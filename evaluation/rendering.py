@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,6 +32,8 @@ from simulation.twin import target_variance
 from spike.stuck import without
 from training.trained_model import TrainedModel
 from utils.crops import Crop
+from utils.device import on_one_thread
+from utils.processes import ALONE, Processes
 from utils.se3 import camera_centers
 from utils.telling import progress
 from utils.trajectory_metrics import umeyama
@@ -60,10 +63,13 @@ class Renderer:
     Args:
         model: model on the device to render with.
         fit_steps: optimization steps for the pose of each held-out view.
+        processes: they share the views that are written; each has its own.
     """
 
-    def __init__(self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150):
-        self.model, self.rasterizer, self.fit_steps = model, rasterizer, fit_steps
+    def __init__(
+        self, model: TrainedModel, rasterizer: Rasterizer, fit_steps: int = 150, processes: Processes = ALONE
+    ):
+        self.model, self.rasterizer, self.fit_steps, self.processes = model, rasterizer, fit_steps, processes
         self.scene, self.spec, self.u = model.scene, model.window_spec, model.u
         _refuse_another_scene(model)
         self.mosaic = self.scene.mosaic if model.learns_from_spikes else None
@@ -80,11 +86,6 @@ class Renderer:
         camera = view.camera
         k = camera.K.to(self.model.device).expand(len(poses), 3, 3)
         return self.field.render(poses, k, camera.width, camera.height).images
-
-    @cached_property
-    def exposures(self) -> list[Exposure]:
-        """The recorded exposures of the training views."""
-        return self._exposures(self.scene.train, self._training_paths())
 
     def _exposures(self, views: Sequence[View], paths: Sequence[PosesAt]) -> list[Exposure]:
         """The recorded exposures of ``views``; the model shapes the spikes' intervals if it did so in training."""
@@ -146,12 +147,14 @@ class Renderer:
     # ---- the views of a split --------------------------------------------------------------------------------
 
     def write_training_views(self, images: ImageWriter) -> None:
-        """Write the images of the training views."""
+        """Write the images of this process's training views."""
         protocol = DEBLURRING if self.model.learns_from_spikes else TRAINING_VIEWS
-        self._write_exposures(images, protocol, self.scene.train, self.exposures, self._training_paths())
+        own = self.processes.part(len(self.scene.train))
+        views, paths = self.scene.train[own], self._training_paths()[own]
+        self._write_exposures(images, protocol, views, self._exposures(views, paths), paths)
 
     def write_held_out_views(self, images: ImageWriter, first: int) -> list[dict[str, Any]]:
-        """Fit the poses of the held-out views and write their images.
+        """Fit the poses of this process's held-out views and write their images.
 
         Args:
             first: number of the first entry.
@@ -159,13 +162,17 @@ class Renderer:
         Returns:
             their entries for ``cameras.json``.
         """
-        entries: list[dict[str, Any]] = []
-        for view, path in zip(self.scene.test, self._held_out_exposures(images), strict=True):
-            entries.append(self._held_out_entry(first + len(entries), view, path, self.u))
+        test, novel = self.scene.test, self.scene.novel
+        own, own_novel = self.processes.part(len(test)), self.processes.part(len(novel))
+        entries = [
+            self._held_out_entry(first + i, view, path, self.u)
+            for i, view, path in zip(_numbers(own), test[own], self._held_out_exposures(images, own), strict=True)
+        ]
         # If the scene has no other held-out views, the sharp images are the held-out ones.
-        protocol = NOVEL_VIEWS if self.scene.test else HELD_OUT
-        for view, path in zip(self.scene.novel, self._novel_views(images, protocol), strict=True):
-            entry = self._held_out_entry(first + len(entries), view, path, torch.tensor([0.5]))
+        protocol = NOVEL_VIEWS if test else HELD_OUT
+        paths = self._novel_views(images, protocol, novel[own_novel])
+        for i, view, path in zip(_numbers(own_novel), novel[own_novel], paths, strict=True):
+            entry = self._held_out_entry(first + len(test) + i, view, path, torch.tensor([0.5]))
             entries.append(entry | {key: NOVEL + entry[key] for key in ("name", "img_name")})
         return entries
 
@@ -230,15 +237,15 @@ class Renderer:
 
     # ---- held-out views --------------------------------------------------------------------------------------
 
-    def _held_out_exposures(self, images: ImageWriter) -> list[Tensor]:
-        """Fit poses [M, 4, 4] of the views that ``--eval`` held out to their spikes or images; write their images.
+    def _held_out_exposures(self, images: ImageWriter, own: slice) -> list[Tensor]:
+        """Fit poses [M, 4, 4] of some views that ``--eval`` held out to their spikes or images; write their images.
 
         Photographs whose poses were not optimized keep theirs, as in 3DGS.
         """
         views, trained = self.scene.test, len(self.scene.train)
-        if not views:
+        if not views[own]:
             return []
-        exposures = self.model.exposures(views)
+        exposures = self.model.exposures(views[own])
         # Their initial motion is estimated from their neighbors, which are the training views.
         to_recovered = self._recovered_frame([view.camera.w2c for view in self.scene.train])
         moved = similarity_of([view.camera.w2c for view in views], **to_recovered)
@@ -246,30 +253,32 @@ class Renderer:
         curve = "bezier" if self.model.curve == "spline" else self.model.curve
         timing = self.model.timing([*self.scene.train, *views]) if self.model.motion_init else None
         trajectory = Trajectory(poses, curve, timing).to(self.model.device)
-        fitted = [] if self.model.keeps_poses else exposures
-        for i, exposure in enumerate(progress(fitted, "Fitting held-out poses")):
+        indices = [trained + i for i in _numbers(own)]
+        fitted = [] if self.model.keeps_poses else list(zip(indices, exposures, strict=True))
+        for index, exposure in progress(fitted, "Fitting held-out poses"):
             if exposure.subframes is not None:
                 times, targets = self.u, exposure.subframes
             else:
                 times, targets = self.u[self.spec.middle, None], exposure.long[None]
-            fit_trajectory(
-                self.field,
-                exposure.camera,
-                trajectory,
-                trained + i,
-                times,
-                targets,
-                mosaic=self.mosaic,
-                steps=self.fit_steps,
-            )
-        paths = [partial(trajectory.view, trained + i) for i in range(len(views))]
-        self._write_exposures(images, HELD_OUT, views, self._exposures(views, paths), paths)
+            with on_one_thread():  # the losses that are compared
+                fit_trajectory(
+                    self.field,
+                    exposure.camera,
+                    trajectory,
+                    index,
+                    times,
+                    targets,
+                    mosaic=self.mosaic,
+                    steps=self.fit_steps,
+                )
+        paths = [partial(trajectory.view, index) for index in indices]
+        self._write_exposures(images, HELD_OUT, views[own], self._exposures(views[own], paths), paths)
         with torch.no_grad():
             return [path(self.u) for path in paths]
 
-    def _novel_views(self, images: ImageWriter, protocol: str) -> list[Tensor]:
-        """Fit poses [1, 4, 4] of the held-out sharp images to these images, with the scene frozen; write both."""
-        if not self.scene.novel:
+    def _novel_views(self, images: ImageWriter, protocol: str, novel: Sequence[View]) -> list[Tensor]:
+        """Fit poses [1, 4, 4] of some held-out sharp images to these images, with the scene frozen; write both."""
+        if not novel:
             return []
         truth, views = self.scene.truth or {}, self.scene.train
         # Their poses are in the world of the ground truth, which may differ from that of the initial poses.
@@ -277,12 +286,13 @@ class Renderer:
         true = [truth[v.camera.name][len(truth[v.camera.name]) // 2] for v in views] if known else None
         to_recovered = self._recovered_frame(true or [view.camera.w2c for view in views])
         fitted = []
-        for view in progress(self.scene.novel, "Rendering novel views"):
+        for view in progress(novel, "Rendering novel views"):
             assert view.image_path is not None
             image = load_picture(view, view.image_path, self.channels).to(self.model.device)
             [start] = similarity_of([view.camera.w2c], **to_recovered)
             start = start.to(self.model.device)
-            pose = fit_pose(self.field, view.camera, start, image, steps=self.fit_steps)[None]
+            with on_one_thread():
+                pose = fit_pose(self.field, view.camera, start, image, steps=self.fit_steps)[None]
             name = NOVEL + view.camera.name
             images.save(GAUSSIANS, protocol, name, None, 0.5, self.renders(view, pose)[0])
             images.save(TRUTH, protocol, name, None, 0.5, image)
@@ -320,7 +330,8 @@ class Renderer:
 
     def video(self, video: Video) -> Path:
         """Record a video of the Gaussians along a camera path; returns its path."""
-        exposures = {exposure.camera.name: exposure for exposure in self.exposures}
+        every = self._exposures(self.scene.train, self._training_paths())
+        exposures = {exposure.camera.name: exposure for exposure in every}
 
         def recon(view: SavedView) -> Tensor:
             frames = self.frames(exposures[view.name])
@@ -331,24 +342,40 @@ class Renderer:
         return record(video, self.views(), drawing, None if self.network is None else recon)
 
 
+def _numbers(part: slice) -> range:
+    """The numbers of the things in a part."""
+    return range(part.start, part.stop)
+
+
 def render_model(renderer: Renderer, train: bool = True, test: bool = True) -> None:
     """Write the images of one or both splits, and ``cameras.json`` with the poses they were rendered from.
 
-    The lists of images come last: until then, metrics.py says that the model is not completely rendered.
+    Each of the renderer's processes writes the images of its own views; the files are those of a single process.  The
+    lists of images come last: until then, metrics.py says that the model is not completely rendered.
     """
-    model, scene = renderer.model, renderer.scene
-    entries = camera_entries(scene.train, renderer.trajectory, renderer.u, model.iteration)
+    model, scene, processes = renderer.model, renderer.scene, renderer.processes
+    splits = {"train": train, "test": test and bool(scene.test or scene.novel)}
     with ExitStack() as writers:
-        splits = {"train": train, "test": test and bool(scene.test or scene.novel)}
         images = {
-            split: writers.enter_context(ImageWriter(model.folder, split, model.iteration))
+            split: writers.enter_context(ImageWriter(model.folder, split, model.iteration, processes))
             for split, wanted in splits.items()
             if wanted
         }
-        if "train" in images:
-            renderer.write_training_views(images["train"])
-        if "test" in images:
-            entries += renderer.write_held_out_views(images["test"], len(entries))
-        elif not test:
-            entries += [entry for entry in read_cameras(model.folder) if entry["split"] == "test"]
-        write_cameras(model.folder, entries)
+
+        def write_own() -> list[dict[str, Any]]:
+            if "train" in images:
+                renderer.write_training_views(images["train"])
+            if "test" in images:
+                return renderer.write_held_out_views(images["test"], len(scene.train))
+            return []
+
+        parts = processes.exchange(json.dumps(processes.together(write_own)))
+        held_out = sorted((entry for part in parts for entry in json.loads(part)), key=lambda entry: entry["id"])
+        for writer in images.values():
+            processes.together(writer.gather)
+        if not processes.first:
+            return
+        if not test:
+            held_out = [entry for entry in read_cameras(model.folder) if entry["split"] == "test"]
+        entries = camera_entries(scene.train, renderer.trajectory, renderer.u, model.iteration)
+        write_cameras(model.folder, entries + held_out)

@@ -9,6 +9,7 @@ the same run wrote every image that it lists.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ from utils.json_files import (
     text,
     whole,
 )
+from utils.processes import ALONE, Processes
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -105,11 +107,12 @@ class ImageWriter:
         with ImageWriter(model, "train", 3600) as images:
             images.save(kinds.GAUSSIANS, DEBLURRING, "002", None, 0.5, image)
 
-    If the ``with`` block raises an error, no manifest is written.
+    If the ``with`` block raises an error, no manifest is written.  Of several processes, each writes its own images,
+    and the first writes the manifest after all have called ``gather``.
     """
 
-    def __init__(self, model: str | Path, split: str, iteration: int):
-        self._folder, self._split = images_folder(model, split, iteration), split
+    def __init__(self, model: str | Path, split: str, iteration: int, processes: Processes = ALONE):
+        self._folder, self._split, self._processes = images_folder(model, split, iteration), split, processes
         self._images: dict[str, SavedImage] = {}
 
     def __enter__(self) -> ImageWriter:
@@ -131,19 +134,33 @@ class ImageWriter:
         """
         name = image_name(view, subframe)
         entry = SavedImage(f"{kind.folder}/{name}.png", kind.name, self._split, protocol, view, subframe, u)
-        if entry.file in self._images:
-            other = self._images[entry.file].view
+        self._add(entry)
+        save_image(self._folder / entry.file, image, bits=16)
+
+    def _add(self, entry: SavedImage) -> None:
+        other = self._images.setdefault(entry.file, entry)
+        if other is not entry:
             raise ValueError(
-                f"{self._folder / entry.file}: an image of view {other} and one of {view} have this name; "
+                f"{self._folder / entry.file}: an image of view {other.view} and one of {entry.view} have this name; "
                 "rename one of the views (a sub-frame is called VIEW_MM)"
             )
-        save_image(self._folder / entry.file, image, bits=16)
-        self._images[entry.file] = entry
+
+    def gather(self) -> None:
+        """List the images of all processes, in the order in which a single process writes them.
+
+        Raises:
+            ValueError: images of two processes have the same name.
+        """
+        texts = self._processes.exchange(json.dumps([asdict(image) for image in self._images.values()]))
+        images = [SavedImage(**entry) for text in texts for entry in json.loads(text)]
+        self._images = {}
+        for image in sorted(images, key=lambda image: PROTOCOLS.index(image.protocol)):  # one protocol after the other
+            self._add(image)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None and self._processes.first:
             write_manifest(self._folder, list(self._images.values()))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import reduce
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from process_runs import RUNS, odd_leaves, sums
+from process_runs import ALEX, RUNS, odd_leaves, sums
 from training_runs import TIMING, small_training, stepped
 
+import metrics
+import render
 from commands.guard import guarded
-from training.shards import _share
+from training.checkpoint import save_model
 from utils import processes as module
 from utils.checkpoint import latest_checkpoint
-from utils.processes import ALONE, Processes
+from utils.processes import ALONE, Processes, share
 
 ROOT = Path(__file__).resolve().parents[1]
 GLOO = torch.distributed.is_available()
@@ -76,7 +79,7 @@ def test_shards_do_not_change_what_is_learned_beyond_rounding(scene_folder, tmp_
 
 @pytest.mark.parametrize(("count", "shards"), [(6, 1), (6, 2), (6, 4), (13, 4), (2, 4), (13, 8)])
 def test_shares_are_neighbors_and_complete(count, shards):
-    parts = [range(count)[_share(count, shard, shards)] for shard in range(shards)]
+    parts = [range(count)[share(count, shard, shards)] for shard in range(shards)]
     assert [i for part in parts for i in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -108,6 +111,42 @@ def test_a_killed_process_is_started_again_and_the_result_is_the_same(scene_fold
         found = [next((tmp_path / run).glob(f"**/iteration_6/{name}")) for run in ("killed", "alone")]
         assert found[0].read_bytes() == found[1].read_bytes(), name
     assert latest_checkpoint(tmp_path / "killed") is not None
+
+
+@pytest.fixture(scope="module")
+def trained(scene_folder, tmp_path_factory) -> Path:
+    """A model with Recon-Net, re-timed intervals and held-out views of both kinds."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    save_model(stepped(small_training(scene_folder, folder, *TIMING, "--eval", "--llffhold", "2")))
+    return folder
+
+
+def test_processes_render_and_measure_the_same_files_as_one(trained, tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        shutil.copytree(trained, tmp_path / name)
+    for command, flags in ((render, ["--fit_steps", "1"]), (metrics, ALEX)):
+        monkeypatch.setattr("sys.argv", [command.__name__, "-m", str(tmp_path / "one"), "--quiet", *flags])
+        assert guarded(command.main) == 0
+    ended = torchrun(2, "tests/process_runs.py", "evaluate", tmp_path / "two")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and errors[0].startswith("error: process 1 of 2: ") and ".png: " in errors[0]
+    files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*") if path.is_file()}
+    assert len([file for file in files if file.suffix == ".png"]) > 60
+    damaged = sorted((tmp_path / "one").glob("test/*/gt/*.png"))[-1].relative_to(tmp_path / "one")
+    for file in files - {damaged}:
+        stored = [(tmp_path / name / file).read_bytes() for name in ("one", "two")]
+        # The pages name their folder.
+        assert stored[0] == stored[1].replace(str(tmp_path / "two").encode(), str(tmp_path / "one").encode()), file
+
+
+def test_a_video_is_recorded_by_one_process(trained, monkeypatch):
+    monkeypatch.setattr(Processes, "of_environment", classmethod(lambda cls: cls(0, 2)))
+    monkeypatch.setattr(Processes, "exchange", lambda self, text: [text] * 2)
+    monkeypatch.setattr("sys.argv", ["render.py", "-m", str(trained), "--video", "orbit"])
+    with pytest.raises(ValueError, match=r"--video is recorded by one process, not by 2; start it without torchrun"):
+        render.main()
 
 
 class Store(dict):

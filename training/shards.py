@@ -19,7 +19,7 @@ from training.reconstruction import Frames, Reconstruction
 from training.sampling import Sample
 from training.state import State
 from utils.crops import Crop
-from utils.processes import Processes
+from utils.processes import Processes, share
 
 
 @dataclass
@@ -61,7 +61,7 @@ class ShardedStep:
         cameras = instants * len(sample.window.weights)
         self._parts = []
         for shard in processes.own(shards):
-            seen, rebuilt = _share(cameras, shard, shards), _share(instants, shard, shards)
+            seen, rebuilt = share(cameras, shard, shards), share(instants, shard, shards)
             renders = state.render(sample, seen) if _length(seen) else None
             frames = None
             if reconstruct is not None and crops is not None and _length(rebuilt):
@@ -82,8 +82,8 @@ class ShardedStep:
             for value in parameters:
                 value.grad = None
             reached = [
-                (own, whole.grad[share])
-                for own, whole, share in self._images(part)
+                (own, whole.grad[cut])
+                for own, whole, cut in self._images(part)
                 if own.requires_grad and whole.grad is not None
             ]
             if reached:
@@ -120,17 +120,12 @@ class ShardedStep:
     def _all(self, own: list[Tensor], length: int) -> Tensor:
         """The tensors [n, ...] of all shards as one [length, ...]."""
         lengths = [
-            sum(_length(_share(length, shard, self._shards)) for shard in shards)
+            sum(_length(share(length, shard, self._shards)) for shard in shards)
             for shards in self._processes.shares(self._shards)
         ]
         if not own:
             return self._processes.gather(None, lengths)
         return self._processes.gather(own[0] if len(own) == 1 else torch.cat(own), lengths)
-
-
-def _share(count: int, shard: int, shards: int) -> slice:
-    """The part of ``count`` things that belongs to a shard: neighbors, as many as in the other shards, or one more."""
-    return slice(count * shard // shards, count * (shard + 1) // shards)
 
 
 def _length(part: slice) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,6 +56,17 @@ def each_on_one_thread(function: Callable[[A], B], items: Sequence[A], what: str
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)  # MKL has one number for all threads
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Compute with a single torch thread in the ``with`` block: sums then have the same bits on every machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def share_processors(threads: int, processes: int) -> None:

@@ -1,11 +1,14 @@
-"""Several processes that train one scene: torchrun starts them, and here they agree on everything they share.
+"""Several processes with one task: torchrun starts them, and here they agree on everything they share.
 
     torchrun --standalone --nproc-per-node=4 train.py -s scene --shards 4
+    torchrun --standalone --nproc-per-node=4 render.py -m output/scene
 
-A step's work is divided into shards, always the same ones; a process owns some of them.  Gradients of shards are
-added in one fixed binary tree, so the result has the same bits for any number of processes.  (An ``all_reduce`` adds
-in an order that depends on the number of processes.)  Without torchrun there is one process, ``ALONE``, and
-torch.distributed is never used.
+In render.py and metrics.py, each process has its own views.
+
+In training, a step's work is divided into shards, always the same ones; a process owns some of them.  Gradients of
+shards are added in one fixed binary tree, so the result has the same bits for any number of processes.  (An
+``all_reduce`` adds in an order that depends on the number of processes.)  Without torchrun there is one process,
+``ALONE``, and torch.distributed is never used.
 """
 
 from __future__ import annotations
@@ -31,7 +34,12 @@ _PATIENCE = timedelta(days=1)
 
 
 class FailedElsewhere(Exception):
-    """The training has failed in another process, which says why."""
+    """The task has failed in another process, which says why."""
+
+
+def share(count: int, part: int, parts: int) -> slice:
+    """A part of ``count`` things in a row: neighbors, as many as in the other parts, or one more."""
+    return slice(count * part // parts, count * (part + 1) // parts)
 
 
 def _tree(leaves: list[list[Tensor]]) -> list[Tensor]:
@@ -44,7 +52,7 @@ def _tree(leaves: list[list[Tensor]]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one training.
+    """The processes of one task.
 
     Attributes:
         rank, size: this process's number, and the number of processes.
@@ -98,6 +106,10 @@ class Processes:
     def only_first(self, context: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
         """A context manager that only the first process enters."""
         return context() if self.first else nullcontext()
+
+    def part(self, count: int) -> slice:
+        """This process's part of ``count`` things in a row; the parts by rank, one after the other, are all of them."""
+        return share(count, self.rank, self.size)
 
     def own(self, shards: int) -> range:
         """The shards of this process: neighbors, so that their sum is a branch of the tree.
@@ -174,10 +186,10 @@ class Processes:
         """The texts of all processes, by rank."""
         if self.size == 1:
             return [text]
-        content = torch.tensor(list(b">" + text.encode()), dtype=torch.uint8)  # never empty
+        content = torch.frombuffer(bytearray(b">" + text.encode()), dtype=torch.uint8)  # never empty
         sizes = self.gather(torch.tensor([len(content)]), [1] * self.size).tolist()
         everything = self.gather(content, sizes)
-        return [bytes(part.tolist())[1:].decode() for part in everything.split(sizes)]
+        return [part.numpy().tobytes()[1:].decode() for part in everything.split(sizes)]
 
     def any(self, word: bool) -> bool:
         """Whether any process says yes."""
@@ -197,7 +209,7 @@ class Processes:
             if not self.first:
                 raise FailedElsewhere from None
             reason = str(error).splitlines()[0][:160]
-            raise ValueError(f"another process of this training has ended ({reason})") from None
+            raise ValueError(f"another process has ended ({reason})") from None
 
     def together(self, work: Callable[[], A]) -> A:
         """Do something that may fail on every process: if it fails on one, all end, and one of them says why.
