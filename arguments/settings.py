@@ -48,6 +48,8 @@ class Settings:
 
     recipe: ClassVar[str]
     summary: ClassVar[str]
+    # What is learned and rendered: the label of its images.
+    learns: ClassVar[str] = "Gaussians"
     defaults: ClassVar[dict[str, Any]] = {}
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -431,6 +433,7 @@ class SpikeNerfSettings(Settings):
     """SpikeNeRF on a CPU: a radiance field that a model of the sensor turns into spikes."""
 
     recipe = "spikenerf"
+    learns = "radiance field"
     summary = "SpikeNeRF (Zhu et al., CVPR 2024) on a grid: a radiance field seen by a firing sensor; poses fixed"
     defaults: ClassVar[dict[str, Any]] = {"exposure": 41, "subframes": 1, "iterations": 2500, "log_every": 250}
 

@@ -61,6 +61,8 @@ def blind_spot(scene: SceneData, options: BlindSpotOptions, run: RunOptions) -> 
     return BlindSpot(network)
 
 
+# The name of the method that learns from the scene first.
+BLIND_SPOT = "bsn"
 PROVIDERS = {
     "tfp": ImageMethod(f"TFP({PAPER.short})", lambda scene, options, run: WindowMean(PAPER.short)),
     "tfp-long": ImageMethod(f"TFP({PAPER.exposure})", lambda scene, options, run: WindowMean(PAPER.exposure)),
@@ -70,7 +72,7 @@ PROVIDERS = {
     ),
     "spk2imgnet": ImageMethod("Spk2ImgNet", published_spk2imgnet),
     "spk2imgnet-s": ImageMethod("Spk2ImgNet-S", small_spk2imgnet),
-    "bsn": ImageMethod("BSN (SpikeGS)", blind_spot),
+    BLIND_SPOT: ImageMethod("BSN (SpikeGS)", blind_spot),
 }
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from arguments.parser import add_quiet_argument
-from simulation.demo import Recipe, make
+from simulation.demo import SPACINGS, Recipe, make
 from simulation.sensor import SENSORS
 from utils.telling import be_quiet, say
 
@@ -18,6 +18,11 @@ def main() -> int:
     parser.add_argument("--size", default="200x124", help="width x height in pixels (default: 200x124)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the path and the sensor (default: 0)")
     parser.add_argument("--sensor", choices=SENSORS, default="default", help="simulated sensor (default: default)")
+    parser.add_argument(
+        "--spacing", type=int, choices=SPACINGS, default=1,
+        help="spike frames from one rendered image to the next; light between them is interpolated, which is faster "
+        "and for slow cameras hardly different (default: 1)",
+    )  # fmt: skip
     add_quiet_argument(parser)
     args = parser.parse_args()
     be_quiet(args.quiet)
@@ -27,7 +32,7 @@ def main() -> int:
         raise ValueError(f"--size {args.size}: expected width x height, for example 200x124") from None
     if args.views < 2 or width < 16 or height < 16 or width * height % 8:
         raise ValueError("--views must be at least 2, and --size at least 16x16 and a multiple of 8 pixels")
-    recipe = Recipe(args.views, width, height, args.seed, sensor=args.sensor)
+    recipe = Recipe(args.views, width, height, args.seed, sensor=args.sensor, spacing=args.spacing)
     if recipe.state(args.out) == "done":
         say(f"{args.out} already exists")
         return 0

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from evaluation.charts import Points, chart
 from evaluation.jobs import Job
-from evaluation.methods import BASELINES, title_of
+from evaluation.methods import BASELINES, learned_by, title_of
 from evaluation.page import Card, Embedded, Views, render
 from evaluation.tables import (
     COLUMNS,
@@ -27,7 +27,7 @@ from evaluation.tables import (
     scene_rows,
     summary,
 )
-from pictures.kinds import GAUSSIANS, IMAGE, TRUTH
+from pictures.kinds import GAUSSIANS, IMAGE, TRUTH, label_of
 from utils.io import atomic_write, load_image
 from utils.run_log import read_curves
 
@@ -102,7 +102,9 @@ def _views(jobs: Sequence[Job], out: Path, scene: Path) -> Views:
             for folder in sorted(job.folder(out).glob("train/ours_*"))[-1:]:
                 for kind in OUTPUTS:
                     path, key = folder / kind.folder / truth.name, f"{job.method}-{kind.name}"
-                    label = title_of(job.method) if kind is IMAGE else f"{title_of(job.method)} {kind.label}"
+                    label = title_of(job.method)
+                    if kind is not IMAGE:
+                        label += f" {label_of(kind, learned_by(job.method))}"
                     if path.exists() and key not in images:
                         labels[key] = label
                         images[key] = _embedded(path), label

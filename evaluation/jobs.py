@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,7 +18,7 @@ from arguments import RECIPES, TimingSettings
 from arguments.parser import given_recipe
 from arguments.parts import ImageOptions
 from baselines.images import image_of
-from baselines.providers import prepare
+from baselines.providers import BLIND_SPOT, prepare
 from evaluation.images import load_like, measure_known
 from evaluation.known import Known
 from evaluation.methods import BASELINES, METHODS, POSES
@@ -73,6 +73,10 @@ class Job:
             return out / self.scene.name / "poses" / f"{METHODS[self.method].finds}.json"
         return Path(kind.transforms)
 
+    def blind_spot(self, out: Path) -> Path:
+        """The file of the scene's blind-spot network: runs with the same seed share it, the first one trains it."""
+        return out / self.scene.name / f"blind_spot_seed{self.seed}.pth"
+
     def train_flags(self, out: Path, options: ImageOptions = ImageOptions()) -> list[str]:
         """The flags for train.py, except the results folder; ``options`` are for recipes that learn from images."""
         level = POSES[self.poses].level
@@ -81,6 +85,8 @@ class Job:
         read = RECIPES[given_recipe(flags) or TimingSettings.recipe].of().values()
         if "spk2imgnet_weights" in read:
             flags += _weights(options)
+        if METHODS[self.method].finds == BLIND_SPOT:
+            flags += ["--bsn_weights", str(self.blind_spot(out))]
         return [*flags, "--seed", str(self.seed), "--quiet"]
 
     def __str__(self) -> str:
@@ -185,6 +191,7 @@ def do(job: Job, out: Path, options: ImageOptions = ImageOptions(), patience: fl
             return
         shared = out / job.scene.name / "known.json"
         if job.method in BASELINES:
+            options = replace(options, bsn_weights=str(job.blind_spot(out)))
             write_json(folder / RESULTS, measure_baseline(job.scene, job.method, folder, options, shared))
             return
         resume = ["--resume"] if latest_checkpoint(folder) is not None else []
@@ -246,6 +253,9 @@ def _find_poses(job: Job, out: Path, options: ImageOptions, log: TextIO, lock: F
     """
     command = ["-m", "scene", "poses", "-s", str(job.scene), "--image_method", METHODS[job.method].finds]
     command += ["--out", str(job.pose_file(out)), *_weights(options)]
+    if METHODS[job.method].finds == BLIND_SPOT:
+        # The poses serve all seeds.
+        command += ["--bsn_weights", str(replace(job, seed=0).blind_spot(out))]
     done = _run(command, log, lock, errors=subprocess.PIPE)
     log.write(done.stderr)
     if not done.returncode:

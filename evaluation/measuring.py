@@ -13,7 +13,7 @@ from evaluation.images import Measured, frames_by_protocol, measure_frames, rend
 from evaluation.known import Known
 from evaluation.report import Run, write_report
 from evaluation.trajectories import Trajectories, measure_trajectories, read_trajectories
-from pictures.kinds import KINDS, LONG, TIMING, TRUTH, Kind
+from pictures.kinds import GAUSSIANS, KINDS, LONG, TIMING, TRUTH, Kind, label_of
 from pictures.sheets import compose
 from scene.manifest import IN_TRAINING, SPLITS, SavedImage
 from scene.model_folder import read_cameras
@@ -53,7 +53,7 @@ def measure_model(
     """
     images, found = processes.together(lambda: _rendered(model))
     path, why = measure_trajectories(found)
-    results: dict[str, Any] = {"iteration": model.iteration, "LPIPS": lpips_source}
+    results: dict[str, Any] = {"iteration": model.iteration, "LPIPS": lpips_source, "renders": model.learned}
     results |= {"trajectory": path} if path is not None else {"trajectory_missing": why}
     before, _ = measure_trajectories(replace(found, poses=found.initial))
     results |= {"initial_trajectory": before} if before is not None else {}
@@ -85,7 +85,7 @@ def measure_model(
     files = ["results.json", "per_view.json", "report.html"]
     for protocol in IN_TRAINING:
         if protocol in measured and measured[protocol].table and measured[protocol].sheet:
-            save_image(model.folder / "comparison.png", comparison(measured[protocol]))
+            save_image(model.folder / "comparison.png", comparison(measured[protocol], model.learned))
             files.append("comparison.png")
     return Measurement(results, files)
 
@@ -104,14 +104,14 @@ def _rendered(model: TrainedModel) -> tuple[list[SavedImage], Trajectories]:
     return images, read_trajectories(model, read_cameras(model.folder))
 
 
-def comparison(measured: Measured) -> np.ndarray:
-    """The comparison image [H, W, 3] of a protocol's views."""
+def comparison(measured: Measured, learned: str = GAUSSIANS.label) -> np.ndarray:
+    """The comparison image [H, W, 3] of a protocol's views; the renders are of what was ``learned``."""
     columns = [kind for kind in _SHEET if any(kind in images for images in measured.sheet.values())]
     rows, notes = [], []
     for view, images in measured.sheet.items():
-        rows.append({kind.label: _array(images.get(kind)) for kind in columns})
-        notes.append({kind.label: _decibels(measured, kind, view) for kind in columns})
-    erring = [kind.label for kind in columns if kind in _ERRORS]
+        rows.append({label_of(kind, learned): _array(images.get(kind)) for kind in columns})
+        notes.append({label_of(kind, learned): _decibels(measured, kind, view) for kind in columns})
+    erring = [label_of(kind, learned) for kind in columns if kind in _ERRORS]
     return compose(rows, TRUTH.label, erring, notes)
 
 

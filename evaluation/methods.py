@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arguments import TimingSettings
+from arguments import RECIPES, TimingSettings
+from arguments.parser import given_recipe
 from baselines.providers import PROVIDERS
 from scene.perturbation import LEVELS
 
@@ -118,6 +119,13 @@ GROUPS = {
         "ours-fixed", "ours-no-fuse", "ours-default",
     ],
 }
+
+
+def learned_by(method: str) -> str:
+    """What a method learns and renders, as a label; empty for methods that only make images."""
+    if method in BASELINES:
+        return ""
+    return RECIPES[given_recipe(METHODS[method].flags) or TimingSettings.recipe].learns
 
 
 def title_of(method: str) -> str:

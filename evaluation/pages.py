@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from evaluation.jobs import Job
-from evaluation.methods import BASELINES, GROUPS, METHODS, title_of
-from pictures.kinds import GAUSSIANS, IMAGE, RECON_NET, TRUTH, Kind
+from evaluation.methods import BASELINES, GROUPS, METHODS, learned_by, title_of
+from pictures.kinds import GAUSSIANS, IMAGE, RECON_NET, TRUTH, Kind, label_of
 from pictures.sheets import compose, detailed_region, outlined
 from utils.image_metrics import psnr
 from utils.io import load_image, save_image
@@ -92,7 +92,7 @@ def page_of(page: Page, jobs: Sequence[Job], out: Path) -> np.ndarray | None:
 
 def _title(method: str, kind: Kind) -> str:
     title = title_of(method)
-    return title if kind is IMAGE or method.endswith("3dgs") else f"{title}, {kind.label}"
+    return title if kind is IMAGE or method.endswith("3dgs") else f"{title}, {label_of(kind, learned_by(method))}"
 
 
 def _image(

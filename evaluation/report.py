@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from arguments import CONFIG_NAME
 from evaluation.charts import Points, chart
 from evaluation.page import Card, Embedded, Views, render
-from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, TRUTH, Kind
+from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, TRUTH, Kind, label_of
 from scene.manifest import IN_TRAINING
 from utils.io import atomic_write
 from utils.json_files import Schema, anything, number, read_json, record, table, text
@@ -90,17 +90,21 @@ def _json(path: Path, schema: Schema) -> dict[str, Any] | None:
     return loaded
 
 
+def _label(run: Run, kind: Kind) -> str:
+    return label_of(kind, run.results.get("renders", GAUSSIANS.label))
+
+
 def _metrics(run: Run) -> dict[str, Any]:
     rows = []
     for protocol in run.per_view:
         for name, row in run.results.get(protocol, {}).items():
             cells = [f"{row[key]:.{digits}f}" if key in row else "" for key, _, digits in _MEASURES]
-            rows.append([protocol, BY_NAME[name].label, str(row.get("views", "")), *cells])
+            rows.append([protocol, _label(run, BY_NAME[name]), str(row.get("views", "")), *cells])
     notes = [f"LPIPS: {run.results.get('LPIPS', 'not measured')}."]
     for name, row in (item for protocol in IN_TRAINING for item in run.results.get(protocol, {}).items()):
         if "PSNR_all_subframes_as_recovered" in row:
             notes.append(
-                f"{BY_NAME[name].label}, all sub-frames: views whose recovered motion runs backwards in time are "
+                f"{_label(run, BY_NAME[name])}, all sub-frames: views whose recovered motion runs backwards in time are "
                 f"compared with the truth in reverse; as recovered {row['PSNR_all_subframes_as_recovered']:.2f} dB."
             )
     head = ["protocol", "method", "views", *(label for _, label, _ in _MEASURES)]
@@ -116,9 +120,10 @@ def _views(run: Run) -> list[Views]:
             card = {}
             for kind, image in images.items():
                 row = measured.get(kind.name, {}).get(view, {})
-                card[kind.name] = image, f"{kind.label} {row['PSNR']:.2f} dB" if "PSNR" in row else kind.label
+                label = _label(run, kind)
+                card[kind.name] = image, f"{label} {row['PSNR']:.2f} dB" if "PSNR" in row else label
             cards.append(Card(view, card))
-        labels = {kind.name: kind.label for kind in KINDS if any(kind.name in card.images for card in cards)}
+        labels = {kind.name: _label(run, kind) for kind in KINDS if any(kind.name in card.images for card in cards)}
         if labels:
             right = TRUTH.name if TRUTH.name in labels else [*labels][-1]
             left = GAUSSIANS.name if GAUSSIANS.name in labels else next(iter(labels))

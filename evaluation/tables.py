@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.jobs import RESULTS, Job
-from evaluation.methods import BASELINES, GROUPS, METHODS, POSES, title_of
-from pictures.kinds import BY_NAME, FUSED, GAUSSIANS, IMAGE, RECON_NET
+from evaluation.methods import BASELINES, GROUPS, METHODS, POSES, learned_by, title_of
+from pictures.kinds import BY_NAME, FUSED, GAUSSIANS, IMAGE, RECON_NET, label_of
 from scene.manifest import DEBLURRING, HELD_OUT, IN_TRAINING, PROTOCOLS, TRAINING_VIEWS
 from utils.json_files import number, read_json, record, table, text
 
@@ -29,12 +29,12 @@ def results_table(results: dict[str, Any]) -> str:
     """Format the content of ``results.json`` for the terminal."""
     header = f"{'':<14} {'method':<14} {'views':>5} {'PSNR':>7} {'SSIM':>7} {'LPIPS':>7}"
     header += f" {'PSNR, gain':>11} {'all u':>7}"
-    lines = [header, "-" * len(header)]
+    lines, learned = [header, "-" * len(header)], results.get("renders", GAUSSIANS.label)
     for protocol in PROTOCOLS:
         for method, row in results.get(protocol, {}).items():
             everywhere = _cell(row, "PSNR_all_subframes", 7, 2) if "PSNR_all_subframes" in row else f"{'':>7}"
             lines.append(
-                f"{protocol:<14} {BY_NAME[method].label:<14} {row['views']:>5} {_cell(row, 'PSNR', 7, 2)} "
+                f"{protocol:<14} {label_of(BY_NAME[method], learned):<14} {row['views']:>5} {_cell(row, 'PSNR', 7, 2)} "
                 f"{_cell(row, 'SSIM', 7, 4)} {_cell(row, 'LPIPS', 7, 3)} {_cell(row, 'PSNR_gain', 11, 2)} {everywhere}"
             )
     lines += [*_trajectory_lines(results), f"LPIPS: {results['LPIPS']}"]
@@ -125,7 +125,7 @@ OUTPUTS = (GAUSSIANS, FUSED, RECON_NET, IMAGE)
 
 
 def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
-    """The results of one finished run: by output label (``OUTPUTS``), the values by column name (``COLUMNS``).
+    """The results of one finished run: by the label of the output, the values by column name (``COLUMNS``).
 
     Raises:
         ValueError: the results were written by another version.
@@ -156,7 +156,7 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
         if output is GAUSSIANS:
             row |= _trajectory_columns(results)
         row["minutes"] = results.get("minutes") if seconds is None else seconds / 60
-        rows[output.label] = {name: float(value) for name, value in row.items() if value is not None}
+        rows[label_of(output, learned_by(job.method))] = {name: float(value) for name, value in row.items() if value is not None}
     return rows
 
 
@@ -209,7 +209,7 @@ def image_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     The image of a method that only learns from another's (SpikeNeRF) is that one's; its row says so.
     """
-    shown = [row for row in rows if (row["method"] in BASELINES or row["output"] not in ("", GAUSSIANS.label))]
+    shown = [row for row in rows if not _is_of_scene(row)]
     borrowed = [
         row | {"method": method, "output": f"its targets: {BASELINES[row['method']]}"}
         for method in dict.fromkeys(row["method"] for row in rows if row["method"] in METHODS)
@@ -221,7 +221,12 @@ def image_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def scene_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the table of scenes, in the paper's order."""
-    return _in_order([row for row in rows if row["method"] in METHODS and row["output"] in ("", GAUSSIANS.label)])
+    return _in_order([row for row in rows if _is_of_scene(row)])
+
+
+def _is_of_scene(row: dict[str, Any]) -> bool:
+    """Whether a row is of the renders of a trained scene, or of a run without results."""
+    return row["method"] in METHODS and row["output"] in ("", learned_by(row["method"]))
 
 
 def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

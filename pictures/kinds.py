@@ -37,3 +37,8 @@ METHODS = (GAUSSIANS, FUSED, RECON_NET)
 BASELINES = (TIMING, TFP, LONG)
 MEASURED = (*METHODS, *BASELINES)
 BY_NAME = {kind.name: kind for kind in (*KINDS, IMAGE)}
+
+
+def label_of(kind: Kind, learned: str = GAUSSIANS.label) -> str:
+    """The text to display for a kind of image, where the renders are of what was ``learned``: not always Gaussians."""
+    return learned if kind is GAUSSIANS else kind.label

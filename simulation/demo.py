@@ -1,13 +1,13 @@
 """Makes the demo scene: a still life seen by a hand-held spike camera, with exact truth, in the layout of real data.
 
-Every spike frame is simulated from its own sharp image.
+Every spike frame is simulated from its own sharp image, or from one interpolated between the nearest rendered ones.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,8 @@ from utils.telling import progress
 Draw = Callable[[np.ndarray, np.ndarray, int, int], torch.Tensor]
 
 GAP = 8  # frames between two views of the recording
+# Frames from one rendered image to the next: divisors of a view's last frame and of the instants that have truth.
+SPACINGS = (1, 2, 4, 8)
 # Increase with every change that makes a different scene from the same settings.
 VERSION = 3
 RECIPE = "recipe.json"
@@ -64,20 +66,30 @@ def light(pose: np.ndarray, k: np.ndarray, width: int, height: int) -> torch.Ten
     return picture(pose, k, width, height)[0]
 
 
+def between(images: Iterable[torch.Tensor], spacing: int) -> Iterator[torch.Tensor]:
+    """The images, and ``spacing`` - 1 linear interpolations between each two."""
+    before: torch.Tensor | None = None
+    for image in images:
+        if before is not None:
+            yield from (torch.lerp(before, image, i / spacing) for i in range(1, spacing))
+        yield image
+        before = image
+
+
 def make_view(
     view: int, out: Path, views: int, width: int, height: int, k: np.ndarray, simulator: Simulator, seed: int,
-    draw: Draw = light,
+    draw: Draw = light, spacing: int = 1,
 ) -> np.ndarray:  # fmt: skip
     """Render, simulate and write one view; returns the poses of its sub-frames [M, 4, 4]."""
     name = f"{view:03d}"
     frames = view * (STORED + GAP) + np.arange(STORED)
     poses = poses_at(frames, views * (STORED + GAP), seed)
-    sharp = [draw(pose, k, width, height) for pose in poses]
-    write_dat(out / "spike_data" / f"{name}.dat", simulator((s.numpy() for s in sharp), view))
+    rendered = [draw(pose, k, width, height) for pose in poses[::spacing]]
+    write_dat(out / "spike_data" / f"{name}.dat", simulator((s.numpy() for s in between(rendered, spacing)), view))
     instants = [SPARE + center for center in PAPER.centers]
     for m, frame in enumerate(instants):
-        save_image(out / "sequence" / f"{name}_{m:02d}.png", sharp[frame])
-    save_image(out / "sharp_data" / f"{name}.png", sharp[instants[PAPER.middle]])
+        save_image(out / "sequence" / f"{name}_{m:02d}.png", rendered[frame // spacing])
+    save_image(out / "sharp_data" / f"{name}.png", rendered[instants[PAPER.middle] // spacing])
     return poses[instants]
 
 
@@ -99,7 +111,15 @@ def perturbed(w2c: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a scene, stored in its ``recipe.json``."""
+    """The settings of a scene, stored in its ``recipe.json``.
+
+    Args:
+        sensor: one of ``simulation.sensor.SENSORS``.
+        spacing: frames from one rendered image to the next, one of ``SPACINGS``.
+
+    Raises:
+        ValueError: another spacing; the instants that have truth would not be rendered.
+    """
 
     views: int
     width: int
@@ -107,6 +127,11 @@ class Recipe:
     seed: int
     version: int = VERSION
     sensor: str = "default"
+    spacing: int = 1
+
+    def __post_init__(self) -> None:
+        if self.spacing not in SPACINGS:
+            raise ValueError(f"images {self.spacing} frames apart, expected one of {', '.join(map(str, SPACINGS))}")
 
     def state(self, out: Path) -> str:
         """Whether ``out`` is ``"done"`` (holds this recipe's complete scene) or still ``"to make"``.
@@ -154,8 +179,9 @@ def make(out: Path, recipe: Recipe, processes: int | None = None, draw: Draw = l
     k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     simulator = sensor_named(recipe.sensor, seed)
     work = partial(
-        make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed, draw=draw
-    )
+        make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed, draw=draw,
+        spacing=recipe.spacing,
+    )  # fmt: skip
     shown = partial(progress, what="Rendering the demo scene", total=views)
     if processes == 0:
         poses = [work(view) for view in shown(range(views))]

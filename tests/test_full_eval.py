@@ -27,7 +27,7 @@ from evaluation import jobs as jobs_module
 from evaluation.jobs import Job, do, jobs_of, measure_baseline
 from evaluation.known import Known
 from evaluation.methods import BASELINES, GROUPS, METHODS, Method
-from evaluation.tables import comma_separated, image_rows, latex, markdown, rows_of, scene_rows, summary
+from evaluation.tables import comma_separated, image_rows, latex, markdown, results_table, rows_of, scene_rows, summary
 from scene.manifest import read_manifest
 from spike import Mosaic
 from utils.io import load_image
@@ -302,6 +302,43 @@ def test_the_image_of_a_method_that_learns_from_anothers_is_that_ones(tmp_path, 
     found = [(r["method"], r["output"], r["PSNR"]) for r in images]
     assert found == [("tfp", "image", 21), ("tfi", "image", 20), ("borrower", "its targets: TFI", 20)]
     assert [r["PSNR"] for r in scenes] == [25]
+
+
+def test_renders_of_a_radiance_field_are_called_so(tmp_path):
+    jobs = [Job(Path("room"), method, "accurate", 0) for method in ("spikenerf", "ours")]
+    for job in jobs:
+        finished(job, tmp_path, 30.0)
+    rows = summary(jobs, tmp_path, {})
+    assert [(row["method"], row["output"]) for row in scene_rows(rows)] == [
+        ("spikenerf", "radiance field"), ("ours", "Gaussians")
+    ]  # fmt: skip
+    assert {row["output"] for row in image_rows(rows)} == {"Recon-Net"}
+    measured = {"deblurring": {"gaussians": {"PSNR": 30.0, "views": 3}}, "trajectory_missing": "", "LPIPS": ""}
+    assert "radiance field" in results_table(measured | {"renders": "radiance field"})
+    assert "Gaussians" in results_table(measured)
+
+
+def test_a_scenes_blind_spot_network_is_trained_once(scene_folder, tmp_path, monkeypatch):
+    """The images, the poses found on them and SpikeGS share it."""
+    given = []
+    monkeypatch.setattr(jobs_module, "measure_baseline", lambda *args: given.append(args[3].bsn_weights) or {})
+    do(Job(scene_folder, "bsn", "accurate", 0), tmp_path)
+    [file] = given
+    assert Path(file).parent == tmp_path / "small"
+    for method in ("spikegs", "bsn-3dgs"):
+        first, second = (Job(scene_folder, method, "accurate", seed).train_flags(tmp_path) for seed in (0, 1))
+        settings = parse_training([*first, "-m", "somewhere"])
+        assert settings.images.bsn_weights == file and file not in second
+    assert "--bsn_weights" not in Job(scene_folder, "tfi-3dgs", "accurate", 0).train_flags(tmp_path)
+    calls = []
+
+    def run(command, *args, **options):
+        calls.append(command)
+        return argparse.Namespace(returncode=1, stderr="error: registered 2 of 5 views")
+
+    monkeypatch.setattr(jobs_module, "_run", run)
+    do(Job(scene_folder, "spikegs", "sfm", 1), tmp_path)
+    assert calls[0][calls[0].index("--bsn_weights") + 1] == file
 
 
 def test_rows_have_the_papers_order():

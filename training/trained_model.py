@@ -155,6 +155,11 @@ class TrainedModel:
         return self.settings.from_spikes
 
     @property
+    def learned(self) -> str:
+        """What was learned and is rendered, as a label."""
+        return self.settings.learns
+
+    @property
     def keeps_poses(self) -> bool:
         """Whether every view has the one pose that it was given, so that held-out poses need not be fitted."""
         return not (self.settings.is_blurred or self.settings.path.pose_opt)
