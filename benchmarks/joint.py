@@ -4,8 +4,8 @@
     python benchmarks/joint.py -s output/room --steps 2000 --at 250 500 1000 1500 2000
     python benchmarks/joint.py --table
 
-Each run trains with the paper's losses and network on full frames: all three losses, or without L_joint.  Without it the
-Gaussians and Recon-Net share nothing, so that one run is L_gs alone and L_rec alone.  A run that was interrupted
+Each run trains with the paper's losses and network on full frames: all three losses, or without L_joint.  Without it
+the Gaussians and Recon-Net share nothing, so that one run is L_gs alone and L_rec alone.  A run that was interrupted
 continues.  Each measured step adds a line per output to ``joint.jsonl``: PSNR at u = 0.5 and over all sub-frames, and
 the model of the paper's eq. 23, output = A truth + n, with a response A that depends on the frequency only:
 
@@ -48,6 +48,8 @@ from utils.image_metrics import psnr
 
 LOG = Path(__file__).with_suffix(".jsonl")
 GAUSSIANS, RECON_NET = "Gaussians", "Recon-Net"
+# The table shows the response in one band of so many: at .01, .11, .21, .31 and .41 cycles per pixel.
+_SHOWN = 5
 # Flags of train.py by run.
 RUNS = {
     "joint": [],
@@ -76,12 +78,12 @@ class Degradation:
     noise: float
 
 
-def degradation(images: Tensor, truth: Tensor, bands: int = 10) -> Degradation:
+def degradation(images: Tensor, truth: Tensor, bands: int = 25) -> Degradation:
     """The response that brings the truth [B, H, W] closest to the images [B, H, W], and what it leaves.
 
     In each band of frequencies the response is the cross spectrum of images and truth over the truth's power spectrum,
     both summed over the band and all images: the solution of least squares.  Images are weighted with a Hann window and
-    their means are left out.
+    their means are left out.  Bands are narrow, because what A varies within one counts as n.
     """
     height, width = truth.shape[-2:]
     window = torch.hann_window(height, False, dtype=torch.float64)[:, None] * torch.hann_window(
@@ -205,7 +207,7 @@ def table(log: Path) -> str:
     for line in log.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         parts = [f"{-10 * np.log10(row[name]):.2f}" for name in ("blur", "noise")]
-        response = " ".join(f"{value:.2f}" for value in row["response"])
+        response = " ".join(f"{value:.2f}" for value in row["response"][::_SHOWN])
         cells = [row["run"], row["output"], str(row["step"]), f"{row['PSNR']:.2f}", f"{row['PSNR, all u']:.2f}"]
         lines.append(f"| {' | '.join([*cells, *parts, response])} |")
     return "\n".join(lines)

@@ -104,8 +104,8 @@ def _metrics(run: Run) -> dict[str, Any]:
     for name, row in (item for protocol in IN_TRAINING for item in run.results.get(protocol, {}).items()):
         if "PSNR_all_subframes_as_recovered" in row:
             notes.append(
-                f"{_label(run, BY_NAME[name])}, all sub-frames: views whose recovered motion runs backwards in time are "
-                f"compared with the truth in reverse; as recovered {row['PSNR_all_subframes_as_recovered']:.2f} dB."
+                f"{_label(run, BY_NAME[name])}, all sub-frames: views whose recovered motion runs backwards in time "
+                f"are compared with the truth in reverse; as recovered {row['PSNR_all_subframes_as_recovered']:.2f} dB."
             )
     head = ["protocol", "method", "views", *(label for _, label, _ in _MEASURES)]
     return {"head": head, "rows": rows, "notes": notes}

@@ -156,7 +156,8 @@ def rows_of(job: Job, out: Path) -> dict[str, dict[str, float]]:
         if output is GAUSSIANS:
             row |= _trajectory_columns(results)
         row["minutes"] = results.get("minutes") if seconds is None else seconds / 60
-        rows[label_of(output, learned_by(job.method))] = {name: float(value) for name, value in row.items() if value is not None}
+        label = label_of(output, learned_by(job.method))
+        rows[label] = {name: float(value) for name, value in row.items() if value is not None}
     return rows
 
 

@@ -712,8 +712,30 @@ MUTANTS: list[Mutant] = [
     *_of(
         "evaluation/tables.py",
         "test_full_eval",
-        ("tables: scenes among images", 'row["output"] not in ("", GAUSSIANS.label)', 'row["output"] != ""'),
+        ("tables: scenes among images", "[row for row in rows if not _is_of_scene(row)]", "list(rows)"),
         ("tables: the initial error after training", '"ATE before": before', '"ATE before": path'),
+    ),
+    *_of(
+        "evaluation/jobs.py",
+        "test_full_eval",
+        ("jobs: each run its blind-spot network", "options = replace(options, bsn_weights=str(job.blind_spot(out)))",
+         "options = replace(options)"),
+        ("jobs: one blind-spot network for all seeds", 'f"blind_spot_seed{self.seed}.pth"', '"blind_spot.pth"'),
+    ),
+    *_of(
+        "simulation/demo.py",
+        "test_demo_scene",
+        ("demo: images held instead of interpolated", "torch.lerp(before, image, i / spacing)", "before"),
+        ("demo: the last frames not rendered", "SPACINGS = (1, 2, 4, 8)", "SPACINGS = (1, 2, 3, 4, 8)"),
+    ),
+    *_of(
+        "benchmarks/joint.py",
+        "test_joint_benchmark",
+        ("joint: the images' own power", "(y * x.conj()).real", "y.abs().square()"),
+        ("joint: blur of the images", "(response - 1).square() * power", "(response - 1).square() * response"),
+        ("joint: means count as response", "return torch.fft.fft2((images - mean) * window)",
+         "return torch.fft.fft2(images * window)"),
+        ("joint: measured again", "row.items() <= json.loads(line).items()", "row.items() < {}.items()"),
     ),
     *_of(
         "evaluation/known.py",

@@ -252,11 +252,13 @@ def test_the_same_recipe_is_done_and_another_is_not(folder):
         demo.Recipe(2, WIDTH + 8, HEIGHT, 3),
         demo.Recipe(2, WIDTH, HEIGHT, 4),
         demo.Recipe(2, WIDTH, HEIGHT, 3, version=demo.VERSION + 1),
+        demo.Recipe(2, WIDTH, HEIGHT, 3, spacing=2),
     ):
         assert other.state(folder) == "to make"
     stored = json.loads((folder / "recipe.json").read_text())
     assert stored == {
-        "views": 2, "width": WIDTH, "height": HEIGHT, "seed": 3, "version": demo.VERSION, "sensor": "default"
+        "views": 2, "width": WIDTH, "height": HEIGHT, "seed": 3, "version": demo.VERSION, "sensor": "default",
+        "spacing": 1,
     }  # fmt: skip
 
 
@@ -301,3 +303,38 @@ def test_other_sensors_can_see_frames_that_were_drawn_before(tmp_path):
     demo.make_view(0, tmp_path, 2, WIDTH, HEIGHT, K, Simulator(0.5), 3, draw)
     assert len(drawn) == STORED
     assert (load_image(tmp_path / "sharp_data" / "000.png") - 0.6).abs().max() < 0.01
+
+
+def test_light_between_rendered_images_is_interpolated(tmp_path, monkeypatch):
+    """Exact where there is truth, and each frame sees the images around it."""
+    seen, drawn = [], []
+
+    class Camera(Simulator):
+        def __call__(self, light, view):
+            seen.extend(torch.as_tensor(image).clone() for image in light)
+            return super().__call__(iter(image.numpy() for image in seen), view)
+
+    def draw(pose, k, width, height):
+        drawn.append(pose)
+        return torch.full((height, width), len(drawn) / 64)
+
+    poses = demo.make_view(0, tmp_path, 2, WIDTH, HEIGHT, K, Camera(0.5), 3, draw, spacing=4)
+    assert len(drawn) == (STORED + 3) // 4 and len(seen) == STORED
+    assert [float(image[0, 0]) for image in seen] == pytest.approx([(1 + i / 4) / 64 for i in range(STORED)])
+    spec = WindowSpec()
+    for m, center in enumerate(spec.centers):
+        frame = (STORED - spec.context) // 2 + center
+        assert np.array_equal(poses[m], drawn[frame // 4]) and frame % 4 == 0
+        stored = load_image(tmp_path / "sequence" / f"000_{m:02d}.png")
+        assert float(stored[0, 0, 0]) == pytest.approx((1 + frame / 4) / 64, abs=0.01)
+
+
+@pytest.mark.parametrize("spacing", demo.SPACINGS)
+def test_every_spacing_renders_the_last_frame_and_the_truth(spacing):
+    assert (STORED - 1) % spacing == 0
+    assert all((demo.SPARE + center) % spacing == 0 for center in demo.PAPER.centers)
+
+
+def test_other_spacings_are_refused():
+    with pytest.raises(ValueError, match="images 3 frames apart, expected one of 1, 2, 4, 8"):
+        demo.Recipe(2, WIDTH, HEIGHT, 3, spacing=3)

@@ -38,8 +38,8 @@ def test_blur_and_noise_are_told_apart():
     soft = blurred(truth)
     found = degradation(soft + noise_like(truth), truth)
     expected = torch.exp(-2 * math.pi**2 * SIGMA**2 * found.frequencies**2)
-    assert found.frequencies[0] == 0.025 and found.frequencies[-1] == 0.475
-    assert (found.response - expected).abs().max() < 0.04
+    assert found.frequencies[0] == pytest.approx(0.01) and found.frequencies[-1] == pytest.approx(0.49)
+    assert (found.response - expected).abs().max() < 0.06
     assert found.noise == pytest.approx(NOISE**2, rel=0.05)
     assert found.blur == pytest.approx(float((soft - truth).square().mean()), rel=0.15)
 
@@ -47,14 +47,14 @@ def test_blur_and_noise_are_told_apart():
 def test_each_alone():
     truth = textures()
     only_noise, same = degradation(truth + noise_like(truth), truth), degradation(truth, truth)
-    assert only_noise.blur < 0.01 * only_noise.noise and only_noise.response == pytest.approx([1.0] * 10, abs=0.02)
+    assert only_noise.blur < 0.01 * only_noise.noise and only_noise.response == pytest.approx([1.0] * 25, abs=0.06)
     assert same.blur < 1e-12 and same.noise < 1e-12
 
 
 def test_a_different_mean_is_no_blur():
     truth = textures()
     found = degradation(0.8 * truth + 0.3, truth)
-    assert found.response == pytest.approx([0.8] * 10, abs=1e-3) and found.noise < 1e-6
+    assert found.response == pytest.approx([0.8] * 25, abs=1e-3) and found.noise < 1e-6
 
 
 def test_their_sum_is_the_mean_squared_error():
