@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arguments.parser import add_quiet_argument
+from arguments.parts import SUBFRAME_WIDTH
 from commands.recording_flags import (
     add_color_arguments,
     add_force_argument,
@@ -37,7 +38,7 @@ from simulation.sources import MESHES, Lit, between, is_mesh, mesh_pictures, sou
 from spike.calibration import calibrate, find_stuck, load_sensor, maps_of, save_sensor, stretches_of
 from spike.formats import check_output, write_recording
 from spike.inspection import inspect, rate_image, record, sheet, summary
-from spike.preview import picture
+from spike.preview import counting_width, picture
 from spike.sensor import SensorModel
 from spike.stream import Packing
 from utils.io import IMAGE_SUFFIXES, save_image, write_json
@@ -75,8 +76,12 @@ def run_preview(args: argparse.Namespace) -> None:
     frames = frames_of(args.frames, stream)
     spurious = sensor.spurious_rate if args.method == "timing" else 0.0
 
+    width = args.window
+    if width is None:
+        width = counting_width(stream, frames) if args.method == "tfp" else SUBFRAME_WIDTH
+
     def image(frame: int) -> NDArray[np.float32]:
-        return picture(stream, frame, args.method, args.window, sensor, spurious).numpy()
+        return picture(stream, frame, args.method, width, sensor, spurious).numpy()
 
     middle = image(frames[len(frames) // 2])
     if middle.max() == middle.min():
@@ -178,7 +183,10 @@ def parser() -> argparse.ArgumentParser:
         "--method", choices=["timing", "tfp", "tfi"], default="timing", help="reconstruction method (default: timing)"
     )
     sub.add_argument("--frames", help="one spike frame, or first:last:step (default: the middle frame)")
-    sub.add_argument("--window", type=int, default=9, help="window of timing and tfp in spike frames, odd (default: 9)")
+    sub.add_argument(
+        "--window", type=int, help="window of timing and tfp in spike frames, odd (default: 9, and for tfp in little "
+        "light as many as a pixel needs to fire twice on average)",
+    )  # fmt: skip
     sub.add_argument("--sensor", type=Path, help="sensor calibration to apply (sensor.json)")
     sub.add_argument(
         "--stretch", action=argparse.BooleanOptionalAction, default=True, help="stretch contrast to the full range"

@@ -18,7 +18,7 @@ from conversion.windows import FEWEST, Window
 from pictures.colors import stretched
 from scene.colmap import open_model, pose_of
 from scene.trajectory import interpolate_poses
-from spike.preview import Method, gray, picture
+from spike.preview import Method, despeckled, gray, picture
 from spike.sensor import SensorModel
 from utils.io import save_image
 from utils.telling import progress
@@ -89,11 +89,13 @@ def save_previews(
 ) -> None:
     """Write the windows' middle images as NAME.png, enlarged by ``scale``, with local contrast equalized."""
     for window, name in progress(zip(windows, names, strict=True), "Making previews", len(windows), within=True):
-        image = picture(
-            window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
-            sensor.spurious_rate if attempt.method == "timing" else 0.0,
+        image = gray(
+            picture(
+                window.stream, window.middle_frame, attempt.method, attempt.window, sensor,
+                sensor.spurious_rate if attempt.method == "timing" else 0.0,
+            )
         )  # fmt: skip
-        save_image(folder / f"{name}.png", enlarged(gray(image), scale) / 255)
+        save_image(folder / f"{name}.png", enlarged(despeckled(image) if window.dim else image, scale) / 255)
 
 
 def enlarged(image: Tensor, scale: int) -> NDArray[np.uint8]:
@@ -211,8 +213,8 @@ def find_poses(
     notes, reasons = [], []
     best, least = None, math.inf
     enough = max(FEWEST, math.ceil(SHARE * len(windows)))
-    # Clips have no helper images between them.
-    attempts = [a for a in ATTEMPTS if helpers or a.helped]
+    # Clips have no helper images between them, and counts are too few in little light.
+    attempts = [a for a in ATTEMPTS if (helpers or a.helped) and not (a.method == "tfp" and windows[0].dim)]
     for attempt in progress(attempts, "Finding poses", unit="attempt"):
         scale = attempt.scale(windows[0].stream.width)
         shown, label = list(windows), str(attempt)

@@ -744,6 +744,19 @@ MUTANTS: list[Mutant] = [
         ("known: lost by the last to write", "self._stored() | self._rows", "self._rows"),
     ),
     *_of(
+        "spike/preview.py",
+        "test_preview",
+        ("preview: as few spikes as in good light", "wanted = int(min(_FIRED", "wanted = _REACH or int(min(_FIRED"),
+        ("preview: dark speckles stay", " | (image < low * (1 - _SPECKLE))", ""),
+        ("preview: a pixel is its own neighbor", "torch.cat([around[:4], around[5:]])", "around"),
+        ("preview: half the counts", "math.ceil(_COUNTED /", "math.ceil(1 /"),
+    ),
+    *_of(
+        "conversion/windows.py",
+        "test_convert",
+        ("chosen: helpers as in good light", "DIM_HELPER_STEP if windows[0].dim else HELPER_STEP", "HELPER_STEP"),
+    ),
+    *_of(
         "conversion/posing.py",
         "test_cascade",
         ("posing: points in another scale", "xyz = scale * found.xyz @ rotation.T", "xyz = found.xyz @ rotation.T"),

@@ -228,6 +228,40 @@ def test_the_truth_of_a_simulation_is_taken_along(converted, recording, tmp_path
         assert expected in capsys.readouterr().err
 
 
+# ---- little light ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dim(recording):
+    """The same walk in little light: 0.03 spikes per frame and pixel."""
+    path = recording.with_name("dim.dat")
+    words = ("simulate", recording.parent / "frames", "--between", BETWEEN, "--out", path, "--quiet", "--sensor", "dim")
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(patch, spike_main, *words) == 0
+    return path
+
+
+def test_poses_are_found_in_little_light(dim, tmp_path, monkeypatch):
+    monkeypatch.setattr(sfm, "WIDE", 400)
+    monkeypatch.setattr(sfm, "ATTEMPTS", sfm.ATTEMPTS[:1])
+    words = ("-s", tmp_path / "scene", "--recording", dim, "--height", HEIGHT, "--width", WIDTH, "--quiet")
+    assert run(monkeypatch, convert.main, *words) == 0
+    scene = read_scene(tmp_path / "scene")
+    found = [view_.camera.w2c.double().numpy() for view_ in scene.train]
+    assert len(found) >= 6 and relative_ate(found, true_middles(tmp_path / "scene")) < 0.03
+    assert scene.sensor.gain == pytest.approx(0.06, rel=0.1)
+
+
+def test_motion_in_little_light_is_that_in_good_light(dim, recording):
+    streams = [SpikeStream.open(path, HEIGHT, WIDTH) for path in (dim, recording)]
+    (_, found, helpers), (_, expected, fewer) = (choose_windows(s, 0, len(s), 3, "motion", 50.0) for s in streams)
+    assert all(w.dim for w in found) and not any(w.dim for w in expected)
+    motion = [np.array([w.blur for w in candidates]) for candidates in (found, expected)]
+    assert np.median(np.abs(motion[0] - motion[1])) < 0.5
+    assert motion[0].mean() == pytest.approx(motion[1].mean(), rel=0.2)
+    assert len(helpers) > 1.5 * len(fewer)  # closer to each other
+
+
 # ---- recordings larger than memory -----------------------------------------------------------------------
 
 HUGE = 12_000_000 * 250 * 400 // 8  # bytes: ten minutes at 20 kHz of a sensor with 400x250 pixels
