@@ -2,8 +2,8 @@
 
 The frames of a recording look alike.  With the right number of bytes per frame, the average of the even frames
 looks like the average of the odd ones.  Neighboring rows look alike, which gives the bytes per row.  Neighboring
-pixels look alike, which gives the bit order.  Columns on the right that never fire are padding.  The row order
-(top to bottom or bottom to top) cannot be determined from statistics.
+pixels look alike, which gives the bit order.  Columns on the right that never change are padding; a few rows of it may
+hold header words.  The row order (top to bottom or bottom to top) cannot be determined from statistics.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
 
 from spike.stream import COMMON_SIZES, BitOrder, Layout, Packing
+from utils.telling import progress
 
 # Bytes sampled from the beginning of the file, and maximum number of frames averaged.
 _SAMPLE = 1 << 24
@@ -27,6 +29,11 @@ _ASPECTS = (0.5, 4.0)
 _COMMON_BONUS = 0.02
 # Frame sizes that are examined closely.
 _SCREENED = 40
+# Bytes whose autocorrelation is computed, and bytes over which they are averaged before.
+_CORRELATED, _SMOOTHED = 1 << 23, 8
+# A frame has at least this many rows; an autocorrelation that rises by this much again has a longer period.
+_FEWEST_ROWS = 8
+_RISE = 0.05
 # Scores that differ by less than this count as equal.
 _TIE = 0.03
 # A score that real and simulated recordings reach at their true size and at no other; a clear lead in frame score.
@@ -36,6 +43,12 @@ _CLEARLY = 0.2
 _SURE_MARGIN = 0.06
 # Fewer frames than this are often several frames taken for one; the confidence that then remains at most.
 _FEW_FRAMES, _UNSURE = 32, 0.39
+# In a wrong size the confidence in the bit order stays below this.
+_NO_ORDER = 0.1
+# Padding is at least this many columns; at most this part of its rows holds header words.
+_PADDING, _HEADER_ROWS = 4, 0.02
+# Parts in which sensors with several readouts store each row.
+_PARTS = (2, 4, 8)
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +86,8 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
     """Guess the metadata of a ``.dat`` that is not ``known``.
 
     Raises:
-        ValueError: the file is not readable, the stream is empty, all zeros or all ones, or no size explains it.
+        ValueError: the file is not readable, the stream is empty, all zeros or all ones, no size explains it, or its
+            rows are stored in parts.
     """
     path = Path(path)
     try:
@@ -95,7 +109,9 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
     why.append(note)
     if known.height is None or known.width is None:
         # In the right size, neighboring pixels differ less in the right order.
-        size_sure = min(size_sure, _UNSURE + order_sure)
+        size_sure = min(size_sure, _UNSURE - _NO_ORDER + order_sure)
+    if known.width is None:
+        _refuse_parts(path, maps[order])
     used, note = _guess_padding(maps[order], known.width)
     if note:
         why.append(note)
@@ -112,6 +128,31 @@ def _frame_score(counts: Floats, frame: int) -> float:
         return 0.0
     table = counts[: frames // 2 * 2 * frame].reshape(-1, 2, frame).mean(0)
     return _correlation(table[0], table[1])
+
+
+def _parts_of_frames(counts: Floats, frames: list[int]) -> set[int]:
+    """Those of the frame sizes that are only rows, or groups of rows, of a larger one.
+
+    Adjacent rows of a large image look alike, too.  But rows half an image apart do not, whereas the similarity of
+    frames only falls with the time between them: where it rises again, the longer distance is the frame.
+    """
+    counts = np.convolve(counts[:_CORRELATED], np.full(_SMOOTHED, 1 / _SMOOTHED), mode="same").astype(np.float32)
+    counts -= counts.mean()
+    length = next_fast_len(2 * len(counts), real=True)
+    spectrum = rfft(counts, length)
+    similarity = irfft(spectrum.real**2 + spectrum.imag**2, length)[: len(counts) // 2 + 1]
+    similarity /= np.maximum(similarity[0], 1e-9) * (1 - np.arange(len(similarity)) / len(counts))
+    parts = set()
+    for frame in frames:
+        for larger in frames:
+            rows = larger // frame
+            if larger % frame or rows < _FEWEST_ROWS or larger >= len(similarity):
+                continue
+            between = similarity[frame * (rows // 4) : frame * (rows - rows // 4) + 1 : frame]
+            if similarity[larger] > between.max() + _RISE:
+                parts.add(frame)
+                break
+    return parts
 
 
 def _correlation(a: Floats, b: Floats) -> float:
@@ -133,11 +174,15 @@ def _guess_size(
         frames = [f for f in frames if 8 * f % stored == 0]
     scored = sorted(((_frame_score(counts, f), f) for f in frames), reverse=True)
     common = {rows * columns // 8 for _, rows, columns in COMMON_SIZES}
+    parts = _parts_of_frames(counts, frames)
+    scored.sort(key=lambda pair: pair[1] in parts)
+    floor = 0.7 * max((score for score, frame in scored if frame not in parts), default=0.0)
+    # Where the image moves fast, several frames together look more alike than one frame and the next.
+    screened = [f for i, (score, f) in enumerate(scored) if f in common or (i < _SCREENED and score >= floor)]
     found: list[tuple[float, int, int]] = []
-    for rank, (score, frame) in enumerate(scored):
-        # Where the image moves fast, several frames together look more alike than one frame and the next.
-        if frame not in common and (rank >= _SCREENED or score < 0.7 * scored[0][0]):
-            continue
+    for frame in progress(screened, "Guessing the size of frames", within=True):
+        if frame in parts and found and max(found)[0] > 1:
+            break
         found += _row_scores(data, frame, height, stored, width, step)
     found.sort(reverse=True)
     if not found or found[0][0] < _PLAIN:
@@ -247,16 +292,47 @@ def _guess_order(maps: dict[str, Floats], given: BitOrder | None, step: int) -> 
     return (best, min(margin / 0.15, 1.0), note) if given is None else (given, 1.0, f"bit order {given}: given")
 
 
+def _still_columns(rates: Floats) -> NDArray[np.bool_]:
+    """Columns without an image: their pixels never fire, or always, but for a few rows with header words."""
+    still = ((rates == 0) | (rates == 1)).mean(0) >= 1 - _HEADER_ROWS
+    return still & (rates.mean(0) < 0.9)  # always firing: a saturated image
+
+
+def _run_at_end(still: NDArray[np.bool_]) -> int:
+    """Number of columns at the end that are all ``still``."""
+    return int(np.argmin(still[::-1])) if not still.all() else len(still)
+
+
+def _refuse_parts(path: Path, rates: Floats) -> None:
+    """Raise an error if each row is stored in several equal parts, each followed by the same padding."""
+    still = _still_columns(rates)
+    for count in _PARTS:
+        if len(still) % count or still.all():
+            continue
+        ends = [_run_at_end(part) for part in np.split(still, count)]
+        if min(ends) == max(ends) >= _PADDING:
+            raise ValueError(
+                f"{path}: each row of {len(still)} pixels seems to be stored in {count} parts, each of "
+                f"{len(still) // count - ends[0]} pixels and {ends[0]} of padding, which cannot be read; write the "
+                "frames to a .npy (or give --height and --width to read rows as they are)"
+            )
+
+
 def _guess_padding(rates: Floats, width: int | None) -> tuple[int, str]:
-    """Used columns (all but those on the right that never fire), and a note."""
+    """Used columns (all but those on the right without an image), and a note."""
     stored = rates.shape[1]
     if width is not None:
         return width, ""
-    fires = np.flatnonzero(rates.sum(0))
-    used = int(fires[-1]) + 1
+    end = _run_at_end(_still_columns(rates))
+    beyond = rates[:, stored - end :]
+    if ((beyond > 0) & (beyond < 1)).any(1).mean() > _HEADER_ROWS:  # a dark edge: now here, now there a pixel fires
+        end = _run_at_end(~rates.any(0))
+        beyond = rates[:, stored - end :]
+    used = stored - end
     known = [w for w, h, s in COMMON_SIZES if (h, s) == rates.shape and used <= w]
-    if known and stored - used >= 4:
+    if known and stored - used >= _PADDING:
         used = min(known)
-    if stored - used < 4 or used < stored // 2:  # too few columns to distinguish padding from darkness, or a dark image
+    if stored - used < _PADDING or used < stored // 2:  # too few columns to distinguish from darkness, or a dark image
         return stored, ""
-    return used, f"the last {stored - used} of {stored} stored columns never fire: padding"
+    what = "hold numbers, not an image" if beyond.any() else "never fire"
+    return used, f"the last {stored - used} of {stored} stored columns {what}: padding"

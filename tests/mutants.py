@@ -846,6 +846,18 @@ MUTANTS: list[Mutant] = [
         ("viewer: names of others", "if host is None or not self._is_ours(host):", "if host is None:"),
         ("viewer: no secret", "if not hmac.compare_digest(given.encode(), self.token.encode()):", "if not given:"),
     ),
+    *_of(
+        "spike/guess.py", "test_spike_command",
+        ("guess: rows of an image taken for frames", "parts.add(frame)", "pass"),
+        ("guess: header words are an image", "((rates == 0) | (rates == 1)).mean(0)", "(rates == 0).all(0)"),
+        ("guess: a dark edge is padding", ".any(1).mean() > _HEADER_ROWS:", ".any(1).mean() > 2:"),
+        ("guess: split rows pass", "min(ends) == max(ends) >= _PADDING", "min(ends) > len(still)"),
+        ("guess: unclear order, sure size", "_UNSURE - _NO_ORDER + order_sure", "_UNSURE + _NO_ORDER + order_sure"),
+    ),
+    *_of(
+        "utils/__init__.py", "test_reliability",
+        ("memory: returned after every step", "mallopt(_MMAP_THRESHOLD, _MAPPED_ALONE)", "pass"),
+    ),
 ]
 
 # Mutants that may survive, with the reason: at most ``MOST_ALLOWED``.

@@ -167,6 +167,25 @@ def test_thread_numbers_of_the_environment_are_limited(monkeypatch):
         assert os.environ["OMP_NUM_THREADS"] == expected
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_freed_memory_is_kept_for_the_next_array():
+    """Otherwise every training step pays for clearing the pages of its large arrays again."""
+    code = (
+        "import ctypes, resource, utils\n"
+        "def faults(rounds):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(rounds):\n"
+        "        libc.free(ctypes.memset(libc.malloc(100 << 20), 1, 100 << 20))\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]\n"
+        "first, later = faults(1), faults(10)\n"
+        "assert first > 10 and later < first, (first, later)\n"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=plain, check=False).returncode == 0
+
+
 # ---- locks -----------------------------------------------------------------------------------------------------
 
 def test_a_folder_in_use_is_refused(scene_folder, tmp_path, monkeypatch, capsys):

@@ -480,9 +480,7 @@ def test_convert_command(recording, spikes, tmp_path, monkeypatch, capsys):
     out = tmp_path / "a.dat"
     flags = ("--to_bit_order", "big", "--no-to_flip", "--to_stored_width", "64")
     assert run(monkeypatch, capsys, "convert", recording, out, *flags)[0] == 0
-    np.testing.assert_array_equal(
-        SpikeStream.open(out, HEIGHT, WIDTH, Layout("big", False, 64)).unpack(0, 200), spikes
-    )
+    np.testing.assert_array_equal(SpikeStream.open(out, HEIGHT, WIDTH, Layout("big", False, 64)).unpack(0, 200), spikes)
     status, _, err = run(monkeypatch, capsys, "convert", recording, out)
     assert status == 1 and "already exists; give --force" in err
     assert run(monkeypatch, capsys, "convert", recording, out, "--force")[0] == 0
@@ -511,18 +509,81 @@ def test_real_recordings(tmp_path):
 
 def test_a_size_in_which_no_bit_order_is_better_gives_way_to_a_common_one(tmp_path):
     """Fast motion: five frames together look more alike than one and the next, in the wrong shape."""
-    rng, side = np.random.default_rng(0), 648
-    coarse = [
-        weight * cv2.resize(rng.random((side // s + 2,) * 2), (side, side), interpolation=cv2.INTER_CUBIC)
-        for s, weight in ((4, 0.3), (16, 0.5), (64, 0.7))
-    ]
-    texture = np.sum(coarse, axis=0) - np.sum(coarse, axis=0).min()
-    texture = 0.1 + 0.8 * texture / texture.max()
-    light = (texture[:250, f : f + 400] for f in range(240))
-    write_dat(tmp_path / "a.dat", Simulator(gain=0.4)(light, 0), Layout(stored_width=416))
+    write_dat(tmp_path / "a.dat", panned(400, 250, 240, 1), Layout(stored_width=416))
     guess = guess_layout(tmp_path / "a.dat")
     assert (guess.width, guess.height, guess.layout.stored_width) == (400, 250, 416)
     assert guess.size_sure < 0.4 < guess.order_sure
+
+
+def panned(width, height, frames, speed):
+    """Frames of a texture that moves by ``speed`` pixels a frame."""
+    rng, side = np.random.default_rng(0), max(width, height) + int(speed * frames) + 1
+    texture = np.sum(
+        [
+            weight * cv2.resize(rng.random((side // s + 3,) * 2), (side, side), interpolation=cv2.INTER_CUBIC)
+            for s, weight in ((4, 0.3), (16, 0.5), (64, 0.7))
+        ],
+        axis=0,
+    )
+    texture = (0.1 + 0.8 * (texture - texture.min()) / np.ptp(texture)).astype(np.float32)
+    return Simulator(gain=0.4)((texture[:height, x : x + width] for x in (speed * np.arange(frames)).astype(int)), 0)
+
+
+def test_rows_of_a_large_image_are_not_taken_for_frames(tmp_path):
+    """Adjacent rows look as much alike as adjacent frames."""
+    write_dat(tmp_path / "a.dat", panned(960, 540, 40, 0.2))
+    guess = guess_layout(tmp_path / "a.dat")
+    assert (guess.width, guess.height, guess.layout) == (960, 540, Layout("little"))
+    assert sureness(guess.size_sure) == "sure"
+
+
+@pytest.mark.parametrize("words", ["frame", "row", "frame, big"])
+def test_header_words_in_the_padding_are_no_image(tmp_path, words):
+    spikes = panned(400, 250, 120, 0.2)
+    stored = np.zeros((120, 250, 416), np.uint8)
+    stored[:, :, :400] = spikes
+    for i in range(250 if words == "row" else 120):
+        bits = np.unpackbits(np.array([i], ">u2").view(np.uint8))
+        if words == "row":
+            stored[:, i, 400:] = bits
+        else:
+            stored[i, -1, 400:] = bits
+    layout = Layout("big" if "big" in words else "little")
+    write_dat(tmp_path / "a.dat", stored, layout)
+    guess = guess_layout(tmp_path / "a.dat")
+    assert (guess.width, guess.height, guess.layout.stored_width) == (400, 250, 416)
+    assert guess.layout.bit_order == layout.bit_order
+    assert any("hold numbers, not an image" in line for line in guess.why)
+
+
+def test_a_dark_edge_is_not_padding(tmp_path):
+    """Its pixels fire here and there, and so it is neither padding nor numbers."""
+    spikes = panned(96, 64, 200, 0.1)
+    spikes[:, :, 84:] = 0
+    spikes[::50, np.arange(0, 60, 5), np.arange(84, 96)] = 1
+    write_dat(tmp_path / "a.dat", spikes)
+    guess = guess_layout(tmp_path / "a.dat", Packing(height=64))
+    assert (guess.width, guess.layout.stored_width) == (96, None)
+
+
+def test_rows_stored_in_parts_are_refused_by_name(tmp_path, monkeypatch, capsys):
+    spikes = panned(200, 120, 100, 0.2)
+    stored = np.zeros((100, 120, 224), np.uint8)
+    stored[:, :, :100], stored[:, :, 112:212] = spikes[:, :, :100], spikes[:, :, 100:]
+    write_dat(tmp_path / "a.dat", stored)
+    status, out, err = run(monkeypatch, capsys, "inspect", tmp_path / "a.dat", "--out", tmp_path / "seen")
+    assert (status, out) == (1, "") and "Traceback" not in err and not (tmp_path / "seen").exists()
+    assert "each row of 224 pixels seems to be stored in 2 parts, each of 100 pixels and 12 of padding" in err
+    rows = guess_layout(tmp_path / "a.dat", Packing(height=120, width=224))  # read as they are
+    assert (rows.width, rows.height) == (224, 120)
+
+
+def test_an_unclear_bit_order_leaves_the_size_a_guess(tmp_path, monkeypatch):
+    """In a wrong size no order is better than the other."""
+    write_dat(tmp_path / "a.dat", panned(96, 64, 100, 0.1))
+    assert sureness(guess_layout(tmp_path / "a.dat").size_sure) != "a guess"
+    monkeypatch.setattr("spike.guess._guess_order", lambda maps, given, step: ("little", 0.05, ""))
+    assert sureness(guess_layout(tmp_path / "a.dat").size_sure) == "a guess"
 
 
 def test_a_size_of_few_frames_is_never_sure(tmp_path):
