@@ -326,7 +326,7 @@ def _guess_padding(rates: Floats, width: int | None) -> tuple[int, str]:
     end = _run_at_end(_still_columns(rates))
     beyond = rates[:, stored - end :]
     if ((beyond > 0) & (beyond < 1)).any(1).mean() > _HEADER_ROWS:  # a dark edge: now here, now there a pixel fires
-        end = _run_at_end(~rates.any(0))
+        end = _run_at_end((rates == 0).all(axis=0))
         beyond = rates[:, stored - end :]
     used = stored - end
     known = [w for w, h, s in COMMON_SIZES if (h, s) == rates.shape and used <= w]
