@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sensor", type=Path, help="sensor calibration (sensor.json from python -m spike calibrate)")
     for name, text in (("fl_x", "focal length"), ("fl_y", "vertical focal length"), ("cx", "center"), ("cy", "center")):
         p.add_argument(f"--{name}", type=float, help=f"{text} in pixels, if known")
+    p.add_argument(
+        "--lens", choices=("none", "radial"), default="none",
+        help="radial: estimate the lens's distortion (k1, k2) along with the poses (default: none)",
+    )  # fmt: skip
     p.add_argument("--truth", type=Path, help="ground truth of a simulated recording (<recording>_truth)")
     p.add_argument("--from_colmap", type=Path, help="COLMAP model whose poses are used (images named as in previews/)")
     p.add_argument("--previews_only", action="store_true", help="only write previews/, for your own reconstruction")
@@ -68,6 +72,9 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--{given[0]} belongs to {kind}, not to {other}")
     if args.clip_gap is not None and not args.consecutive:
         raise ValueError("--clip_gap needs --consecutive")
+    if args.lens != "none" and (args.from_colmap is not None or args.previews_only):
+        other = "previews_only" if args.previews_only else "from_colmap"
+        raise ValueError(f"--lens {args.lens} is estimated along with the poses, which --{other} leaves to you")
     if args.max_blur is not None and not args.max_blur > 0:
         raise ValueError(f"--max_blur must be positive, not {args.max_blur:g}")
 
@@ -133,6 +140,8 @@ def main() -> int:
     calibrated = None if args.sensor is None else load_sensor(args.sensor)
     windows, candidates, helpers = find_windows(args, None if calibrated is None else calibrated.stuck)
     stream = windows[0].stream
+    if args.lens != "none" and stream.bayer is not None:
+        raise ValueError(f"--lens {args.lens}: a color sensor's filters keep distortion from being undone")
     if calibrated is not None:
         calibrated.check_size(stream.height, stream.width, stream.name)
     sensor = (calibrated or sensor_of(windows)).with_stuck(stream.stuck)
@@ -145,7 +154,7 @@ def main() -> int:
     found = convert(
         root, windows, candidates, helpers, sensor, calibrated=args.sensor is not None, intrinsics=intrinsics,
         colmap=args.from_colmap, truth=args.truth, preview_scale=args.preview_scale,
-        spread_over="time" if args.spacing == "even" else "motion",
+        spread_over="time" if args.spacing == "even" else "motion", radial=args.lens == "radial",
     )  # fmt: skip
     registered = found.solution.w2c
     lost = [w.name for w in windows if w.name not in registered]

@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 
 from conversion.placing import OUTPUTS, PREVIEWS, staged
 from conversion.report import Conversion, write_report
-from conversion.structure_from_motion import ATTEMPTS, all_poses, find_poses, normalized, read_colmap, save_previews
+from conversion.structure_from_motion import (
+    ATTEMPTS,
+    Solution,
+    all_poses,
+    find_poses,
+    normalized,
+    read_colmap,
+    save_previews,
+)
 from conversion.windows import Window
 from conversion.writing import write_scene, write_truth
 from scene.colmap import write_model
-from spike import SensorModel
+from scene.lens import lens_of
+from spike import SensorModel, SpikeStream
 from spike.calibration import assumed_sensor
 from spike.window import PAPER
 
@@ -43,6 +52,15 @@ def preview(
     save_previews(windows, names, ATTEMPTS[0], scale, folder / PREVIEWS, sensor)
 
 
+def check_lens(solution: Solution, stream: SpikeStream, origin: str) -> None:
+    """Raise a ``ValueError`` if a scene of ``stream`` cannot have the lens of ``solution``; ``origin``: its source."""
+    fx, fy, cx, cy = solution.intrinsics
+    k = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    lens = lens_of(origin, solution.camera_model, solution.coefficients, k, stream.width, stream.height)
+    if lens is not None and stream.bayer is not None:
+        raise ValueError(f"{origin} has distortion, which a color sensor's filters keep from being undone")
+
+
 def convert(
     root: Path,
     windows: Sequence[Window],
@@ -56,6 +74,7 @@ def convert(
     truth: Path | None = None,
     preview_scale: int | None = None,
     spread_over: str = "motion",
+    radial: bool = False,
 ) -> Conversion:
     """Find the poses of ``windows`` and write the scene into ``root``, replacing an earlier one there.
 
@@ -67,6 +86,7 @@ def convert(
         truth: folder of ground truth that ``python -m spike simulate`` wrote for the recording.
         preview_scale: enlargement factor of ``previews/``.
         spread_over: what the views are spread evenly over, for the report.
+        radial: whether the lens's distortion is estimated along with the poses.
 
     Raises:
         ValueError: the poses cannot be found, or a file does not fit; ``root`` is then left unchanged.
@@ -78,7 +98,8 @@ def convert(
             solution = read_colmap(colmap, [w.name for w in windows], stream.width, stream.height)
             spread, notes = math.inf, list[str]()
         else:
-            solution, spread, notes = find_poses(windows, helpers, intrinsics, sensor)
+            solution, spread, notes = find_poses(windows, helpers, intrinsics, sensor, radial)
+        check_lens(solution, stream, str(colmap) if colmap is not None else "the lens that was estimated")
         model, camera = solution.model, next(iter(solution.model.cameras.values()))
         solution, similarity = normalized(solution)
         poses = all_poses(windows, solution)

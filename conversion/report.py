@@ -69,12 +69,14 @@ def write_report(root: Path, found: Conversion) -> None:
     if not marks.all():
         lines.append((eyes[~marks, 0], eyes[~marks, 1], red, False))
     save_image(root / "report" / "from_above.png", plot(lines, (640, 640), square=True))
+    listed = ", ".join(f"{name} = {value:.4f}" for name, value in solution.coefficients.items())
+    lens = f", lens distortion {listed}" if listed else ""
     text = [
         f"# {found.name}: from spikes to a scene\n",
         f"Poses are {confidence_of(found.disagreement)}.  {len(solution.w2c)} of {len(windows)} views registered; "
         f"{len(cloud)} points, seen under {solution.angle:.1f} degrees (median), reprojection error "
         f"{solution.error:.2f} px; focal length {solution.intrinsics[0]:.1f} px "
-        f"({found.focal_origin}).  "
+        f"({found.focal_origin}){lens}.  "
         "Training corrects the poses further.\n",
         "![views](report/views.png)\n",
         "Green: registered.  Red: not registered; the pose is interpolated, or the view is left out.\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from conversion.windows import FEWEST, Window
 from pictures.colors import stretched
-from scene.colmap import open_model, pose_of
+from scene.colmap import named_parameters, open_model, pose_of
+from scene.lens import FISHEYES, PERSPECTIVE, coefficients_of
 from scene.trajectory import interpolate_poses
 from spike.preview import Method, despeckled, gray, picture
 from spike.sensor import SensorModel
@@ -71,7 +72,10 @@ ATTEMPTS = (
 
 @dataclass(frozen=True)
 class Solution:
-    """Poses of views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, and points."""
+    """Poses of views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, and points.
+
+    ``camera_model`` and ``coefficients`` are the lens: a name that ``scene.lens`` knows, and its coefficients but 0.
+    """
 
     w2c: dict[str, Array]
     intrinsics: Array
@@ -82,6 +86,8 @@ class Solution:
     observations: dict[str, int]
     origin: str
     model: Any = None
+    camera_model: str = "PINHOLE"
+    coefficients: dict[str, float] = field(default_factory=dict)
 
 
 def save_previews(
@@ -107,11 +113,11 @@ def enlarged(image: Tensor, scale: int) -> NDArray[np.uint8]:
 
 
 def structure_from_motion(
-    images: Path, work: Path, patient: bool, exhaustive: bool, intrinsics: Array | None, seed: int
+    images: Path, work: Path, patient: bool, exhaustive: bool, intrinsics: Array | None, seed: int, radial: bool = False
 ) -> tuple[Any, str]:
     """Return the reconstruction with the most images (None if it failed), and the likely reason for the failure.
 
-    ``intrinsics`` are those of the enlarged images.
+    ``intrinsics`` are those of the enlarged images.  ``radial``: estimate the lens's distortion, too.
     """
     import pycolmap
 
@@ -120,9 +126,11 @@ def structure_from_motion(
     reader, extraction = pycolmap.ImageReaderOptions(), pycolmap.FeatureExtractionOptions()
     matching, verification = pycolmap.FeatureMatchingOptions(), pycolmap.TwoViewGeometryOptions()
     mapping = pycolmap.IncrementalPipelineOptions()
-    reader.camera_model = "SIMPLE_PINHOLE" if intrinsics is None else "PINHOLE"
-    if intrinsics is not None:
-        reader.camera_params = ",".join(str(v) for v in intrinsics)
+    if intrinsics is None:
+        reader.camera_model = "RADIAL" if radial else "SIMPLE_PINHOLE"
+    else:  # only OpenCV's model has two focal lengths
+        reader.camera_model = "OPENCV" if radial else "PINHOLE"
+        reader.camera_params = ",".join(str(v) for v in [*intrinsics, *[0.0] * 4 * radial])
         mapping.ba_refine_focal_length = False
     extraction.sift.max_num_features = FEATURES
     matching.use_gpu = extraction.use_gpu = False
@@ -186,6 +194,8 @@ def solution_of(model: Any, scale: float, origin: str) -> Solution:
         {name: int(image.num_points3D) for name, image in registered.items()},
         origin,
         model,
+        camera.model.name,
+        coefficients_of(named_parameters(camera)),
     )
 
 
@@ -202,9 +212,13 @@ def disagreement(a: Solution, b: Solution) -> float:
 
 
 def find_poses(
-    windows: Sequence[Window], helpers: Sequence[Window], intrinsics: Array | None, sensor: SensorModel
-) -> tuple[Solution, float, list[str]]:
+    windows: Sequence[Window], helpers: Sequence[Window], intrinsics: Array | None, sensor: SensorModel,
+    radial: bool = False,
+) -> tuple[Solution, float, list[str]]:  # fmt: skip
     """Try settings until two agree; return the better solution, their disagreement, and notes on the attempts.
+
+    Args:
+        radial: whether the lens's distortion is estimated, too.
 
     Raises:
         ValueError: no setting registers enough views, or triangulation angles are too small.
@@ -227,7 +241,7 @@ def find_poses(
             save_previews(shown, names, attempt, scale, work / "images", sensor)
             model, reason = structure_from_motion(
                 work / "images", work, attempt.patient, len(shown) <= EXHAUSTIVE or not helpers,
-                None if intrinsics is None else scale * intrinsics, seed=0,
+                None if intrinsics is None else scale * intrinsics, seed=0, radial=radial,
             )  # fmt: skip
         if model is not None:
             for image in model.images.values():
@@ -268,7 +282,8 @@ def read_colmap(folder: Path, names: Sequence[str], width: int, height: int) -> 
     """Read poses from a COLMAP model; its images are named like the views and have the sensor's size or a multiple.
 
     Raises:
-        ValueError: not readable, too few images named like views, not a single PINHOLE camera, or wrong image size.
+        ValueError: not readable, too few images named like views, not a single camera of a known model, or wrong image
+            size.
     """
     model = open_model(folder)
     known = {Path(i.name).stem for i in model.images.values() if i.has_pose}
@@ -278,8 +293,12 @@ def read_colmap(folder: Path, names: Sequence[str], width: int, height: int) -> 
             f"{names[0]}.png (see previews/)"
         )
     camera = next(iter(model.cameras.values()))
-    if len(model.cameras) != 1 or camera.model.name not in ("PINHOLE", "SIMPLE_PINHOLE"):
-        raise ValueError(f"{folder}: expected one PINHOLE camera; binary spikes cannot be undistorted")
+    kinds = PERSPECTIVE + FISHEYES
+    if len(model.cameras) != 1 or camera.model.name not in kinds:
+        names = ", ".join(sorted({c.model.name for c in model.cameras.values()}))
+        raise ValueError(
+            f"{folder}: has {len(model.cameras)} cameras ({names}), expected one of the models {', '.join(kinds)}"
+        )
     if abs(camera.width * height - camera.height * width) > max(camera.width, camera.height):
         raise ValueError(
             f"{folder}: images of {camera.width}x{camera.height}, expected {width}x{height} or a multiple"

@@ -15,6 +15,7 @@ from conversion.windows import Window
 from gaussians.ply import write_point_ply
 from scene.cameras import opengl
 from scene.dataset import CALIBRATION, POINTS, TRAJECTORY
+from scene.lens import FISHEYES
 from scene.tum import read_tum
 from spike import Layout, SensorModel, SpikeStream, save_sensor, write_dat
 from spike.window import PAPER
@@ -57,11 +58,14 @@ def write_scene(
         spike["stored_width"] = padded_width(stream)
     if stream.bayer is not None:
         spike["bayer"] = stream.bayer
+    bent = "OPENCV_FISHEYE" if solution.camera_model in FISHEYES else "OPENCV"
+    lens = solution.coefficients
     write_json(
         root / "transforms.json",
         {
             "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": stream.width, "h": stream.height,
-            "camera_model": "PINHOLE", "spike": spike, "ply_file_path": POINTS, "frames": entries,
+            "camera_model": bent if lens else "PINHOLE", **lens, "spike": spike, "ply_file_path": POINTS,
+            "frames": entries,
         },
     )  # fmt: skip
     if calibrated:

@@ -120,6 +120,12 @@ def pose_of(image: Any) -> Array:
     return w2c
 
 
+def named_parameters(camera: Any) -> dict[str, float]:
+    """The parameters of a pycolmap camera by name; the only coefficient of SIMPLE_RADIAL is called k1, as elsewhere."""
+    names = camera.params_info.replace(" ", "").split(",")
+    return {"k1" if n == "k" else n: float(value) for n, value in zip(names, camera.params, strict=True)}
+
+
 def write_model(root: Path, model: Any, scale: float, similarity: Array) -> None:
     """Write COLMAP's files in the scene's world and at the sensor's resolution."""
     import pycolmap

@@ -35,7 +35,7 @@ from torch import Tensor
 from arguments.parts import SceneOptions
 from gaussians.ply import read_point_ply
 from scene.cameras import OPENGL_TO_OPENCV, Camera, View, is_rigid, rigid_motions
-from scene.colmap import MODEL_FOLDERS, find_model, open_model, other_models, pose_of
+from scene.colmap import MODEL_FOLDERS, find_model, named_parameters, open_model, other_models, pose_of
 from scene.lens import COEFFICIENTS, IS_FISHEYE, LISTS, Lens, coefficients_of, lens_of
 from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
 from scene.perturbation import median_distance, perturbed
@@ -580,10 +580,9 @@ def _read_colmap(root: Path, folder: Path) -> tuple[list[View], dict[str, Any]]:
     for image in sorted((i for i in model.images.values() if i.has_pose), key=lambda i: i.name):
         source = model.cameras[image.camera_id]
         name = Path(image.name).stem
-        parameters = zip(source.params_info.replace(" ", "").split(","), source.params, strict=True)
-        named = {"k1" if key == "k" else key: float(value) for key, value in parameters}  # SIMPLE_RADIAL has one k
         where, matrix = f"{folder}: view {name}", source.calibration_matrix()
-        lens = lens_of(where, source.model.name, coefficients_of(named), matrix, source.width, source.height)
+        coefficients = coefficients_of(named_parameters(source))
+        lens = lens_of(where, source.model.name, coefficients, matrix, source.width, source.height)
         k = torch.as_tensor(matrix, dtype=torch.float32) if lens is None else lens.matrix
         pose = torch.as_tensor(pose_of(image), dtype=torch.float32)
         camera = Camera(name, source.width, source.height, k, pose, lens)

@@ -752,6 +752,12 @@ MUTANTS: list[Mutant] = [
         ("preview: half the counts", "math.ceil(_COUNTED /", "math.ceil(1 /"),
     ),
     *_of(
+        "conversion/structure_from_motion.py",
+        "test_convert",
+        ("lens: not estimated", '"RADIAL" if radial else "SIMPLE_PINHOLE"', '"SIMPLE_PINHOLE"'),
+        ("lens: lost on the way", "        coefficients_of(named_parameters(camera)),\n", "        {},\n"),
+    ),
+    *_of(
         "conversion/windows.py",
         "test_convert",
         ("chosen: helpers as in good light", "DIM_HELPER_STEP if windows[0].dim else HELPER_STEP", "HELPER_STEP"),

@@ -23,6 +23,7 @@ from conversion import structure_from_motion as sfm
 from conversion.structure_from_motion import Solution, all_poses, disagreement, normalized
 from conversion.windows import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from scene.dataset import read_scene
+from scene.lens import PerspectiveLens
 from scene.tum import write_tum
 from simulation import Simulator
 from spike import SensorModel, SpikeStream, WindowSpec, save_sensor, write_dat
@@ -64,10 +65,18 @@ def camera(t: float) -> np.ndarray:
     return w2c
 
 
-def view(w2c: np.ndarray) -> np.ndarray:
-    """A sharp picture [H, W] of the planes."""
+def seen(lens: PerspectiveLens | None = None) -> np.ndarray:
+    """Where the pixels look [H, W, 3], in the camera's frame."""
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    rays = np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL, np.ones_like(u)], -1) @ w2c[:3, :3]
+    if lens is None:
+        return np.stack([(u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL, np.ones_like(u)], -1)
+    xy = lens.unproject(torch.from_numpy(np.stack([u, v], -1))).numpy()
+    return np.concatenate([xy, np.ones_like(xy[..., :1])], -1)
+
+
+def view(w2c: np.ndarray, looking: np.ndarray | None = None) -> np.ndarray:
+    """A sharp picture [H, W] of the planes."""
+    rays = (seen() if looking is None else looking) @ w2c[:3, :3]
     eye = -w2c[:3, :3].T @ w2c[:3, 3]
     image = np.zeros((HEIGHT, WIDTH), np.float32)
     for depth, center, half, texture in PLANES:
@@ -242,7 +251,7 @@ def dim(recording):
 
 
 def test_poses_are_found_in_little_light(dim, tmp_path, monkeypatch):
-    monkeypatch.setattr(sfm, "WIDE", 400)
+    monkeypatch.setattr(sfm, "WIDE", 256)
     monkeypatch.setattr(sfm, "ATTEMPTS", sfm.ATTEMPTS[:1])
     words = ("-s", tmp_path / "scene", "--recording", dim, "--height", HEIGHT, "--width", WIDTH, "--quiet")
     assert run(monkeypatch, convert.main, *words) == 0
@@ -260,6 +269,69 @@ def test_motion_in_little_light_is_that_in_good_light(dim, recording):
     assert np.median(np.abs(motion[0] - motion[1])) < 0.5
     assert motion[0].mean() == pytest.approx(motion[1].mean(), rel=0.2)
     assert len(helpers) > 1.5 * len(fewer)  # closer to each other
+
+
+# ---- lenses ----------------------------------------------------------------------------------------------
+
+LENS = PerspectiveLens((FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2), WIDTH, HEIGHT, (-0.2, *[0.0] * 7))  # 8 pixels at a corner
+
+
+@pytest.fixture(scope="module")
+def bent(tmp_path_factory):
+    """The same walk through a lens."""
+    path, looking = tmp_path_factory.mktemp("bent") / "rec.dat", seen(LENS)
+    shown = [view(camera(t / FRAMES), looking) for t in range(0, FRAMES + 1, BETWEEN)]
+    light = (image for image in shown for _ in range(BETWEEN))
+    write_dat(path, Simulator(spurious_gap=(140, 50))(light))
+    return path
+
+
+def test_a_lens_is_estimated_if_told_to(bent, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sfm, "WIDE", 256)
+    monkeypatch.setattr(sfm, "ATTEMPTS", sfm.ATTEMPTS[:1])
+    words = ("--recording", bent, "--height", HEIGHT, "--width", WIDTH, "--quiet", "--lens", "radial")
+    assert run(monkeypatch, convert.main, "-s", tmp_path / "scene", *words) == 0
+    written = json.loads((tmp_path / "scene" / "transforms.json").read_text())
+    assert written["camera_model"] == "OPENCV" and set(written) >= {"k1", "k2"}
+    scene = read_scene(tmp_path / "scene")
+    camera_, corner = scene.train[0].camera, torch.tensor([[WIDTH, HEIGHT]], dtype=torch.float64)
+    assert camera_.lens is not None
+    # Focal length, k1 and k2 partly replace each other: what they say together of the corner counts.
+    where = (camera_.lens.unproject(corner) - LENS.unproject(corner)) * FOCAL
+    assert float(where.norm()) < 2  # of 13
+    assert relative_ate([v.camera.w2c.double().numpy() for v in scene.train], true_middles(tmp_path / "scene")) < 0.02
+    assert "lens distortion k1 = -0." in (tmp_path / "scene" / "report.md").read_text()
+    # The model that was written says the same, and may be given instead.
+    again = ("-s", tmp_path / "again", *words[:-2], "--from_colmap", tmp_path / "scene" / "sparse" / "0")
+    assert run(monkeypatch, convert.main, *again) == 0
+    other = read_scene(tmp_path / "again").train[0].camera.lens
+    assert other is not None and other.coefficients == pytest.approx(camera_.lens.coefficients, abs=1e-6)
+    for flags, expected in (
+        (["--previews_only"], "which --previews_only leaves to you"),
+        (["--from_colmap", tmp_path], "which --from_colmap leaves to you"),
+        (["--bayer", "RGGB"], "a color sensor's filters"),
+    ):
+        assert run(monkeypatch, convert.main, "-s", tmp_path / "none", *words, *flags) == 1
+        assert expected in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("focal", "kind", "numbers"), [(None, "RADIAL", 5), (FOCAL, "OPENCV", 8)])
+def test_a_known_focal_length_stays(focal, kind, numbers, tmp_path, monkeypatch):
+    asked = []
+    pycolmap = pytest.importorskip("pycolmap")
+
+    def extract(*args, reader_options, **rest):
+        asked.append((reader_options.camera_model, reader_options.camera_params))
+        raise ValueError("that was all")
+
+    monkeypatch.setattr(pycolmap, "extract_features", extract)
+    intrinsics = None if focal is None else np.array([focal, focal + 1, 64, 48])
+    with pytest.raises(ValueError, match="that was all"):
+        sfm.structure_from_motion(tmp_path, tmp_path, False, True, intrinsics, 0, radial=True)
+    assert asked[0][0] == kind
+    if focal is not None:
+        given = [float(value) for value in asked[0][1].split(",")]
+        assert len(given) == numbers and given[:4] == [110, 111, 64, 48] and not any(given[4:])
 
 
 # ---- recordings larger than memory -----------------------------------------------------------------------
