@@ -864,6 +864,11 @@ MUTANTS: list[Mutant] = [
         "utils/__init__.py", "test_reliability",
         ("memory: returned after every step", "mallopt(_MMAP_THRESHOLD, _MAPPED_ALONE)", "pass"),
     ),
+    *_of(
+        "scene/plausibility.py", "test_plausibility",
+        ("doubts: far from the origin is fine", "if origin > _REMOTE * usual > 0", "if origin > 1e9 * usual > 0"),
+        ("doubts: any offset is far", "_REMOTE = 1e4", "_REMOTE = 1e2"),
+    ),
 ]
 
 # Mutants that may survive, with the reason: at most ``MOST_ALLOWED``.
