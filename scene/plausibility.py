@@ -30,10 +30,12 @@ def _far(views: Sequence[View]) -> list[str]:
     middle = np.median(eyes, axis=0)
     distance = np.linalg.norm(eyes - middle, axis=1)
     usual, origin = float(np.median(distance)), float(np.linalg.norm(middle))
+    apart = np.spacing(np.float32(origin))
+    shift = ", ".join(f"{c:.0f}" for c in middle)
     remote = [
-        f"the cameras are {origin:.3g} units from the origin and {usual:.3g} from their middle, but the program computes "
-        f"with 32-bit numbers, which are {np.spacing(np.float32(origin)):.2g} units apart there: images will be less "
-        f"sharp; subtract {', '.join(f'{c:.0f}' for c in middle)} from all camera positions and points"
+        f"the cameras are {origin:.3g} units from the origin and {usual:.3g} from their middle, but the program "
+        f"computes with 32-bit numbers, which are {apart:.2g} units apart there: images will be less sharp; subtract "
+        f"{shift} from all camera positions and points"
     ]
     return (remote if origin > _REMOTE * usual > 0 else []) + [
         f"view {view.camera.name} is {d / usual:.0f} times as far from the middle of all cameras as half of them are; "
