@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from arguments.parser import add_quiet_argument
-from simulation.demo import SPACINGS, Recipe, make
+from simulation.demo import PLACES, SPACINGS, Recipe, make
 from simulation.sensor import SENSORS
 from utils.telling import be_quiet, say
 
@@ -23,6 +23,9 @@ def main() -> int:
         help="spike frames from one rendered image to the next; light between them is interpolated, which is faster "
         "and for slow cameras hardly different (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--place", choices=PLACES, default=PLACES[0], help="a still life in a room, or a corridor (default: room)"
+    )
     add_quiet_argument(parser)
     args = parser.parse_args()
     be_quiet(args.quiet)
@@ -32,7 +35,9 @@ def main() -> int:
         raise ValueError(f"--size {args.size}: expected width x height, for example 200x124") from None
     if args.views < 2 or width < 16 or height < 16 or width * height % 8:
         raise ValueError("--views must be at least 2, and --size at least 16x16 and a multiple of 8 pixels")
-    recipe = Recipe(args.views, width, height, args.seed, sensor=args.sensor, spacing=args.spacing)
+    recipe = Recipe(
+        args.views, width, height, args.seed, sensor=args.sensor, spacing=args.spacing, place=args.place
+    )
     if recipe.state(args.out) == "done":
         say(f"{args.out} already exists")
         return 0

@@ -7,6 +7,12 @@ Finds the poses of a scene again, from the images of a method:
 
     python -m scene poses -s data/demo --image_method tfi --out output/demo_tfi.json
     python train.py -s data/demo --recipe cascade --image_method tfi --transforms $PWD/output/demo_tfi.json
+
+Cuts a scene that is too large into blocks, and merges their models (``commands.blocks``):
+
+    python -m scene partition -s data/city --blocks 4
+    python -m scene merge -m output/blocks/* --out output/city
+    python -m scene seams -m output/city
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ from arguments.parser import add_options, add_quiet_argument, add_source_argumen
 from arguments.settings import CascadeImages, CascadeSettings
 from baselines.images import image_of
 from baselines.providers import prepare
+from commands.blocks import add_block_commands, cut_scene, merge_blocks, show_seams
 from commands.recording_flags import add_force_argument, refuse_existing
 from conversion.posing import posed_by_images, write_transforms
 from gaussians.formats import FORMATS, read_gaussians, write_gaussians
@@ -132,7 +139,9 @@ def find_poses_again(args: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m scene", description="Export a trained model for other programs, and convert files of Gaussians."
+        prog="python -m scene",
+        description="Export a trained model for other programs, convert files of Gaussians, and train large scenes in "
+        "blocks.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     export = commands.add_parser(
@@ -151,12 +160,15 @@ def main() -> int:
     add_options(again, CascadeImages, CascadeSettings.of().values())
     again.add_argument("--out", type=Path, required=True, help="pose file to write (.json); its points go next to it")
     add_force_argument(again)
-    for sub in (export, between, again):
+    for sub in (export, between, again, *add_block_commands(commands)):
         add_quiet_argument(sub)
     args = parser.parse_args()
     be_quiet(args.quiet)
-    if args.command == "poses":
-        return find_poses_again(args)
+    others = {
+        "poses": find_poses_again, "partition": cut_scene, "merge": merge_blocks, "seams": show_seams
+    }  # fmt: skip
+    if args.command in others:
+        return others[args.command](args)
     if args.command == "convert":
         refuse_existing([args.target], args.force)
         count = convert(args.source, args.target)

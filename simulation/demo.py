@@ -20,8 +20,9 @@ from scipy.spatial.transform import Rotation
 from gaussians.ply import write_point_ply
 from scene.cameras import look_at, opengl
 from scene.dataset import POINTS
+from simulation import corridor
 from simulation.sensor import Simulator, sensor_named, stuck_pixels
-from simulation.still_life import picture, surface
+from simulation.still_life import picture, sampled, surface
 from spike import write_dat
 from spike.window import PAPER, SPARE, STORED
 from utils.io import atomic_write, save_image, write_json
@@ -30,6 +31,10 @@ from utils.telling import progress
 # Function from a world-to-camera pose [4, 4], intrinsics [3, 3], width and height to the light [H, W].
 Draw = Callable[[np.ndarray, np.ndarray, int, int], torch.Tensor]
 
+# Function from spike frames [F], the number of all frames and a seed to world-to-camera poses [F, 4, 4].
+WalkAt = Callable[[np.ndarray, int, int], np.ndarray]
+
+PLACES = ("room", "corridor")
 GAP = 8  # frames between two views of the recording
 # Frames from one rendered image to the next: divisors of a view's last frame and of the instants that have truth.
 SPACINGS = (1, 2, 4, 8)
@@ -76,14 +81,18 @@ def between(images: Iterable[torch.Tensor], spacing: int) -> Iterator[torch.Tens
         before = image
 
 
+def _corridor_light(pose: np.ndarray, k: np.ndarray, width: int, height: int, views: int) -> torch.Tensor:
+    return corridor.picture(pose, k, width, height, views)[0]
+
+
 def make_view(
     view: int, out: Path, views: int, width: int, height: int, k: np.ndarray, simulator: Simulator, seed: int,
-    draw: Draw = light, spacing: int = 1,
+    draw: Draw = light, spacing: int = 1, path: WalkAt = poses_at,
 ) -> np.ndarray:  # fmt: skip
     """Render, simulate and write one view; returns the poses of its sub-frames [M, 4, 4]."""
     name = f"{view:03d}"
     frames = view * (STORED + GAP) + np.arange(STORED)
-    poses = poses_at(frames, views * (STORED + GAP), seed)
+    poses = path(frames, views * (STORED + GAP), seed)
     rendered = [draw(pose, k, width, height) for pose in poses[::spacing]]
     write_dat(out / "spike_data" / f"{name}.dat", simulator((s.numpy() for s in between(rendered, spacing)), view))
     instants = [SPARE + center for center in PAPER.centers]
@@ -116,6 +125,7 @@ class Recipe:
     Args:
         sensor: one of ``simulation.sensor.SENSORS``.
         spacing: frames from one rendered image to the next, one of ``SPACINGS``.
+        place: one of ``PLACES``.
 
     Raises:
         ValueError: another spacing; the instants that have truth would not be rendered.
@@ -128,6 +138,7 @@ class Recipe:
     version: int = VERSION
     sensor: str = "default"
     spacing: int = 1
+    place: str = PLACES[0]
 
     def __post_init__(self) -> None:
         if self.spacing not in SPACINGS:
@@ -154,6 +165,23 @@ class Recipe:
     def text(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
+    def drawn_by(self) -> Draw:
+        """What renders the frames of views."""
+        return light if self.place == PLACES[0] else partial(_corridor_light, views=self.views)
+
+    def path(self) -> WalkAt:
+        """The walk: a function of frames [F], the number of all frames and the seed that returns poses [F, 4, 4]."""
+        return poses_at if self.place == PLACES[0] else partial(corridor.poses_at, views=self.views)
+
+    def points(
+        self, pose: np.ndarray, k: np.ndarray, count: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """World positions [count, 3] and intensities [count] of random pixels seen from one pose."""
+        if self.place == PLACES[0]:
+            return surface(pose, k, self.width, self.height, count, rng)
+        drawn = corridor.picture(pose, k, self.width, self.height, self.views)
+        return sampled(drawn, 0.5, pose, k, count, rng)
+
 
 def clear(out: Path) -> None:
     """Remove the files of an earlier recipe, the points first: without them the folder counts as incomplete."""
@@ -164,12 +192,12 @@ def clear(out: Path) -> None:
             file.unlink()
 
 
-def make(out: Path, recipe: Recipe, processes: int | None = None, draw: Draw = light) -> None:
+def make(out: Path, recipe: Recipe, processes: int | None = None, draw: Draw | None = None) -> None:
     """Write the whole scene into ``out``.
 
     Args:
         processes: number of worker processes; 0 renders in this process, None uses one per processor.
-        draw: what renders the views' frames; several sensors can see the same frames, rendered once.
+        draw: what renders the views' frames (None: the recipe); several sensors can see the same frames, rendered once.
     """
     clear(out)
     with atomic_write(out / RECIPE, "w") as file:
@@ -179,8 +207,8 @@ def make(out: Path, recipe: Recipe, processes: int | None = None, draw: Draw = l
     k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     simulator = sensor_named(recipe.sensor, seed)
     work = partial(
-        make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed, draw=draw,
-        spacing=recipe.spacing,
+        make_view, out=out, views=views, width=width, height=height, k=k, simulator=simulator, seed=seed,
+        draw=draw or recipe.drawn_by(), spacing=recipe.spacing, path=recipe.path(),
     )  # fmt: skip
     shown = partial(progress, what="Rendering the demo scene", total=views)
     if processes == 0:
@@ -213,11 +241,11 @@ def make(out: Path, recipe: Recipe, processes: int | None = None, draw: Draw = l
     # Held out: instants in the gaps between the views, which no spike stream covers.
     stride = STORED + GAP
     instants = np.array([i * stride + STORED + GAP / 2 for i in range(0, views - 1, 2)])
-    held = poses_at(instants, views * stride, seed)
+    held = recipe.path()(instants, views * stride, seed)
     for i, pose in enumerate(progress(held, "Rendering novel views")):
-        save_image(out / "novel" / f"{i:03d}.png", picture(pose, k, width, height)[0])
+        save_image(out / "novel" / f"{i:03d}.png", recipe.drawn_by()(pose, k, width, height))
     write_json(out / "novel.json", transforms(k, width, height, entries(list(held), "novel"), simulator.gain))
-    points, colors = zip(*[surface(pose, k, width, height, 40, rng) for pose in mid], strict=True)
+    points, colors = zip(*[recipe.points(pose, k, 40, rng) for pose in mid], strict=True)
     # Like the result of structure from motion: some points of each view, slightly off.
     noisy = np.concatenate(points) + rng.normal(size=(40 * views, 3)) * 0.005
     cloud = torch.as_tensor(noisy, dtype=torch.float32)

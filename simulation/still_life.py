@@ -298,9 +298,22 @@ def surface(
     w2c: np.ndarray, k: np.ndarray, width: int, height: int, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """World positions [count, 3] and intensities [count] of random pixels seen from one pose."""
-    image, distance = picture(w2c, k, width, height)
+    # The distance is that of a pixel's first ray.
+    return sampled(picture(w2c, k, width, height), 0.5 / supersampling(width), w2c, k, count, rng)
+
+
+def sampled(
+    drawn: tuple[Tensor, Tensor], corner: float, w2c: np.ndarray, k: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """World positions [count, 3] and intensities [count] of random pixels of an image [H, W].
+
+    Args:
+        drawn: the image, and the distance [H, W] along a ray through each pixel.
+        corner: where in its pixel that ray is, 0 to 1.
+    """
+    image, distance = drawn
+    height, width = image.shape
     u, v = rng.integers(0, width, count), rng.integers(0, height, count)
-    corner = 0.5 / supersampling(width)  # the distance is that of a pixel's first ray
     rays = np.stack([(u + corner - k[0, 2]) / k[0, 0], (v + corner - k[1, 2]) / k[1, 1], np.ones(count)], -1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
     camera = rays * distance.numpy()[v, u, None]
