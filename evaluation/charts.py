@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from markupsafe import Markup
 
@@ -43,12 +44,29 @@ def chart(title: str, series: dict[str, Points], log: bool = False) -> Markup:
         series: points (x, y) with increasing x, by name.
         log: whether the vertical axis is logarithmic; values that are not positive are left out.
     """
+    laid = _laid_out(series, log, log_x=False)
+    return Markup() if laid is None else render("chart.html", title=title, **laid)
+
+
+def log_charts(charts: dict[str, dict[str, Points]]) -> str:
+    """Charts side by side as a file in SVG, with two logarithmic axes each.
+
+    Args:
+        charts: series by title (see ``chart``); all values are positive.
+    """
+    laid = {title: _laid_out(series, log=True, log_x=True) for title, series in charts.items()}
+    return str(render("charts.svg", charts={title: one for title, one in laid.items() if one is not None}))
+
+
+def _laid_out(series: dict[str, Points], log: bool, log_x: bool) -> dict[str, Any] | None:
+    """What the templates need to draw a chart; None if there is nothing to draw."""
     kept = {name: [(x, y) for x, y in points if y > 0 or not log] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
-        return Markup()
+        return None
     scale: Callable[[float], float] = math.log10 if log else float
-    xs = [x for points in kept.values() for x, _ in points]
+    scale_x: Callable[[float], float] = math.log10 if log_x else float
+    xs = [scale_x(x) for points in kept.values() for x, _ in points]
     ys = [scale(y) for points in kept.values() for _, y in points]
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
     x1, pad = max(x1, x0 + 1), max(0.05 * (y1 - y0), 1e-9 + 1e-3 * abs(y1))
@@ -61,17 +79,17 @@ def chart(title: str, series: dict[str, Points], log: bool = False) -> Markup:
         return round(_TOP + (y1 - y) / (y1 - y0) * (_HEIGHT - _TOP - _BOTTOM), 1)
 
     ticks = _log_ticks(y0, y1) if log else _ticks(y0, y1)
-    return render(
-        "chart.html",
-        title=title,
-        width=_WIDTH,
-        height=_HEIGHT,
-        left=_LEFT,
-        right=_WIDTH - _RIGHT,
-        rows=[(row(tick), f"{10**tick:.3g}" if log else f"{tick:,.10g}") for tick in ticks],
-        columns=[(column(tick), f"{tick:,.10g}") for tick in _ticks(x0, x1)],
-        lines=[
-            (name, " ".join(f"{column(x)},{row(scale(y))}" for x, y in points), _short(points[-1][1]))
+    along = [(tick, f"{10**tick:,.10g}") for tick in _log_ticks(x0, x1)] if log_x else None
+    along = along or [(tick, f"{tick:,.10g}") for tick in _ticks(x0, x1)]
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "left": _LEFT,
+        "right": _WIDTH - _RIGHT,
+        "rows": [(row(tick), f"{10**tick:.3g}" if log else f"{tick:,.10g}") for tick in ticks],
+        "columns": [(column(tick), label) for tick, label in along],
+        "lines": [
+            (name, " ".join(f"{column(scale_x(x))},{row(scale(y))}" for x, y in points), _short(points[-1][1]))
             for name, points in kept.items()
         ],
-    )
+    }

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,14 +93,14 @@ def regions(centers: Tensor, count: int, whole: Region = Region()) -> list[Regio
     return [*regions(centers[inside], below, low), *regions(centers[~inside], count - below, high)]
 
 
-def visible(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def visible(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, int]:
     """Which points [N, 3] a camera sees, by their depths alone.
 
     The image is divided into cells with a few points each.  What lies far behind the nearest point of its cell is
     hidden.
 
     Returns:
-        the indices of the visible points, their cells, and whether each is the nearest of its cell.
+        the indices of the visible points; of these, the nearest one of each cell; and the number of cells.
     """
     local = points @ camera.w2c[:3, :3].T + camera.w2c[:3, 3]
     depth = local[:, 2]
@@ -111,7 +112,9 @@ def visible(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     cell, depth = row * across + column, depth[index]
     nearest = depth.new_full((across * across,), math.inf).scatter_reduce(0, cell, depth, "amin")[cell]
     seen = depth <= _HIDDEN * nearest
-    return index[seen], cell[seen], (depth == nearest)[seen]
+    by_depth = depth.argsort(stable=True)
+    _, first = np.unique(cell[by_depth].numpy(), return_index=True)
+    return index[seen], index[by_depth[torch.from_numpy(first)]], across * across
 
 
 def thinned(points: Tensor) -> Tensor:
@@ -120,10 +123,12 @@ def thinned(points: Tensor) -> Tensor:
 
 
 def shown(camera: Camera, points: Tensor, cores: Sequence[Region]) -> list[float]:
-    """The share of a camera's image that each block fills: of the cells with points, by the nearest point."""
-    index, _, is_nearest = visible(camera, points)
-    nearest = points[index[is_nearest]]
-    return [float(core.contains(nearest).float().mean()) if len(nearest) else 0.0 for core in cores]
+    """The share of a camera's image that each block fills: of its cells, by the nearest point in each.
+
+    Cells without points, mostly of near surfaces, belong to none.
+    """
+    _, nearest, cells = visible(camera, points)
+    return [int(core.contains(points[nearest]).sum()) / cells for core in cores]
 
 
 @dataclass(frozen=True)
