@@ -23,6 +23,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -206,12 +207,12 @@ CURVES = {
 PROCESSES = [Case(gaussians=n, steps=8, shards=2, processes=p) for n in (30_000, 300_000) for p in (1, 2)]
 
 
-def run_curves() -> None:
-    """Measure all curves."""
-    for kind, cases in CURVES.items():
-        for case in cases:
+def run_curves(chosen: Sequence[str]) -> None:
+    """Measure some curves."""
+    for kind in chosen:
+        for case in CURVES.get(kind, []):
             keep(kind, case, in_own_process(measure, case, None))
-    for case in PROCESSES:
+    for case in PROCESSES if "processes" in chosen else []:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={case.processes}"]
         command += [__file__, "--shards", "2", "--gaussians", str(case.gaussians), "--steps", str(case.steps)]
         subprocess.run(command, check=True, env=os.environ | {"KIND": "processes"})
@@ -258,7 +259,8 @@ def draw() -> None:
     memories = {
         f"Memory against {kind}, GB": {"peak": points(kind, x, "peak")} for kind, x in along.items() if kind != "pixels"
     }
-    starts = {"Start against views, processor s": {"all but converting spikes": points("views", along["views"], "start_cpu")}}
+    started = points("views", along["views"], "start_cpu")
+    starts = {"Start against views, processor s": {"all but converting spikes": started}}
     CHART.write_text(log_charts(times | starts | memories), encoding="utf-8")
     for name, value in fit().items():
         print(f"{value:10.4f} {name}")
@@ -273,12 +275,13 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--files", type=Path, help="keep the targets in files in this folder")
     parser.add_argument("--alternate", action="store_true", help="compare targets in memory with targets in files")
-    parser.add_argument("--curves", action="store_true", help="measure all curves, and draw them")
+    names = [*CURVES, "processes"]
+    parser.add_argument("--curves", nargs="*", choices=names, help="measure these curves (default: all), and draw them")
     parser.add_argument("--chart", action="store_true", help="draw what was measured before")
     args = parser.parse_args()
-    if args.curves:
-        run_curves()
-    if args.curves or args.chart:
+    if args.curves is not None:
+        run_curves(args.curves or names)
+    if args.curves is not None or args.chart:
         draw()
         return 0
     if args.alternate and args.files is None:

@@ -18,6 +18,7 @@ HALF_WIDTH, HEIGHT, BEYOND = 1.0, 1.7, 1.5
 STEP = 0.15  # of the path, per view
 _SPACING = 1.2  # of the boxes along the walls
 _RAYS = 2  # across a pixel: the textures have no finer detail
+FIRST_RAY = 0.5 / _RAYS
 
 
 def poses_at(frames: np.ndarray, total: int, seed: int, views: int) -> np.ndarray:
@@ -85,9 +86,11 @@ def _texture(kind: int, u: Tensor, v: Tensor, face: Tensor) -> Tensor:
 
 
 def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int, views: int) -> tuple[Tensor, Tensor]:
-    """Render a sharp image [H, W] of a corridor as long as ``views`` views, and each pixel's distance [H, W]."""
+    """Render a sharp image [H, W] of a corridor as long as ``views`` views, and the distance [H, W] along each
+    pixel's first ray, which is at ``FIRST_RAY`` in it.
+    """
     pose = torch.as_tensor(w2c, dtype=torch.float32)
     rays = torch.nn.functional.normalize(pixel_rays(k, width, height, _RAYS) @ pose[:3, :3], dim=-1)
     shade, distance = trace(camera_centers(pose), rays, STEP * views)
     across = (height, _RAYS, width, _RAYS)
-    return shade.reshape(across).mean((1, 3)), distance.reshape(across)[:, _RAYS // 2, :, _RAYS // 2]
+    return shade.reshape(across).mean((1, 3)), distance.reshape(across)[:, 0, :, 0]

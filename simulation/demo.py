@@ -180,7 +180,7 @@ class Recipe:
         if self.place == PLACES[0]:
             return surface(pose, k, self.width, self.height, count, rng)
         drawn = corridor.picture(pose, k, self.width, self.height, self.views)
-        return sampled(drawn, 0.5, pose, k, count, rng)
+        return sampled(drawn, corridor.FIRST_RAY, pose, k, count, rng)
 
 
 def clear(out: Path) -> None:

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from commands.make_demo import main
 from scene.dataset import read_scene
-from simulation import Simulator, demo, still_life
+from simulation import Simulator, corridor, demo, still_life
 from spike import WindowSpec
 from spike.window import STORED
 from utils.io import load_image
@@ -258,7 +258,7 @@ def test_the_same_recipe_is_done_and_another_is_not(folder):
     stored = json.loads((folder / "recipe.json").read_text())
     assert stored == {
         "views": 2, "width": WIDTH, "height": HEIGHT, "seed": 3, "version": demo.VERSION, "sensor": "default",
-        "spacing": 1,
+        "spacing": 1, "place": "room",
     }  # fmt: skip
 
 
@@ -338,3 +338,39 @@ def test_every_spacing_renders_the_last_frame_and_the_truth(spacing):
 def test_other_spacings_are_refused():
     with pytest.raises(ValueError, match="images 3 frames apart, expected one of 1, 2, 4, 8"):
         demo.Recipe(2, WIDTH, HEIGHT, 3, spacing=3)
+
+
+# ---- the corridor ----------------------------------------------------------------------------------------
+
+
+def test_a_corridor_is_walked_from_one_end_to_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["make_demo.py", "--out", str(tmp_path / "new"), "--views", "2", "--size", "16x16",
+                                     "--place", "corridor", "--quiet"])  # fmt: skip
+    monkeypatch.setattr("commands.make_demo.make", lambda out, recipe: demo.make(out, recipe, processes=0))
+    assert main() == 0
+    stored = json.loads((tmp_path / "new" / "recipe.json").read_text())
+    assert stored["place"] == "corridor"
+    scene = read_scene(tmp_path / "new")
+    centers = -torch.stack([v.camera.w2c[:3, :3].T @ v.camera.w2c[:3, 3] for v in scene.train])
+    assert float(centers[1, 0] - centers[0, 0]) == pytest.approx(corridor.STEP, rel=0.15)
+    assert len(scene.points) == 80 and float(scene.points[:, 1].abs().max()) < corridor.HALF_WIDTH + 0.03
+    k = scene.train[1].camera.K.double().numpy()
+    image, _ = corridor.picture(scene.truth["001"][6].double().numpy(), k, 16, 16, 2)
+    assert float((image - load_image(scene.train[1].image_path)[0]).abs().mean()) < 1e-3
+
+
+def test_the_corridor_is_the_same_from_two_places():
+    """Points that one camera sees are on the surfaces that the other one sees, with the same texture."""
+    k = np.array([[60.0, 0, 36], [0, 60, 24], [0, 0, 1]])
+    first, second = corridor.poses_at(np.array([900.0, 960.0]), 48 * 185, 0, 48)
+    rng = np.random.default_rng(0)
+    points, shade = still_life.sampled(corridor.picture(first, k, 72, 48, 48), corridor.FIRST_RAY, first, k, 400, rng)
+    camera = points @ second[:3, :3].T + second[:3, 3]
+    pixels = (camera @ k.T)[:, :2] / camera[:, 2:]
+    inside = (camera[:, 2] > 0) & (pixels > 1).all(1) & (pixels < [71, 47]).all(1)
+    image, distance = corridor.picture(second, k, 72, 48, 48)
+    u, v = pixels[inside].astype(int).T
+    there, away = distance.numpy()[v, u], np.linalg.norm(camera[inside], axis=1)
+    same = np.abs(there - away) < 0.05 * away
+    assert inside.sum() > 200 and same.mean() > 0.85
+    assert np.corrcoef(image.numpy()[v, u][same], shade[inside][same])[0, 1] > 0.9

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from made_up_paths import elsewhere, path
 from rendered_model import M, Model, put_subframes
 from scipy.spatial.transform import Rotation
 
-from evaluation.charts import chart
+from evaluation.charts import chart, log_charts
 from evaluation.page import Embedded
 from evaluation.report import Run, _upright, compose_report, write_report
 from pictures.kinds import TRUTH
@@ -203,6 +204,16 @@ def test_charts_stay_inside_their_frame(points, log):
     assert (places >= 0).all() and (places[:, 0] <= 460).all() and (places[:, 1] <= 230).all()
     assert len(places) == len([p for p in points if p[1] > 0 or not log])
     assert 2 <= len(page.all("line")) <= 12
+
+
+def test_logarithmic_charts_are_straight_for_powers():
+    powers = [(10, 2.0), (100, 20.0), (1000, 200.0)]
+    drawn = log_charts({"a <b>": {"x": powers}, "empty": {"x": []}, "c": {"y": [(1, 1.0)]}})
+    root = ElementTree.fromstring(drawn)
+    lines = [*root.iter("{http://www.w3.org/2000/svg}polyline")]
+    (x0, y0), (x1, y1), (x2, y2) = (map(float, pair.split(",")) for pair in lines[0].attrib["points"].split())
+    assert len(lines) == 2 and x1 - x0 == pytest.approx(x2 - x1, abs=0.2) and y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
+    assert x0 < x1 and y0 > y1 and "a &lt;b&gt;" in drawn and "empty" not in drawn
 
 
 def test_a_chart_of_nothing_is_left_out():
