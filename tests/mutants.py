@@ -404,6 +404,11 @@ MUTANTS: list[Mutant] = [
         ("spz: bits of the first degree", "_SPZ_SH_BITS = (5, 4, 4)", "_SPZ_SH_BITS = (4, 4, 4)"),
     ),
     *_of(
+        "utils/__init__.py",
+        "test_device",
+        ("threads: spin", 'setdefault("OMP_WAIT_POLICY", "passive")', 'setdefault("OMP_WAIT_POLICY", "active")'),
+    ),
+    *_of(
         "utils/image_metrics.py",
         "test_image_metrics",
         ("psnr: twice", "return -10 * torch.log10", "return -20 * torch.log10"),

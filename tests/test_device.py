@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,3 +51,31 @@ def test_the_error_of_the_first_item_is_raised():
 
     with pytest.raises(ValueError, match="item 0"):
         each_on_one_thread(refuse, range(8), "Testing")
+
+
+# Milliseconds of processor time over 60 short parallel operations with 5 ms of sleep after each.
+WAITING = """
+import utils
+import time
+import torch
+torch.set_num_threads(2)
+x = torch.ones(1 << 17)
+x.add_(1)
+began = time.process_time()
+for _ in range(60):
+    x.add_(1)
+    time.sleep(0.005)
+print(1e3 * (time.process_time() - began))
+"""
+
+
+def test_waiting_threads_sleep_unless_the_user_wants_them_to_spin():
+    def spent(**more):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | more
+        root = Path(__file__).parents[1]
+        command = [sys.executable, "-c", WAITING]
+        return float(subprocess.run(command, cwd=root, env=environment, capture_output=True, check=True).stdout)
+
+    asleep, spinning = spent(), spent(OMP_WAIT_POLICY="active")
+    assert asleep < 60
+    assert spinning > 2 * asleep or len(os.sched_getaffinity(0)) < 2  # the measurement would show it

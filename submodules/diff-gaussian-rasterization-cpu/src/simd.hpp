@@ -162,14 +162,18 @@ inline mask first_lanes(int n) {
 // error, 2.7e-6 or 6e-6 (see tests/simd_test.cpp), is far below the alpha threshold of 1/255.  Other x give some
 // number.
 inline vf exp2_small(vf x) {
-#if defined(__AVX512DQ__)
-  const vf f = (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
+#if defined(__AVX512F__)
+  // Rounded down by additions, which have pipes of their own; VREDUCEPS and VSCALEFPS, which do the same, take two
+  // cycles each of those that multiply.
+  constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: rounds to an integer
+  const vf shifted = (vf)_mm512_add_round_ps((__m512)x, (__m512)magic, down);
+  const vf f = (vf)_mm512_sub_round_ps((__m512)x, (__m512)(shifted - magic), down);
   vf p = splat(1.353417e-2f);
   p = p * f + 5.201146e-2f;
   p = p * f + 2.4144275e-1f;
   p = p * f + 6.9300384e-1f;
   p = p * f + 1.0000026f;
-  return (vf)_mm512_scalef_ps((__m512)p, (__m512)x);  // p 2^floor(x)
 #else
   const vf magic = splat(12582912.0f);  // 1.5 * 2^23: rounds to the nearest integer
   const vf shifted = x + magic;
@@ -179,9 +183,9 @@ inline vf exp2_small(vf x) {
   p = p * f + 2.402231e-1f;
   p = p * f + 6.931435e-1f;
   p = p * f + 1.0f;
+#endif
   const vu exponent = ((vu)shifted) << 23;
   return (vf)((vu)p + exponent);
-#endif
 }
 
 // log2 of positive, finite x: the exponent plus an odd series in (m - 1) / (m + 1) on [1/sqrt 2, sqrt 2).

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import diff_gaussian_rasterization_cpu as dgr
 import numpy as np
@@ -89,6 +90,18 @@ def test_the_number_of_threads_is_bounded():
 def test_a_negative_number_of_threads_is_refused():
     with pytest.raises(ValueError, match="expected a number of threads, or 0 for one per processor"):
         dgr.set_thread_count(-1)
+
+
+def test_threads_sleep_between_calls():
+    before = dgr.thread_count()
+    dgr.set_thread_count(3)
+    try:
+        dgr.rasterization(**as_float32(make(0, n=3000, m=3)))
+        began = time.process_time()
+        time.sleep(0.2)
+        assert time.process_time() - began < 0.05
+    finally:
+        dgr.set_thread_count(before)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -8,8 +8,9 @@ namespace {
 
 using namespace dgr;
 
-constexpr uint32_t kAhead = 8;  // prefetch distance in a list, in Gaussians
-constexpr int kVectors = 4;     // vectors of pixels in registers
+constexpr uint32_t kBatch = 32;  // Gaussians of a list that the forward pass takes at a time
+constexpr uint32_t kAhead = 8;   // prefetch distance in a list, in Gaussians
+constexpr int kVectors = 4;      // vectors of pixels in registers
 constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
 static_assert(kPasses <= kMaxPasses, "");
 
@@ -66,6 +67,28 @@ inline void write_tile(const Settings& s, float* plane, int tile_x, int tile_y, 
                 size_t(columns) * sizeof(float));
 }
 
+// Where the lists of some tile rows end: a tile's are followed by the next one's.
+inline uint32_t list_end_of(const Settings& s, const TileView& tiles, RowRange range) {
+  return tiles.starts[size_t(range.last - tiles.first_row) * size_t(s.tiles_x)];
+}
+
+// Pairs of a Gaussian and a vector of pixels where alpha reaches 1/255 somewhere, for a few Gaussians of a tile's list.
+// Each vector has its own, one behind the other.  Finding them first, without a branch for each, leaves the long part
+// of blending a loop over pairs that matter: half of those in a tile of small Gaussians.
+struct Pairs {
+  uint32_t count[kVectors];
+  vf power[kVectors][kBatch];
+  mask hit[kVectors][kBatch];
+  uint32_t gaussian[kVectors][kBatch];  // counted from the batch's first
+};
+
+// Front to back, the pixels of one vector.
+template <int NC>
+struct Ray {
+  vf t = splat(1.0f), color[NC] = {};
+  mask live = all();  // whose end has not been reached
+};
+
 template <int NC, bool Traced>
 void blend_rows(const Settings& s, const TileView& tiles, const float* background, RowRange range, const Planes& out,
                 const Trace* trace) {
@@ -74,6 +97,8 @@ void blend_rows(const Settings& s, const TileView& tiles, const float* backgroun
   const float* records = tiles.records;
   const uint32_t* list = tiles.list;
   const vf alpha_max = splat(kAlphaMax), t_min = splat(kTransmittanceMin), cut = splat(kLog2AlphaMin);
+  const uint32_t list_end = list_end_of(s, tiles, range);
+  Pairs pairs;
   for (int ty = range.first; ty < range.last; ++ty)
     for (int tx = 0; tx < s.tiles_x; ++tx) {
       const size_t tile = size_t(ty - tiles.first_row) * size_t(s.tiles_x) + size_t(tx);
@@ -81,60 +106,72 @@ void blend_rows(const Settings& s, const TileView& tiles, const float* backgroun
       float out_t[kTile * kTile], out_c[NC][kTile * kTile];
       for (int pass = 0; pass < kPasses; ++pass) {
         const Pixels at(s, tx, ty, pass);
-        vf t[kVectors], color[NC][kVectors];
-        mask live[kVectors];
-        for (int k = 0; k < kVectors; ++k) {
-          t[k] = splat(1.0f);
-          live[k] = all();
-          for (int c = 0; c < NC; ++c) color[c][k] = vf{};
-        }
+        Ray<NC> rays[kVectors];
         PassBits* trail = Traced ? pass_bits(*trace, begin, end, pass) : nullptr;
-        uint32_t i = begin;
-        for (; i < end; ++i) {
-          if (i + kAhead < end) prefetch(records + size_t(list[i + kAhead]) * stride);
-          const float* r = records + size_t(list[i]) * stride;
-          const vf a = splat(r[record::kA]), b = splat(r[record::kB]), c2 = splat(r[record::kC]);
-          const vf u = splat(r[record::kU]), v = splat(r[record::kV]);
-          vf power[kVectors];
-          mask hit[kVectors], touched = none(), died = none();
-          for (int k = 0; k < kVectors; ++k) {
-            const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
-            power[k] = (r[record::kLevel] - a * dx * dx) - dy * (b * dx + c2 * dy);
-            hit[k] = ge(power[k], cut) & live[k];
-            touched = touched | hit[k];
-          }
-          if (!any(touched)) {
-            if constexpr (Traced) trail[i - begin] = 0;
-            continue;
-          }
-          PassBits bits = 0;
-          for (int k = 0; k < kVectors; ++k) {
-            const vf weight = t[k] * vmin(exp2_small(power[k]), alpha_max);
-            const vf next = t[k] - weight;
-            const mask ended = andnot(gt(next, t_min), hit[k]);
-            const mask blended = andnot(ended, hit[k]);
-            const vf shown = keep(blended, weight);
-            if constexpr (Traced) bits = PassBits(bits | PassBits(bits_of(blended)) << (k * kLanes));
-            t[k] -= shown;
-            for (int c = 0; c < NC; ++c) color[c][k] += shown * r[record::kColor + c];
-            live[k] = andnot(ended, live[k]);
-            died = died | ended;
-          }
-          if constexpr (Traced) trail[i - begin] = bits;
-          if (any(died)) {
-            mask left = live[0];
-            for (int k = 1; k < kVectors; ++k) left = left | live[k];
-            if (!any(left)) {
-              ++i;
-              break;
+        uint32_t batch = begin;
+        for (mask left = all(); batch < end && any(left);) {
+          const uint32_t size = end - batch < kBatch ? end - batch : kBatch;
+          for (uint32_t& count : pairs.count) count = 0;
+          for (uint32_t i = 0; i < size; ++i) {
+            if (batch + i + kBatch < list_end) prefetch(records + size_t(list[batch + i + kBatch]) * stride);
+            const float* r = records + size_t(list[batch + i]) * stride;
+            const vf a = splat(r[record::kA]), b = splat(r[record::kB]), c2 = splat(r[record::kC]);
+            const vf u = splat(r[record::kU]), v = splat(r[record::kV]);
+            PassBits bits = 0;
+            for (int k = 0; k < kVectors; ++k) {
+              const vf dx = at.x[kLanes >= 8 ? 0 : k] - u, dy = at.y[k] - v;
+              const vf power = (r[record::kLevel] - a * dx * dx) - dy * (b * dx + c2 * dy);
+              const mask hit = ge(power, cut) & rays[k].live;
+              const uint32_t last = pairs.count[k], pixels = bits_of(hit);
+              pairs.power[k][last] = power;
+              pairs.hit[k][last] = hit;
+              pairs.gaussian[k][last] = i;
+              pairs.count[k] = last + (pixels != 0);
+              bits = PassBits(bits | PassBits(pixels) << (k * kLanes));
             }
+            if constexpr (Traced) trail[batch + i - begin] = bits;
           }
+          left = none();
+          for (int k = 0; k < kVectors; ++k) {
+            Ray<NC> ray = rays[k];
+            const uint32_t count = pairs.count[k];
+            uint32_t i = 0;
+            const auto next_weight = [&] {
+              return ray.t * keep(pairs.hit[k][i] & ray.live, vmin(exp2_small(pairs.power[k][i]), alpha_max));
+            };
+            const auto show = [&](vf weight) {
+              const float* r = records + size_t(list[batch + pairs.gaussian[k][i]]) * stride;
+              for (int c = 0; c < NC; ++c) ray.color[c] += weight * r[record::kColor + c];
+            };
+            for (; i < count; ++i) {
+              const vf weight = next_weight(), next = ray.t - weight;
+              if (any(ge(t_min, next))) break;  // some pixel's end, the exception
+              ray.t = next;
+              show(weight);
+            }
+            for (; i < count; ++i) {
+              const vf weight = next_weight();
+              const mask blended = pairs.hit[k][i] & ray.live & gt(ray.t - weight, t_min);
+              if constexpr (Traced) {
+                const uint32_t lost = bits_of(andnot(blended, pairs.hit[k][i]));
+                PassBits& bits = trail[batch + pairs.gaussian[k][i] - begin];
+                bits = PassBits(bits & ~(PassBits(lost) << (k * kLanes)));
+              }
+              ray.live = andnot(andnot(blended, pairs.hit[k][i]), ray.live);
+              const vf shown = keep(blended, weight);
+              ray.t -= shown;
+              show(shown);
+            }
+            left = left | ray.live;
+            rays[k] = ray;
+          }
+          batch += size;
         }
-        if constexpr (Traced) trace->ends[tile * kMaxPasses + size_t(pass)] = i;
+        if constexpr (Traced) trace->ends[tile * kMaxPasses + size_t(pass)] = batch;
         for (int k = 0; k < kVectors; ++k) {
           const int offset = (pass * kVectors + k) * kLanes;
-          store(out_t + offset, t[k]);
-          for (int c = 0; c < NC; ++c) store(out_c[c] + offset, color[c][k] + t[k] * background[c]);
+          store(out_t + offset, rays[k].t);
+          for (int c = 0; c < NC; ++c) store(out_c[c] + offset, rays[k].color[c] + rays[k].t * background[c]);
         }
       }
       write_tile(s, out.transmittance, tx, ty, out_t);
@@ -153,6 +190,7 @@ void blend_rows_backward(const Settings& s, const TileView& tiles, const Trace& 
   const size_t plane = size_t(s.width) * size_t(s.height);
   const float* records = tiles.records;
   const uint32_t* list = tiles.list;
+  const uint32_t list_end = list_end_of(s, tiles, range);
   const vf alpha_max = splat(kAlphaMax);
   for (int ty = range.first; ty < range.last; ++ty)
     for (int tx = 0; tx < s.tiles_x; ++tx) {
@@ -181,8 +219,10 @@ void blend_rows_backward(const Settings& s, const TileView& tiles, const Trace& 
         const PassBits* trail = pass_bits(trace, begin, end, pass);
         const uint32_t stop = trace.ends[tile * kMaxPasses + size_t(pass)];
         for (uint32_t i = begin; i < stop; ++i) {
-          if (i + kAhead < stop) prefetch(records + size_t(list[i + kAhead]) * stride);
-          if (i + kAhead < stop) prefetch_write(sums.moments + size_t(list[i + kAhead]) * sum_stride);
+          if (i + kAhead < list_end) {
+            prefetch(records + size_t(list[i + kAhead]) * stride);
+            prefetch_write(sums.moments + size_t(list[i + kAhead]) * sum_stride);
+          }
           const PassBits bits = trail[i - begin];
           if (bits == 0) continue;
           const float* r = records + size_t(list[i]) * stride;
