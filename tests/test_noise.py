@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from recon_net import SlimReconNet
 from scene.cameras import Camera
-from scene.exposure import guide
+from scene.exposure import Exposure, guide
 from scene.fusion import fuse
 from scene.views import TargetSpec
 from simulation.sensor import SENSORS, Simulator, sensor_named
 from simulation.twin import target_variance, twin
 from spike import SensorModel, SpikeStream, Targets, WindowSpec
+from utils.crops import Crop
 from utils.image_metrics import psnr
 
 SPEC = WindowSpec()
 CAMERA = Camera("", 1, 1, torch.eye(3), torch.eye(4))  # without a lens, its size does not matter
 FRAMES = SPEC.context + 40
+LESSON = 200  # steps of Recon-Net
 
 
 def moving(t):
@@ -128,3 +131,46 @@ def test_variance_is_measured_over_a_few_views():
     many = [(CAMERA, streams[k % 2], partial(counted, k)) for k in range(13)]
     measured = target_variance(many, TargetSpec(SPEC), SensorModel(0.4), retimed=True)
     assert calls == [0, 3, 6, 9, 12] and 0 < measured < 1e-3
+
+
+def uneven_sight(error, times):
+    """Renders with such an error of many waves: from a regular one, a network would learn to predict it."""
+    rng = np.random.default_rng(4)
+    waves = np.column_stack([rng.uniform(-1.2, 1.2, (24, 2)), rng.uniform(0, 2 * np.pi, 24)])
+    y, x = np.mgrid[:30, :40]
+    frames = 40 + (SPEC.exposure - 1) * times.numpy()
+    errors = [sum(np.sin(a * (x - 0.1 * t) + b * y + phase) for a, b, phase in waves) for t in frames]
+    return sight(times) + (error * (2 / len(waves)) ** 0.5 * torch.as_tensor(np.stack(errors)).float())[:, None]
+
+
+@pytest.mark.parametrize(("name", "decibels"), [("dim", 30), ("dim", 36), ("default", 36), ("bright", 36)])
+def test_recon_net_is_no_worse_than_its_input_and_near_the_renders(name, decibels):
+    """At least its input, to 0.3 dB, and the renders less 1 dB, having learned from fused images of one exposure."""
+    simulator = dataclasses.replace(sensor_named(name, 1), gain_sigma=0)
+    stream = SpikeStream.from_array(simulator(np.stack([moving(t) for t in range(FRAMES)])))
+    sensor = SensorModel(simulator.gain, reset=simulator.reset)
+    seen_by = partial(uneven_sight, 10 ** (-decibels / 20))
+    camera = dataclasses.replace(CAMERA, width=40, height=30)
+    exposure = Exposure.from_spikes(camera, stream, SPEC, sensor, "timing", 9, sight=seen_by)
+    variance = torch.tensor([target_variance([(camera, stream, seen_by)], TargetSpec(SPEC), sensor, retimed=True)])
+    u, window = torch.tensor(SPEC.times), TargetSpec(SPEC).quadrature(3)
+    renders = seen_by(u)
+    seen = sum(w * seen_by(u + float(o)) for o, w in zip(window.offsets, window.weights, strict=True))
+    fused = fuse(renders, exposure.subframes - seen, variance)
+    torch.manual_seed(0)
+    network, whole = SlimReconNet(), Crop.whole(30, 40)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1 ** (1 / LESSON))
+    for step in range(LESSON):
+        m = torch.tensor([5 * step % SPEC.subframes])
+        loss = (network(*network.inputs(exposure, m, whole), u[m][None])[0] - fused[m]).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        frames = network(*network.inputs(exposure, torch.arange(SPEC.subframes), whole), u[None])[0]
+    of_frames, of_input, of_renders = (
+        float(psnr(images, sight(u)).mean()) for images in (frames, exposure.subframes, renders)
+    )
+    assert of_frames > max(of_input - 0.3, of_renders - 1)
