@@ -6,9 +6,10 @@
 
 The last line fills the two tables of the paper's comparison: images, and scenes with held-out views.
 
-A run that already has a ``results.json`` is skipped, so an interrupted evaluation continues where it stopped.  A
-failed run is marked as failed in the table.  Output in ``-o``: ``table.md``, ``table.csv``, ``table.tex`` (means
-over seeds, with their spread), ``report.html`` and ``pages/``, pictures that correspond to figures of the paper.
+A run that already has a ``results.json`` is skipped, so an interrupted evaluation continues where it stopped
+(``--finished`` shows what there is).  A failed run is marked as failed in the table.  Output in ``-o``: ``table.md``,
+``table.csv``, ``table.tex`` (means over seeds, with their spread), ``report.html`` and ``pages/``, pictures that
+correspond to figures of the paper.
 Every number in the table was measured by this program on these scenes.  Only rows with the same scene, poses and seeds
 can be compared.
 """
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--spk2imgnet_weights", type=Path, metavar="FILE", help="published weights for the methods with Spk2ImgNet"
     )
+    made.add_argument("--finished", action="store_true", help="start no run: only write tables of those that are done")
     add_quiet_argument(made)
     return made
 
@@ -85,6 +87,8 @@ def main() -> int:
         say(note)
     weights = "" if args.spk2imgnet_weights is None else str(args.spk2imgnet_weights.resolve())
     options = ImageOptions(spk2imgnet_weights=weights)
+    if args.finished:
+        jobs = [job for job in jobs if job.is_done(out)]
     failed: dict[Job, str] = {}
     missing = [job for job in jobs if not job.is_done(out)]
     if args.ray is None:

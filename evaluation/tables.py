@@ -250,7 +250,8 @@ def both_tables(rows: Sequence[dict[str, Any]]) -> str:
     parts.append(
         "PSNR (dB), SSIM and LPIPS are of u = 0.5 of the training views; held-out views are not trained on. \"PSNR, "
         'gain\" is after the best single gain per image. ATE and RPE (from one sub-frame to the next) are in world '
-        "units and degrees after alignment; \"ATE before\" is that of the initial poses. \"Minutes\" is the training."
+        "units and degrees after alignment; \"ATE before\" is that of the initial poses. \"Minutes\" is the training, "
+        "without that of a blind-spot network which an earlier run left."
     )
     return "\n".join(parts) + "\n"
 

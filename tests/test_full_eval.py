@@ -273,6 +273,15 @@ def test_the_command_runs_resumes_and_reports(scene_folder, tmp_path, monkeypatc
     assert "again" not in capsys.readouterr().out
 
 
+def test_what_is_finished_can_be_shown_at_any_time(scene_folder, tmp_path, monkeypatch):
+    finished(Job(scene_folder, "ours", "perturbed-1", 0), tmp_path, 30.0)
+    monkeypatch.setattr(full_eval, "do", lambda *given: pytest.fail("started a run"))
+    flags = ("-s", scene_folder, "-o", tmp_path, "--methods", "tables", "--poses", "accurate", "perturbed-1")
+    assert evaluate(monkeypatch, *flags, "--finished") == 0
+    rows = [*csv.DictReader((tmp_path / "table.csv").read_text().splitlines())]
+    assert {(row["poses"], row["method"]) for row in rows} == {("perturbed-1", "ours")}
+
+
 def test_weights_of_spk2imgnet_are_passed_on(scene_folder, tmp_path, monkeypatch, capsys):
     given = []
     monkeypatch.setattr(full_eval, "do", lambda job, out, options: given.append(options.spk2imgnet_weights))
