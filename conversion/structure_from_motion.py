@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conversion.windows import FEWEST, Window
 from pictures.colors import stretched
-from scene.colmap import named_parameters, open_model, pose_of
+from scene.colmap import load_pycolmap, named_parameters, open_model, pose_of
 from scene.lens import FISHEYES, PERSPECTIVE, coefficients_of
 from scene.trajectory import interpolate_poses
 from spike.preview import Method, despeckled, gray, picture
@@ -119,8 +119,7 @@ def structure_from_motion(
 
     ``intrinsics`` are those of the enlarged images.  ``radial``: estimate the lens's distortion, too.
     """
-    import pycolmap
-
+    pycolmap = load_pycolmap()
     pycolmap.logging.minloglevel = 3
     database = work / "database.db"
     reader, extraction = pycolmap.ImageReaderOptions(), pycolmap.FeatureExtractionOptions()

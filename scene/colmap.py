@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scene.colmap_files import check_model
 from utils.reading import reading
+from utils.signals import handlers_kept
 
 Array = NDArray[np.float64]
 
@@ -50,6 +51,16 @@ def _image_count(folder: Path) -> int:
     return sum(_is_image(line) for line in text.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
+def load_pycolmap() -> Any:
+    """The module pycolmap, which is slow to import and needed for few scenes.
+
+    Its logging library answers SIGTERM with a stack trace and ends the program; the handlers from before stay.
+    """
+    with handlers_kept():
+        import pycolmap
+    return pycolmap
+
+
 def open_model(folder: Path) -> Any:
     """Open the reconstruction in a folder, binary or text.
 
@@ -59,11 +70,9 @@ def open_model(folder: Path) -> Any:
     Raises:
         ValueError: missing, or not readable.
     """
-    import pycolmap  # slow to import, and needed only for scenes with COLMAP files
-
     with reading(folder, "a readable COLMAP model"), _complete(folder) as whole:
         check_model(whole, folder)
-        return pycolmap.Reconstruction(str(whole))
+        return load_pycolmap().Reconstruction(str(whole))
 
 
 @contextmanager
@@ -128,8 +137,7 @@ def named_parameters(camera: Any) -> dict[str, float]:
 
 def write_model(root: Path, model: Any, scale: float, similarity: Array) -> None:
     """Write COLMAP's files in the scene's world and at the sensor's resolution."""
-    import pycolmap
-
+    pycolmap = load_pycolmap()
     size = float(np.cbrt(np.linalg.det(similarity[:3, :3])))
     turn = pycolmap.Rotation3d(similarity[:3, :3] / size)
     for image in [i for i in model.images.values() if i.has_pose and "/" in i.name]:

@@ -908,6 +908,10 @@ MUTANTS: list[Mutant] = [
         ("doubts: far from the origin is fine", "if origin > _REMOTE * usual > 0", "if origin > 1e9 * usual > 0"),
         ("doubts: any offset is far", "_REMOTE = 1e4", "_REMOTE = 1e2"),
     ),
+    *_of(
+        "utils/signals.py", "test_reliability",
+        ("signals: a library keeps them", "            for number in STOPPING:", "            for number in ():"),
+    ),
 ]
 
 # Mutants that may survive, with the reason: at most ``MOST_ALLOWED``.

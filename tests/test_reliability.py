@@ -159,6 +159,24 @@ def test_a_full_disk_under_standard_output_is_told():
     assert ended.stderr == "error: standard output could not be written (No space left on device)\n"
 
 
+def test_a_library_does_not_take_over_the_signals():
+    """pycolmap's logging library answers SIGTERM with a stack trace, and nothing would be cleaned up."""
+    code = (
+        "import os, signal, sys\n"
+        "from commands.guard import guarded\n"
+        "from scene.colmap import load_pycolmap\n"
+        "def main():\n"
+        "    try:\n"
+        "        load_pycolmap()\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    finally:\n"
+        "        print('cleaned up')\n"
+        "sys.exit(guarded(main))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "cleaned up\n", "\nstopped by SIGTERM\n")
+
+
 def test_thread_numbers_of_the_environment_are_limited(monkeypatch):
     most = str(4 * os.cpu_count())
     for given, expected in (("2", "2"), ("40000", most), ("9" * 5000, most), ("x", "x")):

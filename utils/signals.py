@@ -95,3 +95,16 @@ def ignored() -> Iterator[None]:
     """Ignore further signals to stop in the ``with`` block, which finishes what the first one asked for."""
     with handled(lambda *_: None):
         yield
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Restore, after the ``with`` block, the handlers that a library replaces behind Python's back when imported."""
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                handler = signal.getsignal(number)  # as Python still believes
+                if handler is not None:
+                    signal.signal(number, handler)
