@@ -34,6 +34,7 @@ from scene.dataset import SceneData, scene_of
 from scene.views import load_picture
 from utils.image_metrics import psnr, ssim
 from utils.io import save_image
+from utils.telling import say
 
 ROOT = Path(__file__).resolve().parents[1]
 # Steps of the two runs that tell how long a step of OpenSplat takes.
@@ -69,12 +70,12 @@ def processor_seconds(command: Sequence[str | Path]) -> float:
     """Run a command and return the processor time of all its threads, s.
 
     Raises:
-        SystemExit: it failed; with its last lines.
+        ValueError: it failed; with its last lines.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise SystemExit(f"{command[0]} failed: {(ended.stderr or ended.stdout)[-1000:]}")
+        raise ValueError(f"{command[0]} failed: {(ended.stderr or ended.stdout)[-1000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -111,11 +112,11 @@ def main() -> int:
     scene = scene_of(SceneOptions(source_path=str(source), eval=True, resolution=args.resolution))
     flags = f"--eval --quiet -r {args.resolution} --iterations {args.iterations}".split()
     seconds = processor_seconds([sys.executable, ROOT / "train.py", "-s", source, "-m", out / "ours", *flags])
-    print(f"{len(scene.train)} training views, {len(scene.test)} held out, {scene.train[0].camera.width} columns\n")
-    print("| program | steps | Gaussians | processor time, s | PSNR, held out | SSIM |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    say(f"{len(scene.train)} training views, {len(scene.test)} held out, {scene.train[0].camera.width} columns\n")
+    say("| program | steps | Gaussians | processor time, s | PSNR, held out | SSIM |")
+    say("| --- | --- | --- | --- | --- | --- |")
     ply = out / f"ours/point_cloud/iteration_{args.iterations}/point_cloud.ply"
-    print(row("train.py, recipe `photos`", ply, scene.test, args.iterations, seconds), flush=True)
+    say(row("train.py, recipe `photos`", ply, scene.test, args.iterations, seconds))
     if args.opensplat is not None:
         write_scene(scene, source, out / "scene")
         for name, more in (("OpenSplat", []), ("OpenSplat, full size from the first step", ["--num-downscales", "0"])):
@@ -123,7 +124,7 @@ def main() -> int:
             step = (trials[1] - trials[0]) / (TRIALS[1] - TRIALS[0])
             steps = max(int((seconds - trials[0]) / step) + TRIALS[0], 1)
             used = opensplat(args.opensplat.resolve(), out / "scene", out / "opensplat.ply", steps, more)
-            print(row(name, out / "opensplat.ply", scene.test, steps, used), flush=True)
+            say(row(name, out / "opensplat.ply", scene.test, steps, used))
     return 0
 
 
