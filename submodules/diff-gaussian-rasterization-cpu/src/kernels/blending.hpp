@@ -9,7 +9,7 @@ namespace {
 using namespace dgr;
 
 constexpr uint32_t kBatch = 32;  // Gaussians of a list that the forward pass takes at a time
-constexpr uint32_t kAhead = 8;   // prefetch distance in a list, in Gaussians
+constexpr uint32_t kAhead = 16;  // prefetch distance in a list, in Gaussians
 constexpr int kVectors = 4;      // vectors of pixels in registers
 constexpr int kPasses = kTile * kTile / (kVectors * kLanes);
 static_assert(kPasses <= kMaxPasses, "");
