@@ -783,6 +783,11 @@ MUTANTS: list[Mutant] = [
         ("known: lost by the last to write", "self._stored() | self._rows", "self._rows"),
     ),
     *_of(
+        "scene/fusion.py",
+        "test_noise",
+        ("lessons: nothing but renders", "return render + gain[:, None, None, None] *", "return render + 0 *"),
+    ),
+    *_of(
         "spike/preview.py",
         "test_preview",
         ("preview: as few spikes as in good light", "wanted = int(min(_FIRED", "wanted = _REACH or int(min(_FIRED"),
