@@ -55,6 +55,9 @@ LOG = Path(__file__).with_name("scaling.jsonl")
 CHART = Path(__file__).resolve().parents[1] / "docs" / "images" / "scaling.svg"
 SPEC = TargetSpec(WindowSpec(), wide=True)
 CPU = torch.device("cpu")
+# A step of `timing`: instants, and the moments of the window around each that are rendered.
+INSTANTS, MOMENTS = 6, 3
+CAMERAS = INSTANTS * MOMENTS
 
 
 def texture(width: int, height: int) -> SpikeStream:
@@ -128,9 +131,9 @@ def build(case: Case, folder: Path | None, processes: Processes = ALONE) -> tupl
 
     began, used = time.perf_counter(), time.process_time()
     recording = Recording(scene, SPEC.window, CPU, copies, from_spikes=True, folder=folder)
-    quadrature = SPEC.quadrature(3)
+    quadrature = SPEC.quadrature(MOMENTS)
     state = State(recording, initial_gaussians(c, recording), start_trajectory(c, scene, quadrature))
-    sample = Instants(views, 13, 6, quadrature)
+    sample = Instants(views, 13, INSTANTS, quadrature)
     training = Training(c, state, sample, [SubframeLoss(1.0)], optimizers(c, state))
     training.processes = processes
     return training, {
@@ -232,13 +235,13 @@ def area(row: dict[str, Any]) -> int:
 
 
 def fit() -> dict[str, float]:
-    """Least squares of the step's processor time: six cameras with P pixels, n of N Gaussians in view.
+    """Least squares of the step's processor time: ``CAMERAS`` with P pixels, n of N Gaussians in view.
 
     Rows count by their relative errors, so that small scenes are fitted, too.
     """
     rows = [*rows_of("Gaussians"), *rows_of("pixels")]
     time_of = np.array([row["step_cpu"] for row in rows])
-    parts = np.array([[6 * area(row), 6 * row["in_view"], row["gaussians"], 1] for row in rows])
+    parts = np.array([[CAMERAS * area(row), CAMERAS * row["in_view"], row["gaussians"], 1] for row in rows])
     values, _ = nnls(parts / time_of[:, None], np.ones(len(rows)))
     errors = parts @ values / time_of - 1
     names = ("per pixel and camera, us", "per Gaussian in view and camera, us", "per Gaussian, us", "per step, ms")

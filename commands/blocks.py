@@ -32,8 +32,8 @@ def add_block_commands(commands: Any) -> list[argparse.ArgumentParser]:
         help="width of the margin from which a block takes views, in extents of its cameras (default: 0.2)",
     )  # fmt: skip
     cut.add_argument(
-        "--seen", type=float, default=0.25,
-        help="a view also belongs to a block that fills this share of its image (default: 0.25)",
+        "--seen", type=float, default=0.1,
+        help="a view also belongs to a block that fills this share of its image (default: 0.1)",
     )  # fmt: skip
     cut.add_argument("--transforms", default="transforms.json", help="pose file in the scene's folder")
     cut.add_argument("--eval", action="store_true", help="hold every llffhold-th view out of all blocks")

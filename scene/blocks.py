@@ -150,7 +150,7 @@ class Partition:
 
 
 def partition(
-    cameras: Sequence[Camera], points: Tensor | None, count: int, margin: float = 0.2, seen: float = 0.25
+    cameras: Sequence[Camera], points: Tensor | None, count: int, margin: float = 0.2, seen: float = 0.1
 ) -> Partition:
     """Cut views into ``count`` blocks.
 
