@@ -4,25 +4,29 @@
 
 ``-s`` is a folder with COLMAP's ``sparse/0`` and ``images/``, of one camera without distortion.  Both programs learn
 from the same reduced images, without every eighth view, on as many threads as ``OMP_NUM_THREADS`` says.  OpenSplat
-(https://github.com/pierotofy/OpenSplat, a CPU build) takes as many steps as fit in the processor time of train.py.  The
-scenes of both are rendered here, at the held-out views.  Without ``--opensplat`` only train.py is measured.
+(https://github.com/pierotofy/OpenSplat, a CPU build) takes as many steps as fit in the processor time of train.py, on
+images of full size (by default it begins with 3,000 steps at a quarter of it).  Each program renders the held-out views
+itself: OpenSplat's renders of its own PLY differ from other viewers'.  It renders only while it trains, so its last ten
+steps are repeated for every held-out view.  Without ``--opensplat`` only train.py is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
-import pycolmap
 import torch
+from torch import Tensor
 
 from arguments.parts import SceneOptions
 from gaussian_renderer.backends import get_rasterizer
@@ -30,39 +34,39 @@ from gaussian_renderer.drawing import Drawing
 from gaussians.model import GaussianModel
 from gaussians.ply import read_gaussian_ply
 from scene.cameras import View
+from scene.colmap import open_model
 from scene.dataset import SceneData, scene_of
 from scene.views import load_picture
 from utils.image_metrics import psnr, ssim
-from utils.io import save_image
+from utils.io import load_image, save_image
 from utils.telling import say
 
 ROOT = Path(__file__).resolve().parents[1]
-# Steps of the two runs that tell how long a step of OpenSplat takes.
-TRIALS = (5, 25)
+# Steps of the two runs that tell how long a step of OpenSplat takes; steps between two of its renders.
+TRIALS, BETWEEN = (5, 25), 10
 
 
-def image_of(view: View) -> torch.Tensor:
+def image_of(view: View) -> Tensor:
     """The photograph [3, H, W] in [0, 1] as train.py sees it."""
     assert view.image_path is not None
     return load_picture(view, view.image_path, 3)
 
 
-def write_scene(scene: SceneData, source: Path, out: Path) -> None:
-    """Write the training views with their reduced images as a COLMAP scene."""
+def write_scene(views: Sequence[View], source: Path, out: Path) -> None:
+    """Write some views of a scene, with their reduced images, as a COLMAP scene."""
     (out / "images").mkdir(parents=True)
-    model = pycolmap.Reconstruction(str(source / "sparse/0"))
-    names = {view.camera.name for view in scene.train}
+    model = open_model(source / "sparse/0")
+    names = {view.camera.name for view in views}
     for image in list(model.images.values()):
         if Path(image.name).stem in names:
             image.name = f"{Path(image.name).stem}.png"
         else:
             model.deregister_frame(image.frame_id)
-    size = scene.train[0].camera
     for camera in model.cameras.values():
-        camera.rescale(size.width, size.height)
+        camera.rescale(views[0].camera.width, views[0].camera.height)
     (out / "sparse/0").mkdir(parents=True)
     model.write_binary(str(out / "sparse/0"))
-    for view in scene.train:
+    for view in views:
         save_image(out / f"images/{view.camera.name}.png", image_of(view))
 
 
@@ -80,22 +84,54 @@ def processor_seconds(command: Sequence[str | Path]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def row(name: str, ply: Path, views: Sequence[View], steps: int, seconds: float) -> str:
-    """Render the held-out views from ``ply``: one row of the table."""
-    gaussians = GaussianModel.of(read_gaussian_ply(ply))
-    drawing = Drawing(gaussians, get_rasterizer("cpu", torch.device("cpu")))
-    values = []
-    for view in views:
-        camera, truth = view.camera, image_of(view)[None]
-        render = drawing(camera.w2c[None], camera.K, camera.width, camera.height).images.clamp(0, 1)
-        values.append([float(psnr(render, truth)), float(ssim(render, truth))])
-    mean = torch.tensor(values).mean(0)
-    return f"| {name} | {steps} | {len(gaussians.means)} | {seconds:.0f} | {mean[0]:.2f} | {mean[1]:.3f} |"
+def row(name: str, ply: Path, views: Sequence[View], renders: Sequence[Tensor], steps: int, seconds: float) -> str:
+    """One row of the table: the Gaussians in ``ply``, and the renders [1, 3, H, W] of the held-out views."""
+    pairs = [(render, image_of(view)[None]) for render, view in zip(renders, views, strict=True)]
+    values = torch.tensor([[float(psnr(*pair)), float(ssim(*pair))] for pair in pairs]).mean(0)
+    count = len(read_gaussian_ply(ply).means)
+    return f"| {name} | {steps} | {count} | {seconds:.0f} | {values[0]:.2f} | {values[1]:.3f} |"
 
 
-def opensplat(program: Path, scene: Path, ply: Path, steps: int, flags: Sequence[str]) -> float:
-    """Train with OpenSplat; processor time, s."""
-    return processor_seconds([program, scene, "--cpu", "--keep-crs", "-n", str(steps), "-o", ply, *flags])
+def our_renders(ply: Path, views: Sequence[View]) -> list[Tensor]:
+    """Renders [1, 3, H, W] of the views, in [0, 1]."""
+    drawing = Drawing(GaussianModel.of(read_gaussian_ply(ply)), get_rasterizer("cpu", torch.device("cpu")))
+    cameras = [view.camera for view in views]
+    return [drawing(c.w2c[None], c.K, c.width, c.height).images.clamp(0, 1) for c in cameras]
+
+
+@dataclass(frozen=True)
+class OpenSplat:
+    """The program, on a scene whose images have their full size from the first step."""
+
+    program: Path
+    scene: SceneData
+    source: Path
+    out: Path
+
+    def train(self, views: Sequence[View], ply: Path, steps: int, flags: Sequence[str | Path] = ()) -> float:
+        """Train on some views; processor time, s."""
+        folder = self.out / "scene"
+        shutil.rmtree(folder, ignore_errors=True)
+        write_scene(views, self.source, folder)
+        fixed = ["--cpu", "--keep-crs", "--num-downscales", "0", "-n", str(steps), "-o", ply]
+        return processor_seconds([self.program, folder, *fixed, *flags])
+
+    def steps_in(self, seconds: float) -> int:
+        """Number of steps that take about ``seconds`` of processor time."""
+        few, more = (self.train(self.scene.train, self.out / "trial.ply", n) for n in TRIALS)
+        steps = TRIALS[0] + int((seconds - few) * (TRIALS[1] - TRIALS[0]) / max(more - few, 1e-3))
+        return max(steps // BETWEEN, 2) * BETWEEN
+
+    def renders(self, ply: Path, steps: int) -> list[Tensor]:
+        """Train from ``ply`` up to ``steps`` once for every held-out view, and return the renders [1, 3, H, W]."""
+        found = []
+        for view in self.scene.test:
+            name, folder = f"{view.camera.name}.png", self.out / f"renders/{view.camera.name}"
+            flags = ["--resume", ply, "--val", "--val-image", name, "--val-render", folder]
+            folder.mkdir(parents=True)
+            self.train([*self.scene.train, view], self.out / "last.ply", steps, flags)
+            found.append(load_image(folder / f"{steps}.png", channels=3)[None])
+        return found
 
 
 def main() -> int:
@@ -116,15 +152,12 @@ def main() -> int:
     say("| program | steps | Gaussians | processor time, s | PSNR, held out | SSIM |")
     say("| --- | --- | --- | --- | --- | --- |")
     ply = out / f"ours/point_cloud/iteration_{args.iterations}/point_cloud.ply"
-    say(row("train.py, recipe `photos`", ply, scene.test, args.iterations, seconds))
+    say(row("train.py, recipe `photos`", ply, scene.test, our_renders(ply, scene.test), args.iterations, seconds))
     if args.opensplat is not None:
-        write_scene(scene, source, out / "scene")
-        for name, more in (("OpenSplat", []), ("OpenSplat, full size from the first step", ["--num-downscales", "0"])):
-            trials = [opensplat(args.opensplat.resolve(), out / "scene", out / "trial.ply", n, more) for n in TRIALS]
-            step = (trials[1] - trials[0]) / (TRIALS[1] - TRIALS[0])
-            steps = max(int((seconds - trials[0]) / step) + TRIALS[0], 1)
-            used = opensplat(args.opensplat.resolve(), out / "scene", out / "opensplat.ply", steps, more)
-            say(row(name, out / "opensplat.ply", scene.test, steps, used))
+        other, ply = OpenSplat(args.opensplat.resolve(), scene, source, out), out / "opensplat.ply"
+        steps = other.steps_in(seconds)
+        used = other.train(scene.train, ply, steps - BETWEEN)
+        say(row("OpenSplat", ply, scene.test, other.renders(ply, steps), steps, used))
     return 0
 
 

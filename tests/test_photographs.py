@@ -12,6 +12,7 @@ import metrics
 import render
 import train
 from arguments import PhotoSettings, load_settings
+from benchmarks.photographs import image_of, our_renders, row, write_scene
 from scene.dataset import read_scene
 from scene.model_folder import read_cameras
 from training.trained_model import TrainedModel
@@ -58,6 +59,32 @@ def test_every_eighth_view_is_held_out_at_its_own_pose(model):
         entry = entries[view.camera.name]
         np.testing.assert_allclose(entry["w2c"], view.camera.w2c[None].numpy(), atol=1e-5)
     assert entries["IMG_0"]["split"] == "test"
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_another_program_gets_the_same_images_and_poses(model, tmp_path, factor):
+    """benchmarks/photographs.py: none of the held-out views, and cameras of the reduced images."""
+    photos = model.parent / "photos"
+    scene = read_scene(photos, eval=True, resolution=factor)
+    write_scene(scene.train, photos, tmp_path / "scene")
+    written = read_scene(tmp_path / "scene")
+    assert [view.camera.name for view in written.train] == [f"IMG_{i}" for i in range(1, 8)]
+    for ours, theirs in zip(scene.train, written.train, strict=True):
+        assert (theirs.camera.width, theirs.camera.height) == (WIDTH // factor, HEIGHT // factor)
+        np.testing.assert_allclose(theirs.camera.K, ours.camera.K, atol=1e-3)
+        np.testing.assert_allclose(theirs.camera.w2c, ours.camera.w2c, atol=1e-5)
+        np.testing.assert_allclose(image_of(theirs), image_of(ours), atol=0.51 / 255)
+
+
+def test_the_benchmark_measures_what_metrics_does(model, monkeypatch):
+    scene = TrainedModel.load(model).scene
+    ply = model / "point_cloud/iteration_20/point_cloud.ply"
+    cells = row("ours", ply, scene.test, our_renders(ply, scene.test), 20, 1.5).strip("| ").split(" | ")
+    monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(model), "--quiet"])
+    assert metrics.main() == 0
+    [measured] = [v for k, v in json.loads((model / "results.json").read_text()).items() if "held out" in k]
+    wanted = [measured["gaussians"][name] for name in ("PSNR", "SSIM")]
+    assert [float(cell) for cell in cells[4:6]] == pytest.approx(wanted, abs=0.006)
 
 
 def test_nerfs_synthetic_scenes_have_the_size_of_their_images(tmp_path):
