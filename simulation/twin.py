@@ -23,8 +23,9 @@ from spike import SensorModel, SpikeStream, Targets
 from spike.targets import SMOOTHING, window_weights
 from spike.timing import Guide, quiet_spurious_rate
 
-# Maximum number of views whose targets are simulated.
-_VIEWS = 6
+# Views whose targets are simulated: as many as have this many pixels together, within the limits.
+_PIXELS = 200_000
+_FEWEST, _MOST = 2, 6
 # Spurious gaps vary by this share of their mean.
 _GAP_SPREAD = 0.36
 # A smaller variance of the threshold is not worth simulating.
@@ -48,7 +49,9 @@ def target_variance(
         retimed: the predicted light also shapes the intervals between spikes when targets are read.  It errs, which is
             an error of the targets too: the twin's intervals are shaped by light that errs as much.
     """
-    some = views[:: -(-len(views) // _VIEWS)]
+    camera = views[0][0]
+    wanted = min(max(_PIXELS // (camera.height * camera.width), _FEWEST), _MOST)
+    some = views[:: -(-len(views) // wanted)]
     return float(np.mean([_variance(*view, spec, sensor, retimed) for view in some]))
 
 

@@ -202,7 +202,8 @@ MUTANTS: list[Mutant] = [
         ("twin: half of the scatter forgotten", "(found - regular) / 2", "found / 2"),
         ("twin: compared with the rates", "* sensor.gain - true", "- true"),
         ("twin: a guide without errors", "(seen.light - _between", "(seen.light - 0 * _between"),
-        ("twin: few views are one", "-(-len(views) // _VIEWS)", "len(views)"),
+        ("twin: few views are one", "-(-len(views) // wanted)", "len(views)"),
+        ("twin: as many views of large images", "_PIXELS // (camera.height * camera.width)", "_MOST"),
     ),
     *_of(
         "scene/fusion.py",

@@ -133,6 +133,16 @@ def test_variance_is_measured_over_a_few_views():
     assert calls == [0, 3, 6, 9, 12] and 0 < measured < 1e-3
 
 
+def test_large_images_need_fewer_views(monkeypatch):
+    calls = []
+    monkeypatch.setattr("simulation.twin._variance", lambda camera, *_: calls.append(camera.name) or 0.0)
+    for width, height, expected in ((200, 124, [0, 2, 4, 6, 8, 10]), (300, 200, [0, 4, 8]), (600, 400, [0, 6])):
+        cameras = [dataclasses.replace(CAMERA, name=k, width=width, height=height) for k in range(12)]
+        target_variance([(camera, None, None) for camera in cameras], TargetSpec(SPEC), SensorModel(0.4), False)
+        assert calls == expected
+        calls.clear()
+
+
 def uneven_sight(error, times):
     """Renders with such an error of many waves: from a regular one, a network would learn to predict it."""
     rng = np.random.default_rng(4)
