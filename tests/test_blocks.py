@@ -219,7 +219,7 @@ def trained_blocks(scene_folder, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         assert command(patch, "partition", "-s", scene_folder, "--blocks", 2, "--out", root / "blocks", "--quiet") == 0
     for name in ("00", "01"):
-        save_model(stepped(small_training(root / "blocks" / name, root / "models" / name, *TIMING), 4))
+        save_model(stepped(small_training(root / "blocks" / name, root / "models" / name, *TIMING, "--seed", name), 4))
     return root
 
 
@@ -268,7 +268,7 @@ def test_merged_blocks_have_each_their_gaussians_and_views(trained_blocks, tmp_p
     assert names == [f"{i:03d}" for i in range(5)]
     for i, name in enumerate(names):
         one, path = (first, first.model.trajectory) if name in first.block.own else (second, paths)
-        torch.testing.assert_close(merged.view(i, u), path.view(one.names.index(name), u), atol=2e-3, rtol=0)
+        torch.testing.assert_close(merged.view(i, u), path.view(one.names.index(name), u), atol=1e-4, rtol=0)
     made = json.loads((tmp_path / "out" / MERGE).read_text())["blocks"]
     assert made[1]["apart_before"] > 0.02 > 0.01 > made[1]["apart_after"] and made[1]["attached_to"] == 0
     gains = [one.model.learned_sensor.gain_map for one in blocks]
