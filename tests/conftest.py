@@ -2,12 +2,16 @@
 
 import utils  # isort: skip  # noqa: F401  (before torch: see there)
 
+import signal
 from pathlib import Path
 
 import pytest
 from small_scene import write_scene
 
 from utils import telling
+
+# Under nohup, which the program respects, tests of SIGHUP would wait for what never comes.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
