@@ -125,7 +125,13 @@ def resume(settings: Settings, processes: Processes) -> int:
 def restored(settings: Settings, path: Path) -> Training:
     """The training whose checkpoint is in ``path``."""
     training = build(settings, scene_of(settings.scene, not settings.from_spikes))
-    checkpoint.load(training, path)
+    try:
+        checkpoint.load(training, path)
+    except ValueError as error:
+        other = latest_checkpoint(path.parent, path)
+        if other is None:
+            raise
+        raise ValueError(f"{error}; without {path.name}, --resume would continue with {other.name}") from error
     return training
 
 

@@ -191,6 +191,9 @@ def test_bad_input_ends_in_one_sentence(scene_folder, tmp_path, monkeypatch, cap
     assert "no checkpoint" in refused(monkeypatch, capsys, *run_flags, "--resume")
     (model / "chkpnt3.pth").write_bytes(b"nothing of the kind")
     assert "chkpnt3.pth: not a readable checkpoint" in refused(monkeypatch, capsys, *run_flags, "--resume")
+    (model / "chkpnt2.pth").write_bytes(b"an older one")
+    hint = "; without chkpnt3.pth, --resume would continue with chkpnt2.pth"
+    assert hint in refused(monkeypatch, capsys, *run_flags, "--resume")
     shutil.rmtree(scene / "spike_data")
     assert "no spike stream" in refused(monkeypatch, capsys, *run_flags, "--recipe", "timing")
 

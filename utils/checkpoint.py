@@ -98,7 +98,7 @@ def fitting(name: str, stored: Any, expected: Tensor) -> Tensor:
     return stored
 
 
-def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint ``chkpnt<iteration>.pth`` with the highest iteration in ``folder``, if any."""
-    found = [p for p in Path(folder).glob("chkpnt*.pth") if p.stem[6:].isdecimal()]
+def latest_checkpoint(folder: str | os.PathLike[str], but: Path | None = None) -> Path | None:
+    """The checkpoint ``chkpnt<iteration>.pth`` with the highest iteration in ``folder``, if any, other than ``but``."""
+    found = [p for p in Path(folder).glob("chkpnt*.pth") if p.stem[6:].isdecimal() and p != but]
     return max(found, key=lambda p: int(p.stem[6:]), default=None)
