@@ -12,9 +12,10 @@ import os
 import sys
 
 _MOST_THREADS = 4 * (os.cpu_count() or 1)
-# Parameters of glibc's mallopt (its malloc.h).  Larger arrays are still mapped alone, and returned when freed.
+# Parameters of glibc's mallopt (its malloc.h).  Larger arrays are still mapped alone, and returned when freed.  Before
+# glibc 2.35 the limit is at most 32 MB.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEPT, _MAPPED_ALONE = 1 << 30, 1 << 28
+_KEPT, _MAPPED_ALONE = 1 << 30, (1 << 28, 1 << 25)
 
 
 def _limit_threads() -> None:
@@ -28,8 +29,8 @@ def _keep_freed_memory() -> None:
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _MAPPED_ALONE)
+    # The limit comes first: by setting the other one alone, it would stay at its initial 128 kB.
+    if mallopt is not None and any(mallopt(_MMAP_THRESHOLD, size) for size in _MAPPED_ALONE):
         mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
