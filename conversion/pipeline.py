@@ -102,7 +102,7 @@ def convert(
         check_lens(solution, stream, str(colmap) if colmap is not None else "the lens that was estimated")
         model, camera = solution.model, next(iter(solution.model.cameras.values()))
         solution, similarity = normalized(solution)
-        poses = all_poses(windows, solution)
+        poses = all_poses(windows, helpers, solution)
         focal = "given" if intrinsics is not None else "as in the model" if colmap is not None else "estimated"
         write_scene(staging, windows, solution, poses, sensor, calibrated)
         if truth is not None:

@@ -79,7 +79,8 @@ def write_report(root: Path, found: Conversion) -> None:
         f"({found.focal_origin}){lens}.  "
         "Training corrects the poses further.\n",
         "![views](report/views.png)\n",
-        "Green: registered.  Red: not registered; the pose is interpolated, or the view is left out.\n",
+        "Green: registered.  Red: not registered; the pose is interpolated between registered instants, and a view "
+        "beyond them is left out.\n",
         "![from above](report/from_above.png)\n",
         "Cameras (green) and points, seen from above.\n",
     ]

@@ -36,6 +36,8 @@ LEAST_ANGLE = 1.0  # degrees; below this the depths of points are unreliable
 SURE, LIKELY = 0.02, 0.05
 # With more images than this, each is matched only with its neighbors in time.
 EXHAUSTIVE = 30
+# Folder of the helpers' images in a model.
+BETWEEN = "between/"
 # Image width in pixels at which structure from motion works best.
 WIDE = 640
 
@@ -75,6 +77,7 @@ class Solution:
     """Poses of views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, and points.
 
     ``camera_model`` and ``coefficients`` are the lens: a name that ``scene.lens`` knows, and its coefficients but 0.
+    ``between`` has the poses of the helpers that registered, by their index in the sequence of helpers.
     """
 
     w2c: dict[str, Array]
@@ -88,6 +91,7 @@ class Solution:
     model: Any = None
     camera_model: str = "PINHOLE"
     coefficients: dict[str, float] = field(default_factory=dict)
+    between: dict[int, Array] = field(default_factory=dict)
 
 
 def save_previews(
@@ -166,9 +170,13 @@ def structure_from_motion(
 
 
 def solution_of(model: Any, scale: float, origin: str) -> Solution:
-    """Convert a reconstruction at ``scale`` times the sensor's size to a solution (helpers lie in a folder)."""
+    """Convert a reconstruction at ``scale`` times the sensor's size to a solution.
+
+    Images of views are named like them, images of helpers ``between/INDEX.png``.
+    """
     posed = [i for i in model.images.values() if i.has_pose]
     registered = {Path(i.name).stem: i for i in posed if "/" not in i.name}
+    between = {int(Path(i.name).stem): pose_of(i) for i in posed if i.name.startswith(BETWEEN)}
     w2c = {name: pose_of(registered[name]) for name in sorted(registered)}
     camera = next(iter(model.cameras.values()))
     k = camera.calibration_matrix()
@@ -195,6 +203,7 @@ def solution_of(model: Any, scale: float, origin: str) -> Solution:
         model,
         camera.model.name,
         coefficients_of(named_parameters(camera)),
+        between,
     )
 
 
@@ -225,6 +234,7 @@ def find_poses(
     solutions: list[Solution] = []
     notes, reasons = [], []
     best, least = None, math.inf
+    index = {id(helper): i for i, helper in enumerate(helpers)}
     enough = max(FEWEST, math.ceil(SHARE * len(windows)))
     # Clips have no helper images between them, and counts are too few in little light.
     attempts = [a for a in ATTEMPTS if (helpers or a.helped) and not (a.method == "tfp" and windows[0].dim)]
@@ -245,7 +255,7 @@ def find_poses(
         if model is not None:
             for image in model.images.values():
                 window = shown[int(Path(image.name).stem)]
-                image.name = f"{window.name}.png" if window.name else f"between/{image.name}"
+                image.name = f"{window.name}.png" if window.name else f"{BETWEEN}{index[id(window)]}.png"
         else:
             notes.append(f"{label}: failed, {reason}")
             reasons.append(reason)
@@ -333,21 +343,27 @@ def normalized(solution: Solution) -> tuple[Solution, Array]:
         return new
 
     xyz = solution.xyz @ similarity[:3, :3].T + similarity[:3, 3]
-    return replace(solution, w2c={n: moved(p) for n, p in solution.w2c.items()}, xyz=xyz), similarity
+    views = {name: moved(pose) for name, pose in solution.w2c.items()}
+    between = {index: moved(pose) for index, pose in solution.between.items()}
+    return replace(solution, w2c=views, xyz=xyz, between=between), similarity
 
 
-def all_poses(windows: Sequence[Window], solution: Solution) -> dict[str, Array]:
-    """Poses of all views; those that did not register are interpolated from the others of their recording."""
+def all_poses(windows: Sequence[Window], helpers: Sequence[Window], solution: Solution) -> dict[str, Array]:
+    """Poses of the views that registered, and interpolated ones of those between registered instants.
+
+    A view before the first or after the last registered instant of its recording (view or helper) gets none: a pose
+    that is guessed there can be wrong by more than training can correct.
+    """
     poses = dict(solution.w2c)
+    known = [(w.recording, w.middle, poses[w.name]) for w in windows if w.name in poses]
+    known += [(helpers[i].recording, helpers[i].middle, pose) for i, pose in solution.between.items()]
     for recording in {w.recording for w in windows}:
-        members = [w for w in windows if w.recording == recording]
-        anchors = [w for w in members if w.name in solution.w2c]
-        missing = [w for w in members if w.name not in solution.w2c]
-        if not anchors or not missing:
-            continue  # a single clip: nothing to interpolate from, so it is left out
-        times = np.array([w.middle for w in anchors])
-        # Beyond the ends use the nearest pose: extrapolation would diverge.
-        at = np.array([w.middle for w in missing]).clip(times[0], times[-1])
-        found = interpolate_poses(times, np.array([solution.w2c[w.name] for w in anchors]), at)
-        poses |= dict(zip((w.name for w in missing), found, strict=True))
+        path = {middle: pose for name, middle, pose in known if name == recording}
+        times = sorted(path)
+        missing = [w for w in windows if w.recording == recording and w.name not in poses]
+        missing = [w for w in missing if times and times[0] <= w.middle <= times[-1]]
+        if missing:
+            at = np.array([w.middle for w in missing])
+            found = interpolate_poses(np.array(times), np.array([path[t] for t in times]), at)
+            poses |= dict(zip((w.name for w in missing), found, strict=True))
     return poses

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -433,11 +434,21 @@ def test_unregistered_views_lie_between_their_neighbors():
     stream = SpikeStream.from_array(np.ones((5, 2, 4), np.uint8))
     windows = [Window(f"{i}", stream, 0, 5, "rec" if i < 5 else "alone", float(i)) for i in range(6)]
     known = {f"{i}": camera(i / 10) for i in (0, 1, 3)}
-    found = all_poses(windows, Solution(known, np.ones(4), np.zeros((0, 3)), np.zeros((0, 3)), 0, 0, {}, ""))
-    assert set(found) == {"0", "1", "2", "3", "4"}  # a clip on its own has no neighbors
+    solution = Solution(known, np.ones(4), np.zeros((0, 3)), np.zeros((0, 3)), 0, 0, {}, "")
+    found = all_poses(windows, [], solution)
+    # A clip on its own has no neighbors, and beyond the last registered instant nothing is known.
+    assert set(found) == {"0", "1", "2", "3"}
     between = centers(camera(0.2)[None])[0]
     np.testing.assert_allclose(centers(found["2"][None])[0], between, atol=0.01)
-    np.testing.assert_allclose(found["4"], known["3"], atol=1e-12)  # beyond the end: the nearest
+
+    # Helpers that registered are such instants, too, and are moved with the world.
+    helpers = [Window("", stream, 0, 5, "rec", middle) for middle in (9.0, 2.25, 4.5)]
+    moved, similarity = normalized(replace(solution, between={1: camera(0.225), 2: camera(0.45)}))
+    helped = all_poses(windows, helpers, moved)
+    assert set(helped) == {"0", "1", "2", "3", "4"}
+    for name, near in (("2", 0.003), ("4", 0.03)):
+        expected = similarity[:3, :3] @ centers(camera(int(name) / 10)[None])[0] + similarity[:3, 3]
+        np.testing.assert_allclose(centers(helped[name][None])[0], expected, atol=near)
 
 
 def test_the_world_is_turned_upright_and_scaled():
