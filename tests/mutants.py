@@ -800,7 +800,7 @@ MUTANTS: list[Mutant] = [
         "conversion/structure_from_motion.py",
         "test_convert",
         ("lens: not estimated", '"RADIAL" if radial else "SIMPLE_PINHOLE"', '"SIMPLE_PINHOLE"'),
-        ("between: helpers stay where they were", "{index: moved(pose) for index, pose in", "{index: pose for index, pose in"),
+        ("between: helpers stay where they were", "{index: moved(pose) for index", "{index: pose for index"),
         ("between: views beyond the last instant get a pose", "<= w.middle <= times[-1]", "<= w.middle"),
         ("lens: lost on the way", "        coefficients_of(named_parameters(camera)),\n", "        {},\n"),
     ),
