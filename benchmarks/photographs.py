@@ -2,8 +2,9 @@
 
     python benchmarks/photographs.py -s data/photos -r 2 --iterations 1000 --opensplat OpenSplat/build/opensplat
 
-``-s`` is a folder with COLMAP's ``sparse/0`` and ``images/``, of one camera without distortion.  Both programs learn
-from the same reduced images, without every eighth view, on as many threads as ``OMP_NUM_THREADS`` says.  OpenSplat
+``-s`` is a folder with COLMAP's ``sparse/0`` and ``images/``.  Both programs learn from the same reduced images,
+without every eighth view, on as many threads as ``OMP_NUM_THREADS`` says.  Photographs with distortion are resampled
+to pinhole images without pixels that the sensor did not see (``scene.lens``).  OpenSplat
 (https://github.com/pierotofy/OpenSplat, a CPU build) takes as many steps as fit in the processor time of train.py, on
 images of full size (by default it begins with 3,000 steps at a quarter of it).  Each program renders the held-out views
 itself: OpenSplat's renders of its own PLY differ from other viewers'.  It renders only while it trains, so its last ten
@@ -34,7 +35,7 @@ from gaussian_renderer.drawing import Drawing
 from gaussians.model import GaussianModel
 from gaussians.ply import read_gaussian_ply
 from scene.cameras import View
-from scene.colmap import open_model
+from scene.colmap import load_pycolmap, open_model, view_names
 from scene.dataset import SceneData, scene_of
 from scene.views import load_picture
 from utils.image_metrics import psnr, ssim
@@ -53,17 +54,19 @@ def image_of(view: View) -> Tensor:
 
 
 def write_scene(views: Sequence[View], source: Path, out: Path) -> None:
-    """Write some views of a scene, with their reduced images, as a COLMAP scene."""
+    """Write some views of a scene, with their reduced images without distortion, as a COLMAP scene."""
     (out / "images").mkdir(parents=True)
     model = open_model(source / "sparse/0")
-    names = {view.camera.name for view in views}
+    pinhole = load_pycolmap().CameraModelId.PINHOLE
+    cameras, names = {view.camera.name: view.camera for view in views}, view_names(model)
     for image in list(model.images.values()):
-        if Path(image.name).stem in names:
-            image.name = f"{Path(image.name).stem}.png"
-        else:
+        if (camera := cameras.get(names[image.image_id])) is None:
             model.deregister_frame(image.frame_id)
-    for camera in model.cameras.values():
-        camera.rescale(views[0].camera.width, views[0].camera.height)
+            continue
+        image.name = f"{camera.name}.png"
+        written, k = model.cameras[image.camera_id], camera.K
+        written.model, written.width, written.height = pinhole, camera.width, camera.height
+        written.params = [float(value) for value in (k[0, 0], k[1, 1], k[0, 2], k[1, 2])]
     (out / "sparse/0").mkdir(parents=True)
     model.write_binary(str(out / "sparse/0"))
     for view in views:
@@ -143,6 +146,8 @@ def main() -> int:
     parser.add_argument("--opensplat", type=Path, help="program to compare with")
     parser.add_argument("--out", type=Path, default=Path("output/photographs"), help="folder of the results (new)")
     args = parser.parse_args()
+    if args.out.exists():
+        parser.error(f"{args.out}: is there already; expected a new folder")
     args.out.mkdir(parents=True)
     out, source = args.out.resolve(), args.scene.resolve()
     scene = scene_of(SceneOptions(source_path=str(source), eval=True, resolution=args.resolution))

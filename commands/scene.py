@@ -47,7 +47,7 @@ from utils.telling import be_quiet, say
 def export_trajectories(model: TrainedModel) -> list[Path]:
     """Write the corrected trajectories, one file per recording, and next to them the true ones if known.
 
-    Timestamps are spike frames of the recording.
+    Timestamps are spike frames of the recording, coordinates those of the scene's files.
 
     Raises:
         ValueError: cameras.json does not belong to the iteration or the scene.
@@ -79,7 +79,7 @@ def export_trajectories(model: TrainedModel) -> list[Path]:
             poses["trajectory_true"] = found
         for kind, paths in poses.items():
             path = model.folder / f"{kind}{suffix}.tum"
-            write_tum(path, *_one_pose_a_time(times, torch.cat(paths)))
+            write_tum(path, *_one_pose_a_time(times, torch.cat(paths)), scene.origin)
             written.append(path)
     return written
 

@@ -85,16 +85,20 @@ def _write(path: str | os.PathLike[str], columns: Columns, comments: list[str]) 
         ply.write(file)
 
 
-def _column(path: str | os.PathLike[str], columns: Columns, names: list[str]) -> Tensor:
+def _column(
+    path: str | os.PathLike[str], columns: Columns, names: list[str], in_full: bool = False
+) -> Tensor:
+    """Some columns [N, len(names)] as float32 or, with ``in_full``, with at least the precision of the file."""
     missing = [name for name in names if name not in columns]
     if missing:
         raise ValueError(f"{path}: has no property {missing[0]}")
+    stored = np.stack([columns[name] for name in names], axis=-1)
     with np.errstate(over="ignore"):  # a double beyond float32 counts as infinite
-        values = np.stack([columns[name].astype(np.float32) for name in names], axis=-1)
+        values = stored.astype(np.float32)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).any(-1).sum())
         raise ValueError(f"{path}: {bad} of {len(values)} vertices have NaN or infinite {names[0]}...")
-    return torch.from_numpy(values)
+    return torch.from_numpy(stored.astype(np.result_type(stored, np.float32)) if in_full else values)
 
 
 def write_point_ply(path: str | os.PathLike[str], xyz: Tensor, rgb: Tensor) -> None:
@@ -108,7 +112,7 @@ def write_point_ply(path: str | os.PathLike[str], xyz: Tensor, rgb: Tensor) -> N
 
 
 def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """Read points [N, 3] and colors [N, 3] in [0, 1] (gray if the file has none).
+    """Read points [N, 3], in the file's precision, and their colors [N, 3] in [0, 1] (gray if the file has none).
 
     Colors are stored as integers over the full range of their type, or as floats in [0, 1].
 
@@ -116,9 +120,9 @@ def read_point_ply(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         ValueError: not a readable PLY with finite vertices (names the file).
     """
     columns, _ = read_vertices(path)
-    xyz = _column(path, columns, ["x", "y", "z"])
+    xyz = _column(path, columns, ["x", "y", "z"], in_full=True)
     if "red" not in columns:
-        return xyz, torch.full_like(xyz, 0.5)
+        return xyz, torch.full(xyz.shape, 0.5)
     stored = columns["red"].dtype
     white = np.iinfo(stored.str).max if np.issubdtype(stored, np.integer) else 1
     return xyz, _column(path, columns, ["red", "green", "blue"]) / white

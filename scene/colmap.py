@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,19 @@ def _is_image(line: str) -> bool:
         return len([float(word) for word in words[9].split()]) == 1
     except ValueError:
         return True
+
+
+def view_names(model: Any) -> dict[int, str]:
+    """The view's name of each image of a model, by id: the file's without its ending.
+
+    Where files in several folders have the same one, those in folders are called like their folders, too.
+    """
+    paths = {image.image_id: PurePosixPath(image.name) for image in model.images.values()}
+    count = Counter(path.stem for path in paths.values())
+    return {
+        image: path.stem if count[path.stem] == 1 else "_".join(path.with_suffix("").parts)
+        for image, path in paths.items()
+    }
 
 
 def pose_of(image: Any) -> Array:

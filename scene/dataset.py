@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,9 +35,10 @@ from torch import Tensor
 from arguments.parts import SceneOptions
 from gaussians.ply import read_point_ply
 from scene.cameras import OPENGL_TO_OPENCV, Camera, View, is_rigid, rigid_motions
-from scene.colmap import MODEL_FOLDERS, find_model, named_parameters, open_model, other_models, pose_of
-from scene.lens import COEFFICIENTS, IS_FISHEYE, LISTS, Lens, coefficients_of, lens_of
+from scene.colmap import MODEL_FOLDERS, find_model, named_parameters, open_model, other_models, pose_of, view_names
+from scene.lens import COEFFICIENTS, IS_FISHEYE, LISTS, Lens, coefficients_of, lens_of, refuse_projections
 from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
+from scene.origin import origin_of, points_from, poses_from, shown
 from scene.perturbation import median_distance, perturbed
 from scene.plausibility import doubts
 from spike import Layout, Mosaic, SensorModel, SpikeStream, find_stuck, load_sensor
@@ -64,9 +65,10 @@ _STREAM_KEYS = ("bit_order", "flip", "stored_width")
 # Other programs write some numbers as text.
 _NUMBER = number(from_text=True)
 _FOCAL = number(above=0, most=1e7, from_text=True)
+_ANGLE = number(above=0, most=3.1, from_text=True)
 _CAMERA = {
     "w": whole(1, 65535, from_text=True), "h": whole(1, 65535, from_text=True), "fl_x": _FOCAL, "fl_y": _FOCAL,
-    "cx": _NUMBER, "cy": _NUMBER, "camera_angle_x": number(above=0, most=3.1, from_text=True), "camera_model": text(),
+    "cx": _NUMBER, "cy": _NUMBER, "camera_angle_x": _ANGLE, "camera_angle_y": _ANGLE, "camera_model": text(),
     **dict.fromkeys(COEFFICIENTS, _NUMBER), **dict.fromkeys(LISTS, items(_NUMBER)), IS_FISHEYE: flag,
 }  # fmt: skip
 _FRAME = record(
@@ -97,7 +99,9 @@ class SceneData:
     ``mosaic`` is a color sensor's filter array, ``layout`` the packing of the ``.dat`` files.  ``truth`` gives
     true poses [M, 4, 4] of the sub-frames by view name.  ``extent`` is 3DGS's scene radius: 1.1 times the largest
     distance of a camera from the mean camera center, world units.  ``frames_per_view`` is the stored length of a
-    view's stream (0 without spikes).  ``notes`` are sentences for the user about files that were left out.
+    view's stream (0 without spikes).  ``notes`` are sentences for the user about files that were left out.  All
+    coordinates are counted from ``origin`` [3] (float64), which is not 0 if the scene's are very large
+    (``scene.origin``).
     """
 
     root: Path
@@ -113,6 +117,7 @@ class SceneData:
     extent: float
     frames_per_view: int = 0
     notes: tuple[str, ...] = ()
+    origin: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
     @property
     def has_spikes(self) -> bool:
@@ -184,9 +189,12 @@ class SceneData:
         _check_streams(streams, K, w2c, points, rgb, {"names": names, "middle_frames": middle_frames, "images": images})
         if lens is not None:
             _check_lens(lens, streams[0], K)
+        origin = origin_of(w2c)
         cameras = [
-            Camera(name, stream.width, stream.height, k.float(), pose.float(), lens)
-            for name, stream, k, pose in zip(names, streams, K.expand(count, 3, 3), w2c, strict=True)
+            Camera(name, stream.width, stream.height, k.float(), pose, lens)
+            for name, stream, k, pose in zip(
+                names, streams, K.expand(count, 3, 3), poses_from(origin, w2c), strict=True
+            )
         ]
         views = [
             View(
@@ -198,12 +206,16 @@ class SceneData:
             for i, (camera, stream) in enumerate(zip(cameras, streams, strict=True))
         ]
         _check_truth(IN_MEMORY, truth or {})
+        known = None if truth is None else {name: poses_from(origin, poses) for name, poses in truth.items()}
+        points = None if points is None else points_from(origin, points)
         views = _in_order(IN_MEMORY, views)
         _refuse_duplicates(IN_MEMORY, views)
         pattern = streams[0].bayer
         mosaic = None if pattern is None else Mosaic(pattern)
         extent, frames = _extent(views), len(streams[0])
-        made = cls(IN_MEMORY, views, [], [], points, rgb, sensor, mosaic, Layout(), truth, extent, frames)
+        made = cls(
+            IN_MEMORY, views, [], [], points, rgb, sensor, mosaic, Layout(), known, extent, frames, origin=origin
+        )
         return made.with_stuck_pixels()
 
 
@@ -261,6 +273,10 @@ def read_scene(
     _refuse_duplicates(poses, views)
     if strict and notes:
         raise ValueError(f"{notes[0]}; --strict refuses that")
+    origin = origin_of(torch.stack([view.camera.w2c for view in views]))
+    if origin.any():
+        notes.append(f"the cameras are far from the origin: the model's coordinates are relative to {shown(origin)}")
+    views = _counted_from(origin, views)
     if from_images or not views[0].has_spikes:
         views, sizes = with_photographs(root, views, image_folder, resolution)
         notes += sizes
@@ -270,6 +286,7 @@ def read_scene(
         refuse_distortion(root, views, "a color sensor's filters are in the way")
     views = _in_order(path, views)
     points, rgb = _read_points(root, path, meta)
+    points = None if points is None else points_from(origin, points)
     if perturb:
         views = _perturbed(root, views, points, perturb, perturb_seed)
     held = [eval and i % llffhold == 0 for i in range(len(views))]
@@ -281,19 +298,25 @@ def read_scene(
         root,
         train,
         test,
-        _read_novel(root),
+        _counted_from(origin, _read_novel(root)),
         points,
         rgb,
         load_sensor(root / CALIBRATION) if (root / CALIBRATION).is_file() else _sensor(path, meta),
         _mosaic(meta),
         _layout(meta),
-        _read_truth(root),
+        _read_truth(root, origin),
         _extent(train),
         notes=tuple(notes),
+        origin=origin,
     )
     if not train[0].has_spikes:
         return scene
     return replace(scene, frames_per_view=len(scene.open_stream(train[0]))).with_stuck_pixels()
+
+
+def _counted_from(origin: Tensor, views: list[View]) -> list[View]:
+    """The views with poses as float32, in a world whose origin is there."""
+    return [replace(v, camera=replace(v.camera, w2c=poses_from(origin, v.camera.w2c))) for v in views]
 
 
 def _perturbed(root: Path, views: list[View], points: Tensor | None, level: float, seed: int) -> list[View]:
@@ -402,6 +425,7 @@ def read_cameras(path: Path) -> tuple[list[Camera], np.ndarray | None]:
     if not views:
         raise ValueError(f"{path}: its pose file lists no views")
     middles = [view.middle_frame for view in views]
+    views = _counted_from(torch.zeros(3, dtype=torch.float64), views)
     return [view.camera for view in views], None if None in middles else np.array(middles, np.float64)
 
 
@@ -409,7 +433,7 @@ def read_cameras(path: Path) -> tuple[list[Camera], np.ndarray | None]:
 
 
 def _pose(path: Path, name: str, matrix: object) -> Tensor:
-    """World-to-camera of a camera-to-world matrix with OpenGL axes."""
+    """World-to-camera, float64, of a camera-to-world matrix with OpenGL axes."""
     try:
         pose = np.asarray(matrix)
     except (ValueError, OverflowError):  # rows of different lengths, integers of hundreds of digits
@@ -432,7 +456,7 @@ def _pose(path: Path, name: str, matrix: object) -> Tensor:
         raise ValueError(f"{path}: the pose of view {name} is not a rigid motion (rotation not orthonormal)")
     u, _, vt = np.linalg.svd(pose[:3, :3])  # files store few digits
     pose[:3, :3] = u @ vt
-    return torch.as_tensor(np.linalg.inv(pose @ OPENGL_TO_OPENCV), dtype=torch.float32)
+    return torch.from_numpy(np.linalg.inv(pose @ OPENGL_TO_OPENCV))
 
 
 def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) -> Camera:
@@ -441,14 +465,15 @@ def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) 
         if key not in source:
             raise ValueError(f"{path}: view {name} has no {key}")
     width, height = source["w"], source["h"]
-    if "fl_x" not in source and "camera_angle_x" in source:
-        focal = 0.5 * width / math.tan(0.5 * source["camera_angle_x"])
-        source = source | {"fl_x": focal, "fl_y": focal}
+    for key, angle, size in (("fl_y", "camera_angle_y", height), ("fl_x", "camera_angle_x", width)):
+        if "fl_x" not in source and angle in source:
+            source = source | {key: 0.5 * size / math.tan(0.5 * source[angle])}
     if "fl_x" not in source:
         raise ValueError(f"{path}: view {name} has no fl_x")
     source = {"cx": width / 2, "cy": height / 2, "fl_y": source["fl_x"]} | source
     k = torch.tensor([[source["fl_x"], 0, source["cx"]], [0, source["fl_y"], source["cy"]], [0, 0, 1]])
     where, model = f"{path}: view {name}", source.get("camera_model", "PINHOLE")
+    refuse_projections(where, source)
     lens = lens_of(
         where, model, coefficients_of(source), k.double().numpy(), width, height, source.get(IS_FISHEYE, False)
     )
@@ -459,6 +484,7 @@ def _camera(path: Path, name: str, meta: dict[str, Any], frame: dict[str, Any]) 
 
 
 def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[View], dict[str, Any]]:
+    """The views that a pose file lists, with poses in float64, and what it says for all of them."""
     meta = _with_size(root, read_json(path, _TRANSFORMS))
     sequences = _sequences(root) if are_exposures else {}
     views = []
@@ -544,12 +570,12 @@ def _read_novel(root: Path) -> list[View]:
     return views
 
 
-def _read_truth(root: Path) -> dict[str, Tensor] | None:
+def _read_truth(root: Path, origin: Tensor) -> dict[str, Tensor] | None:
     path = root / "trajectory.json"
     if not path.is_file():
         return None
     poses = read_json(path, _TRUTH)["w2c"]
-    return {name: torch.as_tensor(stored, dtype=torch.float32) for name, stored in poses.items()}
+    return {name: poses_from(origin, torch.as_tensor(stored)) for name, stored in poses.items()}
 
 
 def _check_truth(path: Path, truth: dict[str, Tensor]) -> None:
@@ -573,18 +599,18 @@ def _read_points(root: Path, path: Path, meta: dict[str, Any]) -> tuple[Tensor |
 
 
 def _read_colmap(root: Path, folder: Path) -> tuple[list[View], dict[str, Any]]:
-    """COLMAP's cameras, images and points, binary or text; spikes are matched by image name."""
+    """COLMAP's cameras, images and points, in float64, binary or text; spikes are matched by image name."""
     model = open_model(folder)
-    sequences = _sequences(root)
+    sequences, names = _sequences(root), view_names(model)
     views = []
     for image in sorted((i for i in model.images.values() if i.has_pose), key=lambda i: i.name):
         source = model.cameras[image.camera_id]
-        name = Path(image.name).stem
+        name = names[image.image_id]
         where, matrix = f"{folder}: view {name}", source.calibration_matrix()
         coefficients = coefficients_of(named_parameters(source))
         lens = lens_of(where, source.model.name, coefficients, matrix, source.width, source.height)
         k = torch.as_tensor(matrix, dtype=torch.float32) if lens is None else lens.matrix
-        pose = torch.as_tensor(pose_of(image), dtype=torch.float32)
+        pose = torch.from_numpy(pose_of(image))
         camera = Camera(name, source.width, source.height, k, pose, lens)
         file = next((f for f in IMAGE_FOLDERS if find_image(root, f"{f}/{image.name}")), IMAGE_FOLDERS[0])
         frame = {"file_path": f"{file}/{image.name}"}
@@ -594,6 +620,6 @@ def _read_colmap(root: Path, folder: Path) -> tuple[list[View], dict[str, Any]]:
         meta = read_json(root / "spike.json", record({}, _SPIKES))
     points = [(p.xyz, p.color) for p in model.points3D.values()]
     if points:
-        xyz, rgb = (np.array(column, dtype=np.float32) for column in zip(*points, strict=True))
-        meta["colmap_points"] = (torch.from_numpy(xyz), torch.from_numpy(rgb) / 255)
+        xyz, rgb = (torch.from_numpy(np.array(column)) for column in zip(*points, strict=True))
+        meta["colmap_points"] = (xyz, rgb.float() / 255)
     return views, meta

@@ -32,6 +32,8 @@ _OF_LISTS = ("k1", "k2", "k3", "k4", "p1", "p2")
 # Camera models that are a pinhole camera if their coefficients are negligible; a fisheye never is.
 PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "FULL_OPENCV", "SIMPLE_RADIAL", "RADIAL")
 FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+# Keys with which instant-ngp's files describe projections that are none of these.
+_PROJECTIONS = ("ftheta_p0", "latlong", "equirectangular", "orthographic")
 # Pixels at the corner of the image: less is not distortion.
 NEGLIGIBLE = 0.01
 # Power of the distance from the axis with which a radial coefficient grows.
@@ -265,6 +267,20 @@ def coefficients_of(source: Mapping[str, Any]) -> dict[str, float]:
         names = _OF_LISTS if is_fisheye else tuple(f"{key}[3]" if name == "k4" else name for name in _OF_LISTS)
         found |= {name: float(value) for name, value in zip(names, source.get(key) or (), strict=False) if value}
     return found
+
+
+def refuse_projections(where: str, source: Mapping[str, Any]) -> None:
+    """Refuse the keys of a camera in JSON that make it another one than a pinhole camera behind a lens.
+
+    Args:
+        where: file and view, for the message.
+    """
+    for key in _PROJECTIONS:
+        if source.get(key) not in (None, False):
+            raise ValueError(
+                f"{where} has the projection {key} of instant-ngp, expected a perspective or fisheye camera "
+                f"({', '.join(PERSPECTIVE + FISHEYES)})"
+            )
 
 
 def _corner_shift(coefficients: Mapping[str, float], k: NDArray[np.float64], width: int, height: int) -> float:

@@ -1,6 +1,7 @@
 """The folder of a trained model, with the layout of 3DGS.
 
     cfg_args.json  cameras.json  input.ply
+    origin.json    where all coordinates of the model are counted from, if that is not the scene's origin
     point_cloud/iteration_N/point_cloud.ply   Gaussians, or
     point_cloud/iteration_N/radiance_field.pth  a radiance field (see gaussian_renderer/radiance.py)
     point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (see recon_net/weights.py)
@@ -41,6 +42,7 @@ NOVEL = "novel_"
 # What an iteration holds: one of these.
 GAUSSIANS, RADIANCE_FIELD = SCENES = ("point_cloud.ply", "radiance_field.pth")
 CAMERAS = "cameras.json"
+ORIGIN = "origin.json"
 # Programs that reserve the folder; a finished checkpoint can be rendered while training goes on.
 TRAINING, RENDERING = "train.py", "render.py"
 
@@ -213,6 +215,12 @@ def why_stale(entries: list[dict[str, Any]], iteration: int) -> str | None:
     if not others:
         return None
     return f"cameras.json has the poses of iteration {others.pop()}, not {iteration}; run render.py again"
+
+
+def write_origin(model: str | Path, origin: Tensor) -> None:
+    """Write ``origin.json``: add its three numbers to the model's coordinates for those of the scene's files."""
+    if origin.any():
+        write_json(Path(model) / ORIGIN, {"origin": origin.tolist()})
 
 
 def write_cameras(model: str | Path, entries: list[dict[str, Any]]) -> None:

@@ -14,12 +14,10 @@ from utils.se3 import camera_centers
 
 # A camera so many times farther from the middle of all than half of them are.
 _LOST = 100.0
-# Cameras so many times farther from the origin than from each other: 32-bit numbers then move a pixel's ray visibly.
-_REMOTE = 1e4
 
 
 def doubts(views: Sequence[View], layout: Layout) -> list[str]:
-    """Views far away from all others or from the origin, and ``.dat`` streams shorter than the others."""
+    """Views far away from all others, and ``.dat`` streams shorter than the others."""
     return [*_far(views), *_short(views, layout)]
 
 
@@ -29,15 +27,8 @@ def _far(views: Sequence[View]) -> list[str]:
     eyes = camera_centers(torch.stack([view.camera.w2c for view in views]).double()).numpy()
     middle = np.median(eyes, axis=0)
     distance = np.linalg.norm(eyes - middle, axis=1)
-    usual, origin = float(np.median(distance)), float(np.linalg.norm(middle))
-    apart = np.spacing(np.float32(origin))
-    shift = ", ".join(f"{c:.0f}" for c in middle)
-    remote = [
-        f"the cameras are {origin:.3g} units from the origin and {usual:.3g} from their middle, but the program "
-        f"computes with 32-bit numbers, which are {apart:.2g} units apart there: images will be less sharp; subtract "
-        f"{shift} from all camera positions and points"
-    ]
-    return (remote if origin > _REMOTE * usual > 0 else []) + [
+    usual = float(np.median(distance))
+    return [
         f"view {view.camera.name} is {d / usual:.0f} times as far from the middle of all cameras as half of them are; "
         "if that is not so, its pose is wrong"
         for view, d in zip(views, distance, strict=True)

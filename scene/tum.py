@@ -22,8 +22,13 @@ _LARGEST = 1e30
 _LARGEST_FILE = 1 << 28
 
 
-def write_tum(path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Tensor) -> None:
+def write_tum(
+    path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Tensor, origin: Tensor | None = None
+) -> None:
     """Write the poses ``w2c`` [B, 4, 4] at increasing timestamps ``times`` [B] (seconds, frames, ...) as TUM text.
+
+    Args:
+        origin: where the poses' coordinates are counted from [3]; it is added.
 
     Raises:
         ValueError: timestamps that do not increase, or values that are not finite.
@@ -36,12 +41,14 @@ def write_tum(path: str | os.PathLike[str], times: NDArray[np.floating], w2c: Te
     if not (np.diff(times) > 0).all():
         raise ValueError(f"{path}: the timestamps of a trajectory must increase from line to line")
     quats = Rotation.from_matrix(to_world[:, :3, :3].numpy()).as_quat()
-    rows = np.concatenate([to_world[:, :3, 3].numpy(), quats], axis=1)
+    centers = to_world[:, :3, 3] if origin is None else to_world[:, :3, 3] + origin
+    digits = 9 if origin is None or not origin.any() else 15
     with atomic_write(path, "w") as file:
         file.write("# time tx ty tz qx qy qz qw\n")
         # Full precision: with nine digits, seconds since 1970 would be indistinguishable.
-        for time, row in zip(times, rows, strict=True):
-            file.write(" ".join([repr(float(time)), *(f"{value:.9g}" for value in row)]) + "\n")
+        for time, center, quat in zip(times, centers.tolist(), quats, strict=True):
+            numbers = [*(f"{value:.{digits}g}" for value in center), *(f"{value:.9g}" for value in quat)]
+            file.write(" ".join([repr(float(time)), *numbers]) + "\n")
 
 
 def read_tum(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], Tensor]:

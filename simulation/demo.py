@@ -216,6 +216,8 @@ def make(out: Path, recipe: Recipe, processes: int | None = None, draw: Draw | N
     else:
         with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
             poses = list(shown(pool.imap(work, range(views))))
+            pool.close()  # workers that are ended instead leave semaphores, which Python reports
+            pool.join()
     rng = np.random.default_rng(seed)
 
     def entries(table: list[np.ndarray], folder: str) -> list[dict[str, Any]]:

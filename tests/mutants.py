@@ -912,9 +912,11 @@ MUTANTS: list[Mutant] = [
         ("memory: returned after every step", "any(mallopt(_MMAP_THRESHOLD, size) for size in _MAPPED_ALONE)", "False"),
     ),
     *_of(
-        "scene/plausibility.py", "test_plausibility",
-        ("doubts: far from the origin is fine", "if origin > _REMOTE * usual > 0", "if origin > 1e9 * usual > 0"),
-        ("doubts: any offset is far", "_REMOTE = 1e4", "_REMOTE = 1e2"),
+        "scene/origin.py", "test_origin",
+        ("origin: the world's", "if not 0 < _REMOTE * usual < float(middle.norm()):", "if True:"),
+        ("origin: any offset is far", "_REMOTE = 1e4", "_REMOTE = 1e2"),
+        ("origin: poses were rounded before", "moved = w2c.double().clone()", "moved = w2c.float().double()"),
+        ("origin: points were rounded before", "(points.double() - origin).float()", "points.float() - origin.float()"),
     ),
     *_of(
         "utils/signals.py", "test_reliability",

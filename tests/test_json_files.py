@@ -40,6 +40,7 @@ CAMERA = record({"name": nonempty, "w2c": array(None, 2, 2)}, {"n": whole(1, 9),
         (nullable(text()), None, None),
         (as_stored(array(2)), [1, 2], [1, 2]),
         (text("a", "b"), "b", "b"),
+        (text(), "m\udcfc", "m\udcfc"),  # a byte of a file's name that is not text
         (CAMERA, {"name": "x", "w2c": [], "n": None, "more": [1]}, None),
     ],
 )
@@ -69,6 +70,7 @@ def test_values_that_fit(schema, value, checked):
         (whole(), 1e300, "is 1e+300, expected a whole number from 0"),
         (text(), "a\nb", 'is "a\\nb", expected text without control characters'),
         (text(), "\ud800", 'is "\\ud800", expected text without control characters'),
+        (text(), "\udc7f", 'is "\\udc7f", expected text without control characters'),
         (text("a", "b"), ["a"], 'is ["a"], expected one of a, b'),
         (flag, 1, "is 1, expected true or false"),
         (array(2), [1, None], "is [1, null], expected an array of finite numbers, 2"),

@@ -124,11 +124,26 @@ def test_views_and_streams_without_a_partner_are_counted(tmp_path):
     first, second = scene.notes
     assert first == (
         f"3 of 6 views in {tmp_path}/sparse/0 have no stream in {tmp_path}/spike_data and are left out "
-        "(000, 000, photo)"
+        "(000, helpers_000, photo)"
     )
     assert second.startswith("2 of 5 streams in ") and second.endswith("are not used (extra.dat, more.dat)")
     with pytest.raises(ValueError, match=r"3 of 6 views in .*; --strict refuses that"):
         read_scene(tmp_path, strict=True)
+
+
+def test_photographs_of_the_same_name_in_two_folders(tmp_path):
+    """Several cameras, or a helper beside the views."""
+    files = ["left/0.png", "right/0.png", "0.png", "right/1.png"]
+    colmap(tmp_path / "sparse/0", files)
+    for file in files:
+        photo(tmp_path, f"images/{file}")
+    views = read_scene(tmp_path).train
+    assert {view.camera.name: str(view.image_path.relative_to(tmp_path / "images")) for view in views} == {
+        "0": "0.png", "left_0": "left/0.png", "right_0": "right/0.png", "1": "right/1.png"
+    }  # fmt: skip
+    stream(tmp_path, "0.dat")
+    stream(tmp_path, "1.dat")
+    assert listed(tmp_path) == ["0", "1"]
 
 
 def test_images_that_are_asked_for_are_used_whatever_has_spikes(tmp_path):

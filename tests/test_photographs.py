@@ -1,6 +1,7 @@
 """Plain photographs in 3DGS's layout, from train.py to the printed table."""
 
 import json
+import shutil
 import sys
 
 import cv2
@@ -62,15 +63,21 @@ def test_every_eighth_view_is_held_out_at_its_own_pose(model):
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-def test_another_program_gets_the_same_images_and_poses(model, tmp_path, factor):
-    """benchmarks/photographs.py: none of the held-out views, and cameras of the reduced images."""
+@pytest.mark.parametrize("bent", [False, True])
+def test_another_program_gets_the_same_images_and_poses(model, tmp_path, factor, bent):
+    """benchmarks/photographs.py: none of the held-out views, and cameras of the reduced images, without a lens."""
     photos = model.parent / "photos"
+    if bent:
+        photos = shutil.copytree(photos, tmp_path / "bent")
+        camera = f"1 OPENCV {WIDTH} {HEIGHT} 40 41 23 17 0.1 -0.02 0.001 0.002\n"
+        (photos / "sparse/0/cameras.txt").write_text(camera)
     scene = read_scene(photos, eval=True, resolution=factor)
     write_scene(scene.train, photos, tmp_path / "scene")
     written = read_scene(tmp_path / "scene")
     assert [view.camera.name for view in written.train] == [f"IMG_{i}" for i in range(1, 8)]
     for ours, theirs in zip(scene.train, written.train, strict=True):
         assert (theirs.camera.width, theirs.camera.height) == (WIDTH // factor, HEIGHT // factor)
+        assert theirs.camera.lens is None and (ours.camera.lens is not None) == bent
         np.testing.assert_allclose(theirs.camera.K, ours.camera.K, atol=1e-3)
         np.testing.assert_allclose(theirs.camera.w2c, ours.camera.w2c, atol=1e-5)
         np.testing.assert_allclose(image_of(theirs), image_of(ours), atol=0.51 / 255)

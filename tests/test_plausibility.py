@@ -31,21 +31,6 @@ def test_a_camera_far_from_all_others(root, far):
     assert note.startswith(f"view 001 is {abs(far) / 0.5:.0f} times as far")
 
 
-@pytest.mark.parametrize(("offset", "step"), [(1e3, None), (1e6, "0.062")])
-def test_cameras_far_from_the_origin(root, offset, step):
-    """Georeferenced poses, for example UTM's: a spread of half a unit, and 32-bit numbers."""
-    meta = json.loads((root / "transforms.json").read_text())
-    for frame in meta["frames"]:
-        frame["transform_matrix"][0][3] += offset
-    (root / "transforms.json").write_text(json.dumps(meta))
-    notes = read_scene(root).notes
-    assert len(notes) == (step is not None)
-    if step:
-        assert notes[0].startswith("the cameras are 1e+06 units from the origin and 0.5 from their middle")
-        assert f"numbers, which are {step} units apart there" in notes[0]
-        assert "subtract 1000000, 0, 0 from all camera positions and points" in notes[0]
-
-
 def test_a_stream_that_is_cut_off(root):
     path = root / "spike_data/001.dat"
     path.write_bytes(path.read_bytes()[: 5 * 16])

@@ -160,6 +160,8 @@ def test_the_field_of_view_stands_in_for_the_focal_length(root):
     k = read_scene(root).train[0].camera.K
     assert k.diagonal().tolist() == pytest.approx([WIDTH / 2, WIDTH / 2, 1])
     assert k[:2, 2].tolist() == [WIDTH / 2, HEIGHT / 2]
+    save(root, m | {"camera_angle_x": np.pi / 2, "camera_angle_y": 2 * np.arctan(0.5)})
+    assert read_scene(root).train[0].camera.K.diagonal().tolist() == pytest.approx([WIDTH / 2, HEIGHT, 1])
 
 
 def test_every_eighth_view_is_held_out_with_eval(root):
@@ -422,6 +424,15 @@ def test_lenses_of_transforms(root, keys, expected):
     assert [v.camera.lens for v in read_scene(root).train] == [None, expected]
 
 
+@pytest.mark.parametrize("key", ["ftheta_p0", "latlong", "equirectangular", "orthographic"])
+def test_other_projections_are_refused_by_name(root, key):
+    save(root, meta() | {"frames": [frame(0), frame(1) | {key: 1}]})
+    with pytest.raises(ValueError, match=f"view 001 has the projection {key} of instant-ngp, expected a"):
+        read_scene(root)
+    save(root, meta() | {"latlong": False, "ftheta_p0": None})
+    assert read_scene(root).train[0].camera.lens is None
+
+
 def test_a_broken_colmap_model_is_named(root):
     colmap(root, "TELESCOPE 16 8 20")
     with pytest.raises(ValueError, match=r"sparse/0.*: not a readable"):
@@ -498,9 +509,10 @@ def test_what_is_given_in_memory_is_kept(root):
         images=images,
     )  # fmt: skip
     assert [v.camera.name for v in scene.train] == names and [v.middle_frame for v in scene.train] == middles
-    assert [v.image_path for v in scene.train] == images and scene.truth == truth
+    assert [v.image_path for v in scene.train] == images and scene.truth.keys() == truth.keys()
+    assert all(torch.equal(scene.truth[name], poses) for name, poses in truth.items())
     assert [float(v.camera.K[0, 0]) for v in scene.train] == [1.0] * 5 + [7.0] + [1.0] * 3
-    assert scene.points is points and scene.mosaic is not None and scene.mosaic.pattern == "GBRG"
+    assert torch.equal(scene.points, points) and scene.mosaic is not None and scene.mosaic.pattern == "GBRG"
 
 
 def test_a_stream_in_memory_stands_for_the_file(root):

@@ -10,7 +10,7 @@ import torch
 
 from scene.dataset import IN_MEMORY
 from scene.identity import difference
-from scene.model_folder import camera_entries, save_iteration, write_cameras
+from scene.model_folder import camera_entries, save_iteration, write_cameras, write_origin
 from spike import SensorModel
 from training.after import FixedPatternUpdates
 from training.finite import not_finite
@@ -54,10 +54,11 @@ def save_settings(training: Training) -> None:
 
 
 def save_cameras(training: Training) -> None:
-    """Write ``cameras.json`` with the poses of this iteration."""
+    """Write ``cameras.json`` with the poses of this iteration, and where they are counted from."""
     state, recording = training.state, training.state.recording
     entries = camera_entries(recording.scene.train, state.trajectory, recording.u, state.iteration)
     write_cameras(training.settings.scene.model_path, entries)
+    write_origin(training.settings.scene.model_path, recording.scene.origin)
 
 
 def stored_state(training: Training) -> dict[str, Any]:

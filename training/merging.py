@@ -23,7 +23,15 @@ from gaussians.ply import GaussianParams, read_point_ply, write_point_ply
 from gaussians.sh import sh_basis
 from scene.blocks import Block, block_name, read_block
 from scene.dataset import scene_of
-from scene.model_folder import camera_entries, read_cameras, save_gaussians, save_iteration, why_stale, write_cameras
+from scene.model_folder import (
+    camera_entries,
+    read_cameras,
+    save_gaussians,
+    save_iteration,
+    why_stale,
+    write_cameras,
+    write_origin,
+)
 from scene.trajectory import Trajectory
 from spike import SensorModel
 from training.trained_model import TrainedModel
@@ -330,6 +338,7 @@ def merge(blocks: Sequence[TrainedBlock], out: Path) -> dict[str, Any]:
     write_json(out / MERGE, made)
     _merge_points(blocks, out)
     write_cameras(out, camera_entries(scene.train, trajectory, first.model.u.cpu(), iteration))
+    write_origin(out, scene.origin)
     save_iteration(
         out, iteration, lambda folder: save_gaussians(folder, GaussianModel.of(together)), trajectory,
         most.model.network, merge_sensors(blocks),

@@ -102,7 +102,8 @@ def _new_file(path: Path) -> int:
 def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` that is renamed to ``path`` once everything is written.
 
-    Folders are created; text is UTF-8.  After an error, no file is left behind and an older file is unchanged.
+    Folders are created.  Text is UTF-8; bytes of a file's name that are no text (PEP 383) are written as escapes.
+    After an error, no file is left behind and an older file is unchanged.
     Errors in the body that are not write errors (reading another file, say) are passed on unchanged.
 
     Raises:
@@ -118,7 +119,9 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
     raw = _Recorded(handle, "wb")
     try:
         with io.BufferedWriter(raw, 1 << 18) as binary:
-            file: IO[Any] = binary if mode == "wb" else io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
+            file: IO[Any] = binary
+            if mode == "w":
+                file = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="\n")
             yield file
             file.flush()
             if raw.failure is not None:

@@ -129,7 +129,8 @@ def text(*choices: str) -> Schema:
     def check(value: Any) -> str:
         if not isinstance(value, str) or (choices and value not in choices):
             raise _wrong(value, expected)
-        if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
+        # Half characters stand for bytes of a file's name that are not text (PEP 383); others cannot be in one.
+        if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xDC80 or 0xDD00 <= ord(c) < 0xE000 for c in value):
             raise _wrong(value, f"{expected} without control characters")
         return value
 
