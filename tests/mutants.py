@@ -253,7 +253,7 @@ MUTANTS: list[Mutant] = [
         "test_properties",
         ("tum: world to camera", "to_world = se3.inverse(w2c.detach().cpu().double())",
          "to_world = w2c.detach().cpu().double()"),
-        ("tum: times to nine digits", "[repr(float(time)), *(", "[f\"{time:.9g}\", *("),
+        ("tum: times to nine digits", "repr(float(time)), *numbers", 'f"{time:.9g}", *numbers'),
     ),
     *_of(
         "gaussians/densification.py",
