@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--gpus", type=float, default=0.0, help="with --ray: GPUs of a run (default: 0)")
     made.add_argument("--retries", type=int, default=3, help="with --ray: tries after a worker died (default: 3)")
     made.add_argument(
+        "--start_from", type=Path, metavar="MODEL", help="model that trainings start from, as in train.py: for blocks"
+    )
+    made.add_argument(
         "--spk2imgnet_weights", type=Path, metavar="FILE", help="published weights for the methods with Spk2ImgNet"
     )
     made.add_argument("--finished", action="store_true", help="start no run: only write tables of those that are done")
@@ -82,7 +85,8 @@ def main() -> int:
     methods = list(dict.fromkeys(m for name in args.methods for m in GROUPS.get(name, [name])))
     # The commands run in this program's folder.
     out = args.out.resolve()
-    jobs, notes = jobs_of([scene.resolve() for scene in args.scenes], methods, args.poses, args.seeds)
+    start = "" if args.start_from is None else str(args.start_from.resolve())
+    jobs, notes = jobs_of([scene.resolve() for scene in args.scenes], methods, args.poses, args.seeds, start)
     for note in notes:
         say(note)
     weights = "" if args.spk2imgnet_weights is None else str(args.spk2imgnet_weights.resolve())

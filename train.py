@@ -140,7 +140,7 @@ def begun(settings: Settings) -> bool:
     model = settings.scene.model_path
     if latest_checkpoint(model) is None:
         return False
-    place = {"source_path", "model_path", "resume"}
+    place = {"source_path", "model_path", "start_from", "resume"}
     stored, wanted = load_settings(model).values(), settings.values()
     return all(stored.get(name) == value for name, value in wanted.items() if name not in place)
 

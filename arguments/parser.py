@@ -216,7 +216,7 @@ def resumed_settings(argv: Sequence[str]) -> Settings:
     if recipe and recipe != stored.recipe:
         raise ValueError(f"--resume continues with the stored --recipe {stored.recipe}, not --recipe {recipe}")
     given = _flags(vars(training_parser(stored).parse_args(argv)))
-    free = {item.name for item in dataclasses.fields(RunOptions)} - {"seed"} | set(_MOVED)
+    free = {item.name for item in dataclasses.fields(RunOptions)} - {"seed"} | {*_MOVED, "start_from"}
     before = stored.values()
     for name, value in given.items():
         if name not in free and value != before[name]:

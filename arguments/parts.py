@@ -65,6 +65,10 @@ class GaussianOptions(Options):
         by_size=True,
     )  # fmt: skip
     init_opa: float = option(0.1, "initial opacity", above=0, below=1)
+    start_from: str = option(
+        "", "folder of a model whose Gaussians, curves and gains are the first ones; in a block of a scene, only its "
+        "part of these Gaussians is trained"
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def merge_blocks(args: argparse.Namespace) -> int:
                 f"{row['shared_views']} views shared with block {row['attached_to']}, apart by "
                 f"{row['apart_before']:.4f} before and {row['apart_after']:.4f} after it was moved"
             )
+        elif one.started_from:
+            how = "its world is that of the model it started from"
         elif one.block.block:
             how = "shares no views with another block and was not moved"
         say(f"Block {one.block.name}: {row['kept']} of {row['gaussians']} Gaussians kept; {how}")

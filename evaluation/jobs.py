@@ -45,12 +45,13 @@ class Interrupted(RuntimeError):
 
 @dataclass(frozen=True)
 class Job:
-    """One run."""
+    """One run; ``start_from`` is the model that training starts from, if there is one."""
 
     scene: Path
     method: str
     poses: str
     seed: int
+    start_from: str = ""
 
     def folder(self, out: Path) -> Path:
         """The folder of its results."""
@@ -85,6 +86,8 @@ class Job:
         read = RECIPES[given_recipe(flags) or TimingSettings.recipe].of().values()
         if "spk2imgnet_weights" in read:
             flags += _weights(options)
+        if self.start_from and "start_from" in read:
+            flags += ["--start_from", self.start_from]
         if METHODS[self.method].finds == BLIND_SPOT:
             flags += ["--bsn_weights", str(self.blind_spot(out))]
         return [*flags, "--seed", str(self.seed), "--quiet"]
@@ -94,7 +97,7 @@ class Job:
 
 
 def jobs_of(
-    scenes: Sequence[Path], methods: Sequence[str], poses: Sequence[str], seeds: Sequence[int]
+    scenes: Sequence[Path], methods: Sequence[str], poses: Sequence[str], seeds: Sequence[int], start_from: str = ""
 ) -> tuple[list[Job], list[str]]:
     """Every combination that makes sense: images made from spikes alone have neither poses nor seeds.
 
@@ -122,7 +125,7 @@ def jobs_of(
             if method in BASELINES:
                 jobs.append(Job(scene, method, "accurate", 0))
                 continue
-            jobs += [Job(scene, method, kind, seed) for kind in there for seed in seeds]
+            jobs += [Job(scene, method, kind, seed, start_from) for kind in there for seed in seeds]
     return jobs, notes
 
 

@@ -7,6 +7,7 @@ import utils  # isort: skip  # noqa: F401  (before torch: see there)
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gaussian_renderer.backends import Rasterizer
@@ -39,6 +40,7 @@ def render_trajectory(
     sh_degree: int | None = None,
     depth: bool = False,
     screen_gradients: bool = False,
+    surroundings: GaussianModel | None = None,
 ) -> RenderOutput:
     """Render the Gaussians from M poses in one call; gradients reach the Gaussians and the poses.
 
@@ -50,15 +52,17 @@ def render_trajectory(
         sh_degree: active degree of the spherical harmonics (the model's own if None).
         depth: whether to render the expected depth as well.
         screen_gradients: keep the gradients of the projected centers in ``info`` (densification by gradient).
+        surroundings: more Gaussians, of the same degree, with the same low-pass; in ``info`` they follow the others.
     """
     m = len(w2c)
     degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
+    parts = [gaussians] if surroundings is None else [gaussians, surroundings]
     renders, alphas, info = rasterizer(
-        means=gaussians.means,
-        quats=gaussians.quats,
-        scales=gaussians.scales,
-        opacities=gaussians.opacities,
-        colors=gaussians.coefficients(degree),
+        means=_joined([part.means for part in parts]),
+        quats=_joined([part.quats for part in parts]),
+        scales=_joined([part.scales for part in parts]),
+        opacities=_joined([part.opacities for part in parts]),
+        colors=_joined([part.coefficients(degree) for part in parts]),
         viewmats=w2c,
         Ks=intrinsics.expand(m, 3, 3),
         width=width,
@@ -78,3 +82,8 @@ def render_trajectory(
         depths=images[:, channels:] if depth else None,
         info=info,
     )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The tensors as one; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

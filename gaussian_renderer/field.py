@@ -57,17 +57,20 @@ class GaussianField:
     """3D Gaussians as they are rendered during training.
 
     Args:
-        sh_degree_interval: iterations between increments of the active degree of the spherical harmonics.
+        sh_degree_interval: iterations between increments of the active degree of the spherical harmonics (0: all are
+            active from the start).
         screen_gradients: keep the gradients of the projected centers (densification by gradient).
+        surroundings: Gaussians that are rendered, too, but not learned.
     """
 
     pixels: int | None = None
 
     def __init__(
         self, gaussians: GaussianModel, rasterizer: Rasterizer, sh_degree_interval: int = 1,
-        screen_gradients: bool = False,
+        screen_gradients: bool = False, surroundings: GaussianModel | None = None,
     ):  # fmt: skip
         self.gaussians = gaussians
+        self.surroundings = surroundings if surroundings is None else surroundings.requires_grad_(False)
         self.rasterizer = rasterizer
         self.sh_degree_interval = sh_degree_interval
         self.screen_gradients = screen_gradients
@@ -76,6 +79,7 @@ class GaussianField:
         self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, iteration: int | None = None
     ) -> RenderOutput:
         """See ``Field.render``."""
+        every = self.sh_degree_interval
         return render_trajectory(
             self.gaussians,
             w2c,
@@ -83,8 +87,9 @@ class GaussianField:
             width,
             height,
             self.rasterizer,
-            sh_degree=None if iteration is None else iteration // self.sh_degree_interval,
+            sh_degree=None if iteration is None or not every else iteration // every,
             screen_gradients=self.screen_gradients,
+            surroundings=self.surroundings,
         )
 
     def parameters(self) -> dict[str, Tensor]:
@@ -97,8 +102,9 @@ class GaussianField:
         self.gaussians = GaussianModel(stored, before.sh_degree, before.low_pass).to(before.means.device)
 
     def sizes(self) -> dict[str, int]:
-        """The number of Gaussians."""
-        return {"gaussians": len(self.gaussians)}
+        """The numbers of Gaussians."""
+        around = {} if self.surroundings is None else {"surroundings": len(self.surroundings)}
+        return {"gaussians": len(self.gaussians)} | around
 
     def histograms(self) -> dict[str, Tensor]:
         """The opacities [N]."""
@@ -110,4 +116,4 @@ class GaussianField:
 
     def save(self, folder: Path) -> None:
         """See ``Field.save``."""
-        save_gaussians(folder, self.gaussians)
+        save_gaussians(folder, self.gaussians, self.surroundings)

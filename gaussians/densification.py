@@ -137,12 +137,16 @@ class DefaultStrategy:
             _forget(gaussians, optimizer, "opacity_logits", slice(None))
 
     def _observe(self, count: int, info: dict[str, Any]) -> None:
-        """Add this step's gradient norms, one for every sub-frame in which a Gaussian was visible."""
+        """Add this step's gradient norms, one for every sub-frame in which a Gaussian was visible.
+
+        The first ``count`` Gaussians of ``info`` are those that are learned.
+        """
         gradient: Tensor | None = info["means2d"].grad
         assert gradient is not None, "densification needs the gradient of the projected centers"
         scale = gradient.new_tensor([info["width"] / 2, info["height"] / 2])
-        norms = (gradient.reshape(-1, count, 2) * scale).norm(dim=-1)
-        visible = (info["radii"].reshape(norms.shape[0], count, -1) > 0).all(-1)
+        norms = (gradient.reshape(-1, *gradient.shape[-2:])[:, :count] * scale).norm(dim=-1)
+        radii = info["radii"]
+        visible = (radii.reshape(-1, *radii.shape[-2:])[:, :count] > 0).all(-1)
         norms = norms * len(norms)
         if self.last_only:
             norms, visible = norms[-1:], visible[-1:]

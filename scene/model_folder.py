@@ -4,6 +4,7 @@
     origin.json    where all coordinates of the model are counted from, if that is not the scene's origin
     point_cloud/iteration_N/point_cloud.ply   Gaussians, or
     point_cloud/iteration_N/radiance_field.pth  a radiance field (see gaussian_renderer/radiance.py)
+    point_cloud/iteration_N/surroundings.ply  what a block that started from a model of the scene sees of its neighbors
     point_cloud/iteration_N/recon_net.pth     Recon-Net's weights (see recon_net/weights.py)
     point_cloud/iteration_N/trajectory.pth    knots of the trajectories (plain tensors)
     point_cloud/iteration_N/sensor.json       the sensor with the pixel gains estimated in training, and its maps
@@ -41,6 +42,8 @@ from utils.locks import LOCK, FolderLock
 NOVEL = "novel_"
 # What an iteration holds: one of these.
 GAUSSIANS, RADIANCE_FIELD = SCENES = ("point_cloud.ply", "radiance_field.pth")
+# Gaussians that a block rendered, but did not train.
+SURROUNDINGS = "surroundings.ply"
 CAMERAS = "cameras.json"
 ORIGIN = "origin.json"
 # Programs that reserve the folder; a finished checkpoint can be rendered while training goes on.
@@ -112,9 +115,11 @@ def save_input_points(model: str | Path, points: Tensor, colors: Tensor) -> None
     write_point_ply(Path(model) / "input.ply", points, colors.expand(-1, 3))
 
 
-def save_gaussians(folder: Path, gaussians: GaussianModel) -> None:
-    """Write Gaussians into the folder of an iteration."""
-    write_gaussian_ply(folder / GAUSSIANS, gaussians.params)
+def save_gaussians(folder: Path, gaussians: GaussianModel, surroundings: GaussianModel | None = None) -> None:
+    """Write Gaussians into the folder of an iteration, and those around them that were not trained."""
+    if surroundings is not None:
+        write_gaussian_ply(folder / SURROUNDINGS, surroundings.params)
+    write_gaussian_ply(folder / GAUSSIANS, gaussians.params)  # last: a folder that has them is complete
 
 
 def save_iteration(
@@ -150,6 +155,12 @@ def load_gaussians(model: str | Path, iteration: int, channels: int | None = Non
     if channels is None:
         return GaussianModel.of(without_equal_channels(read_gaussian_ply(path)))
     return GaussianModel.of(read_gaussian_ply(path, channels))
+
+
+def load_surroundings(model: str | Path, iteration: int, channels: int) -> GaussianModel | None:
+    """The Gaussians around those of a block that started from a model of the whole scene, or None."""
+    path = iteration_folder(model, iteration) / SURROUNDINGS
+    return GaussianModel.of(read_gaussian_ply(path, channels)) if path.exists() else None
 
 
 def load_trajectory(model: str | Path, iteration: int) -> Trajectory:

@@ -249,6 +249,11 @@ class Trajectory(nn.Module):
         if len(self.first) and not (0 <= float(self.first.min()) and int(self.first.max()) + last <= knots):
             raise ValueError(f"{knots} knots, but the views need more")
 
+    def of_views(self, views: Sequence[int]) -> Trajectory:
+        """The curves of some views, in this order; knots that only others have are kept."""
+        state = self.state_dict() | {"first": self.first[list(views)]}
+        return Trajectory.from_checkpoint(self.checkpoint() | {"state": state}, "the curves of some views")
+
     def view(self, index: int, u: Tensor) -> Tensor:
         """World-to-camera poses [M, 4, 4] of one view at the times ``u`` [M]."""
         return self(torch.full((len(u),), index, device=u.device), u)

@@ -607,7 +607,12 @@ MUTANTS: list[Mutant] = [
     *_of(
         "gaussian_renderer/field.py",
         "test_recipes",
-        ("SH: one degree early", "iteration // self.sh_degree_interval", "iteration // self.sh_degree_interval + 1"),
+        ("SH: one degree early", "else iteration // every", "else iteration // every + 1"),
+    ),
+    *_of(
+        "gaussian_renderer/field.py",
+        "test_blocks",
+        ("surroundings are not drawn", "surroundings=self.surroundings,\n        )", ")"),
     ),
     *_of(
         "training/shards.py",
@@ -660,6 +665,18 @@ MUTANTS: list[Mutant] = [
         ("merging: curves of the first block", "path.first[index[name]] + float(start)", "path.first[index[name]]"),
         ("merging: blocks stay where they drifted", "found[b] = Attached(motion, a, count, apart)",
          "found[b] = Attached(Similarity.none(), a, count, apart)"),
+        ("merging: what left its core is lost, though all started from one model", " | bool(one.started_from)", ""),
+    ),
+    *_of(
+        "training/starting.py",
+        "test_blocks",
+        ("start: surroundings that are trained, too", "around = _in_view(state) & ~inside", "around = _in_view(state)"),
+        ("start: surroundings of the first instants only", "torch.tensor([0.0, 0.5, 1.0]", "torch.tensor([-9.0]"),
+        ("start: nothing around a block", "if around.any() else None", "if False else None"),
+        ("start: curves of other views", "[place[name] for name in names]", "[0 for name in names]"),
+        ("start: gains of the scene", "recording.use_gains(fitting(", "print(fitting("),
+        ("start: colors without their view dependence", "GaussianField(gaussians, field.rasterizer, 0,",
+         "GaussianField(gaussians, field.rasterizer, 1000,"),
     ),
     *_of(
         "evaluation/seams.py",

@@ -28,9 +28,9 @@ densify_until_iter device eval exposure init_num_pts init_opa iterations json_lo
 length_unit llffhold log_every low_pass means_lr means_lr_final means_unit min_opacity model_path motion_init
 opacities_lr
 opacity_reg opacity_reset_interval pose_every pose_opt pose_opt_lr pose_opt_lr_final quats_lr quiet rasterizer resume
-save_iterations scale_reg scales_lr seed sh0_lr sh_degree sh_degree_interval shN_lr source_path strategy subframes
-tensorboard trajectory transforms view_spacing viewer viewer_host viewer_port perturb perturb_seed image_folder
-resolution strict shards targets_memory threads
+save_iterations scale_reg scales_lr seed sh0_lr sh_degree sh_degree_interval shN_lr source_path start_from strategy
+subframes tensorboard trajectory transforms view_spacing viewer viewer_host viewer_port perturb perturb_seed
+image_folder resolution strict shards targets_memory threads
 """.split()
 NETWORK = "crop lambda_joint long_grouping recon_lr recon_lr_final recon_net short targets".split()
 BLIND_SPOT = "bsn_width bsn_steps bsn_weights".split()

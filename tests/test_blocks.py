@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from tiny_model import pose, tiny_gaussians
-from training_runs import TIMING, small_training, stepped
+from training_runs import TIMING, learned, same, small_training, stepped
 
 import metrics
 import render
@@ -28,8 +29,12 @@ from scene.model_folder import load_gaussians, load_trajectory, read_cameras, sa
 from scene.partition import _Writer
 from scene.trajectory import Trajectory
 from spike import Layout, SensorModel
+from training import checkpoint
 from training.checkpoint import save_model
 from training.merging import MERGE, Similarity, attach, load_blocks, merge_sensors, motion_between
+from training.sampling import Sample
+from training.trained_model import TrainedModel
+from training.training import Training
 from utils.checkpoint import save_checkpoint
 
 CPU = torch.device("cpu")
@@ -114,9 +119,31 @@ def test_what_lies_behind_a_wall_is_not_visible():
 # ---- folders -------------------------------------------------------------------------------------------------
 
 
-def test_blocks_are_scenes_with_the_same_views(scene_folder, tmp_path, monkeypatch, capsys):
+def as_colmap(root: Path) -> None:
+    """Replace the scene's pose file by a COLMAP model, whose camera has a lens."""
+    scene = read_scene(root)
+    model = root / "sparse" / "0"
+    model.mkdir(parents=True)
+    (model / "cameras.txt").write_text("1 SIMPLE_RADIAL 48 32 40 24 16 -0.05\n")
+    rows = []
+    for i, view in enumerate(scene.train, 1):
+        x, y, z, w = Rotation.from_matrix(view.camera.w2c[:3, :3].numpy()).as_quat()
+        place = " ".join(map(str, [w, x, y, z, *view.camera.w2c[:3, 3].tolist()]))
+        rows.append(f"{i} {place} 1 {view.image_path.name}\n\n")
+    (model / "images.txt").write_text("".join(rows))
+    points = [f"{i} {x} {y} {z} 100 100 100 0.1\n" for i, (x, y, z) in enumerate(scene.points.tolist(), 1)]
+    (model / "points3D.txt").write_text("".join(points))
+    (root / "spike.json").write_text(json.dumps({"spike_gain": scene.sensor.gain}))
+    (root / "transforms.json").unlink()
+    (root / "sparse_pc.ply").unlink()
+
+
+@pytest.mark.parametrize("colmap", [False, True])
+def test_blocks_are_scenes_with_the_same_views(colmap, scene_folder, tmp_path, monkeypatch, capsys):
     scene = tmp_path / "scene"
     shutil.copytree(scene_folder, scene)
+    if colmap:
+        as_colmap(scene)
     cut = ["-s", scene, "--blocks", 2, "--eval", "--llffhold", 4, "--margin", 0, "--seen", 2]
     assert command(monkeypatch, "partition", *cut) == 0
     assert "01: 1 views, and 0 of its neighbors" in capsys.readouterr().out
@@ -133,7 +160,8 @@ def test_blocks_are_scenes_with_the_same_views(scene_folder, tmp_path, monkeypat
         for view in part.train:
             other = known[view.camera.name]
             torch.testing.assert_close(view.camera.w2c, other.camera.w2c, atol=1e-6, rtol=0)
-            assert torch.equal(view.camera.K, other.camera.K) and view.spike_path.is_symlink()
+            assert torch.equal(view.camera.K, other.camera.K) and view.camera.lens == other.camera.lens
+            assert (view.camera.lens is not None) == colmap and view.spike_path.is_symlink()
             assert torch.equal(
                 torch.as_tensor(part.open_stream(view).unpack(0, 177)),
                 torch.as_tensor(whole.open_stream(other).unpack(0, 177)),
@@ -141,7 +169,7 @@ def test_blocks_are_scenes_with_the_same_views(scene_folder, tmp_path, monkeypat
             assert view.middle_frame == other.position * 177 and view.sequence_paths.keys() == set(range(13))
             assert view.image_path.is_file()
             assert torch.equal(part.truth[view.camera.name], whole.truth[view.camera.name])
-        assert part.sensor.gain == pytest.approx(whole.sensor.gain) and len(part.points) <= len(whole.points)
+        assert part.sensor.gain == pytest.approx(whole.sensor.gain) and 0 < len(part.points) <= len(whole.points)
         owned += block.own
         held_out |= block.across.keys() - set(block.own)
         held_out_here = {f"novel_{view.camera.name}" for view in part.novel}
@@ -331,6 +359,127 @@ def test_mistakes_are_told_in_one_sentence(scene_folder, trained_blocks, tmp_pat
     assert "expected low < high" in sentence("merge", "-m", *models(root), "--out", out)
     assert "has no merge.json, so it is no merged model" in sentence("seams", "-m", first)
     assert not out.exists()
+
+
+# ---- starting from a model of the whole scene ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def coarse(scene_folder, tmp_path_factory) -> Path:
+    """A model of the small scene."""
+    folder = tmp_path_factory.mktemp("coarse")
+    save_model(stepped(small_training(scene_folder, folder, *TIMING), 4))
+    return folder
+
+
+def assert_looks_like(model: TrainedModel, training: Training) -> None:
+    """A training that has not begun renders what the model shows of its views, where they are in the model."""
+    state, names = training.state, [view.camera.name for view in model.scene.train]
+    whole = GaussianField(model.load_gaussians(), state.gaussian_field.rasterizer)
+    with torch.no_grad():
+        for i, view in enumerate(state.recording.scene.train):
+            poses = model.trajectory.view(names.index(view.camera.name), model.u[:3])
+            expected = whole.render(poses, view.camera.K.expand(3, 3, 3), *state.recording.size[::-1]).images
+            torch.testing.assert_close(state.render(Sample.exposure(i, 3)).images, expected, atol=1e-3, rtol=0)
+
+
+def test_a_training_starts_where_a_model_ended(scene_folder, coarse, tmp_path):
+    model = TrainedModel.load(coarse)
+    training = small_training(scene_folder, tmp_path / "again", *TIMING, "--start_from", str(coarse))
+    for name, value in model.load_gaussians().raw.items():
+        torch.testing.assert_close(training.state.gaussians.raw[name], value)
+    gains = model.learned_sensor.gain_map
+    assert torch.equal(training.state.recording.sensor.gain_map, gains) and float(gains.std()) > 0
+    u = torch.linspace(0, 1, 4)
+    for i in range(5):
+        assert torch.equal(training.state.trajectory.view(i, u), model.trajectory.view(i, u))
+    assert training.state.field.sizes() == {"gaussians": len(model.load_gaussians())}
+    assert_looks_like(model, training)
+
+
+def test_blocks_that_start_from_a_model_train_their_part_of_it(
+    trained_blocks, coarse, tmp_path, monkeypatch, capsys
+):  # fmt: skip
+    model = TrainedModel.load(coarse)
+    every = model.load_gaussians()
+    flags = [*TIMING, "--fixed_pattern_every", "0", "--cap_max", "400", "--start_from", str(coarse)]
+    trainings = []
+    for name in ("00", "01"):
+        scene = trained_blocks / "blocks" / name
+        training = small_training(scene, tmp_path / "models" / name, *flags, "--seed", name)
+        block, field = read_block(scene), training.state.field
+        inside = block.core.contains(every.means.detach())
+        assert 0 < len(field.surroundings) <= int((~inside).sum()) < len(every)
+        assert torch.equal(field.gaussians.means, every.means[inside])
+        assert not block.core.contains(field.surroundings.means).any()
+        assert_looks_like(model, training)
+        around = {key: value.clone() for key, value in field.surroundings.raw.items()}
+        if name == "00":  # interrupted
+            stepped(training, 2)
+            stored = checkpoint.save(training)
+            training = small_training(scene, tmp_path / "models" / name, *flags, "--seed", name)
+            checkpoint.load(training, stored)
+            stepped(training, 2)
+            straight = stepped(small_training(scene, tmp_path / "straight", *flags, "--seed", name), 4)
+            assert same(learned(training), learned(straight))
+        else:
+            stepped(training, 4)
+        field = training.state.field
+        with torch.no_grad():  # one leaves the core
+            field.gaussians.means[0] = field.surroundings.means[0] + 0.01
+        save_model(training)
+        for key, value in around.items():
+            assert torch.equal(field.surroundings.raw[key], value)
+        assert len(field.gaussians) > int(inside.sum())
+        saved = TrainedModel.load(tmp_path / "models" / name)
+        assert Path(saved.settings.gaussians.start_from) == coarse
+        assert torch.equal(saved.learned_sensor.gain_map, model.learned_sensor.gain_map)
+        with torch.no_grad():
+            size, k = training.state.recording.size[::-1], model.scene.train[0].camera.K[None]
+            poses = training.state.trajectory.view(0, torch.tensor([0.5]))
+            seen = saved.load_field(1, field.rasterizer).render(poses, k, *size).images
+            torch.testing.assert_close(seen, field.render(poses, k, *size).images, atol=1e-5, rtol=0)
+        trainings.append(training)
+    assert command(monkeypatch, "merge", "-m", *models(tmp_path), "--out", tmp_path / "out") == 0
+    assert "its world is that of the model it started from" in capsys.readouterr().out
+    merged = TrainedModel.load(tmp_path / "out")
+    means = torch.cat([training.state.gaussians.means for training in trainings])
+    torch.testing.assert_close(merged.load_gaussians().means, means)
+    assert merged.settings.gaussians.start_from == ""
+    for i, view in enumerate(merged.scene.train):
+        first = view.camera.name in read_block(trained_blocks / "blocks" / "00").own
+        owner = trainings[0 if first else 1].state
+        own = [known.camera.name for known in owner.recording.scene.train].index(view.camera.name)
+        u = torch.linspace(0, 1, 4)
+        torch.testing.assert_close(merged.trajectory.view(i, u), owner.trajectory.view(own, u))
+
+
+def test_models_that_cannot_be_started_from(scene_folder, trained_blocks, coarse, tmp_path, monkeypatch):
+    def why(folder: Path, *flags: str, scene: Path = scene_folder) -> str:
+        with pytest.raises(ValueError) as error:
+            small_training(scene, tmp_path / "out", *TIMING, "--start_from", str(folder), *flags)
+        return str(error.value)
+
+    assert "train this model first" in why(tmp_path)
+    assert "its curves are bezier, expected linear (--trajectory)" in why(coarse, "--trajectory", "linear")
+    assert "its Gaussians have a low-pass 0.1 square pixels, compensated, expected" in why(coarse, "--low_pass", "0.2")
+    assert "colors of degree 3, expected 2 (--sh_degree)" in why(coarse, "--sh_degree", "2")
+    assert "is also the folder of the results" in why(coarse, "-m", str(coarse))
+    shutil.copytree(coarse, tmp_path / "coarse")
+    cameras = json.loads((coarse / "cameras.json").read_text())
+    (tmp_path / "coarse" / "cameras.json").write_text(json.dumps(cameras[1:]))
+    assert "was trained without view 000, expected all 5 of the scene" in why(tmp_path / "coarse")
+    block = trained_blocks / "blocks" / "00"
+    nowhere = replace(read_block(block), core=Region((50, 50, 50), (51, 51, 51)))
+    monkeypatch.setattr("training.starting.read_block", lambda folder: nowhere)
+    assert "Gaussians is in the core of block 00" in why(coarse, scene=block)
+    monkeypatch.undo()
+    shutil.copytree(trained_blocks / "models", tmp_path / "models")
+    stored = json.loads((tmp_path / "models" / "01" / "cfg_args.json").read_text())
+    stored["gaussians"]["start_from"] = str(coarse)
+    (tmp_path / "models" / "01" / "cfg_args.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"--start_from is .*, expected  as in"):
+        load_blocks(models(tmp_path))
 
 
 def test_blocks_without_shared_views_stay_where_they_are(trained_blocks):

@@ -57,6 +57,17 @@ def test_small_gaussians_are_cloned_and_wide_ones_split():
     assert float(model.scales.detach().amax()) == pytest.approx(float(torch.tensor(-2.0).exp()) / 1.6, rel=1e-4)
 
 
+def test_gaussians_that_are_only_rendered_do_not_count():
+    found = []
+    for more in (0, 3):
+        model, optimizer = scene(6)
+        gradient = torch.rand(3, 6, 2, generator=torch.Generator().manual_seed(1))
+        gradient = torch.cat([gradient, torch.ones(3, more, 2)], 1)
+        strategy().step(model, optimizer, info(gradient), 1)
+        found.append(model.means.detach())
+    assert len(found[0]) > 6 and torch.equal(*found)
+
+
 def test_all_subframes_count_in_the_statistics():
     """A Gaussian whose gradient shows in the first sub-frame only; the last-only variant misses it."""
     gradient = torch.zeros(3, 6, 2)

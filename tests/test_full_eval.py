@@ -226,10 +226,17 @@ def test_a_signal_ends_the_command_first(tmp_path, monkeypatch):
 
 def test_relative_paths_mean_the_folder_one_is_in(scene_folder, tmp_path, monkeypatch):
     done = []
-    monkeypatch.setattr(full_eval, "do", lambda job, out, options: done.append((job.scene, out)))
+    monkeypatch.setattr(full_eval, "do", lambda job, out, options: done.append((job.scene, out, job.start_from)))
     monkeypatch.chdir(scene_folder.parent)
-    evaluate(monkeypatch, "-s", "small", "-o", "out", "--methods", "tfp")
-    assert done == [(scene_folder.resolve(), (scene_folder.parent / "out").resolve())]
+    evaluate(monkeypatch, "-s", "small", "-o", "out", "--methods", "tfp", "ours", "--start_from", "coarse")
+    here = scene_folder.parent.resolve()
+    assert done == [(here / "small", here / "out", ""), (here / "small", here / "out", str(here / "coarse"))]
+
+
+def test_trainings_of_gaussians_start_from_a_model(scene_folder, tmp_path):
+    for method, starts in (("ours", True), ("spikegs", True), ("spikenerf", False)):
+        flags = Job(scene_folder, method, "accurate", 0, "/coarse").train_flags(tmp_path)
+        assert parse_training(flags).values().get("start_from") == ("/coarse" if starts else None)
 
 
 def evaluate(monkeypatch, *flags: object) -> int:

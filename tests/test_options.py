@@ -99,11 +99,12 @@ CHANGES = {
     "seed": ("timing", "--seed 1"),
     "shards": ("timing", "--shards 2"),
 }
-# Options whose tests stand elsewhere: folders, what is printed or kept, and the two that need a special start.
+# Options whose tests stand elsewhere: folders, what is printed or kept, and three that need a special start.
 ELSEWHERE = {
     "source_path", "model_path", "rasterizer", "device", "save_iterations", "checkpoint_every", "resume", "quiet",
     "image_folder", "resolution", "strict", "log_every", "json_log", "viewer", "viewer_host", "viewer_port",
     "tensorboard", "flip", "lambda_scale_ratio", "threads", "targets_memory", "bsn_weights", "spk2imgnet_weights",
+    "start_from",
 }  # fmt: skip
 
 

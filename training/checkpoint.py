@@ -21,9 +21,10 @@ from utils.reading import reason
 
 
 def learned_sensor(training: Training) -> SensorModel | None:
-    """The sensor with the gains estimated so far, or None if training does not estimate them."""
+    """The sensor with the gains estimated so far, or None if there are only the scene's own."""
+    recording = training.state.recording
     looked_for = any(isinstance(action, FixedPatternUpdates) for action in training.after)
-    return training.state.recording.sensor if looked_for else None
+    return recording.sensor if looked_for or recording.sensor is not recording.scene.sensor else None
 
 
 def save_model(training: Training) -> Path:
@@ -50,7 +51,9 @@ def save_settings(training: Training) -> None:
     settings, root = training.settings, training.state.recording.scene.root
     # Absolute, so that the model can be rendered from any directory.
     source = str(root) if root == IN_MEMORY else os.path.abspath(settings.scene.source_path or root)
-    settings.replaced(source_path=source, resume=False).save(settings.scene.model_path)
+    start = settings.values().get("start_from")
+    places = {"source_path": source} | ({"start_from": os.path.abspath(start)} if start else {})
+    settings.replaced(**places, resume=False).save(settings.scene.model_path)
 
 
 def save_cameras(training: Training) -> None:

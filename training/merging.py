@@ -1,8 +1,11 @@
 """Merges the trained blocks of a scene (``scene.blocks``) into one model.
 
-Each block was trained on its own, so its world may have drifted by a small similarity.  Views that two blocks share
-tell how: each block is moved to where those views were in the block that it is attached to, beginning with the first
-one.  Then the Gaussians in the block's core are kept.
+Blocks that started from one model (``training.starting``) trained disjoint parts of its Gaussians in its world, which
+are joined as they are.
+
+Other blocks were trained on their own, so their worlds may have drifted by a small similarity.  Views that two blocks
+share tell how: each block is moved to where those views were in the block that it is attached to, beginning with the
+first one.  Then the Gaussians in the block's core are kept.
 """
 
 from __future__ import annotations
@@ -141,6 +144,11 @@ class TrainedBlock:
         return cls(read_block(scene), scene, model, cameras)
 
     @property
+    def started_from(self) -> str:
+        """The model that the block started from, or nothing."""
+        return str(self.model.settings.values().get("start_from", ""))
+
+    @property
     def names(self) -> list[str]:
         """Names of the training views."""
         return [entry["name"] for entry in self.cameras]
@@ -159,7 +167,7 @@ class TrainedBlock:
             "--recipe": settings.recipe, "windows": self.model.target_spec,
             "points of a window": settings.window_points, "re-timing": settings.retimes,
             "--trajectory": path.trajectory, "--pose_opt": path.pose_opt,
-            "--motion_init": path.motion_init,
+            "--motion_init": path.motion_init, "--start_from": self.started_from,
         }  # fmt: skip
 
 
@@ -215,7 +223,12 @@ def load_blocks(folders: Sequence[Path], source: str = "") -> list[TrainedBlock]
 
 
 def attach(blocks: Sequence[TrainedBlock]) -> list[Attached]:
-    """Motions of the blocks into the world of the first, each by the views that it shares with another one."""
+    """Motions of the blocks into the world of the first, each by the views that it shares with another one.
+
+    Blocks that started from one model are in its world already.
+    """
+    if blocks[0].started_from:
+        return [Attached(Similarity.none())] * len(blocks)
     found: dict[int, Attached] = {0: Attached(Similarity.none())}
     names = [set(one.names) for one in blocks]
     while len(found) < len(blocks):
@@ -251,11 +264,14 @@ def motion_between(moving: Tensor, fixed: Tensor) -> Similarity:
 
 
 def merge_gaussians(blocks: Sequence[TrainedBlock], motions: Sequence[Similarity]) -> list[GaussianParams]:
-    """The Gaussians [n_b] that are kept of each block: those whose centers are in its core after its motion."""
+    """The Gaussians [n_b] that are kept of each block: those whose centers are in its core after its motion.
+
+    All of them, if the blocks started from one model: no others take the place of those that left the core.
+    """
     kept = []
     for one, motion in zip(blocks, motions, strict=True):
         moved = motion.gaussians(one.model.load_gaussians().params.on_cpu())
-        inside = one.block.core.contains(moved.means)
+        inside = one.block.core.contains(moved.means) | bool(one.started_from)
         columns: dict[str, Any] = {name: getattr(moved, name)[inside] for name in PARAMETERS}
         kept.append(replace(moved, **columns))
     if not sum(len(part.means) for part in kept):
@@ -309,7 +325,7 @@ def merge(blocks: Sequence[TrainedBlock], out: Path) -> dict[str, Any]:
     root = (first.folder / block.scene).resolve()
     settings = first.model.settings.replaced(
         source_path=str(root), model_path=str(out), transforms=block.transforms, eval=block.eval,
-        llffhold=block.llffhold, resume=False,
+        llffhold=block.llffhold, resume=False, **({"start_from": ""} if first.started_from else {}),
     )  # fmt: skip
     scene = scene_of(settings.scene, from_images=not first.model.learns_from_spikes)
     attached = attach(blocks)

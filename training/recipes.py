@@ -68,6 +68,7 @@ from training.optimizers import Optimizers, Rate
 from training.reconstruction import ExposureFrames, InstantFrames
 from training.sampling import Instants, WholeExposures
 from training.spiking import GainPrior, GridVariation, RandomPixels, Refinement, SensedField, SensorLayer, SpikeLoss
+from training.starting import start_from_model
 from training.state import Recording, State
 from training.training import Training
 from utils.device import pick_device
@@ -95,6 +96,7 @@ def timing(c: TimingSettings, scene: SceneData) -> Training:
         network=network,
         seed=c.run.seed,
     )
+    start_from_model(c, state)
     distillation = FusedDistillation if c.network.fuse else InstantJointLoss
     return Training(
         c,
@@ -144,6 +146,7 @@ def paper(c: PaperSettings, scene: SceneData) -> Training:
         network=network,
         seed=c.run.seed,
     )
+    start_from_model(c, state)
     can_turn = bool(losses.lambda_joint and losses.flip and c.motion.pose_opt) and c.motion.trajectory != "spline"
     return Training(
         c,
@@ -206,6 +209,7 @@ def on_images(
         trajectory=start_trajectory(c, scene, Quadrature.middle()).to(device),
         seed=c.run.seed,
     )
+    start_from_model(c, state)
     return Training(
         c,
         state,
@@ -244,6 +248,7 @@ def spikegs(c: SpikeGSSettings, scene: SceneData) -> Training:
         trajectory=start_trajectory(c, scene, Quadrature.middle()).to(device),
         seed=c.run.seed,
     )
+    start_from_model(c, state)
     return Training(
         c,
         state,

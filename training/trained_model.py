@@ -31,6 +31,7 @@ from scene.model_folder import (
     load_gaussians,
     load_learned_sensor,
     load_network,
+    load_surroundings,
     load_trajectory,
 )
 from scene.trajectory import Timing, Trajectory
@@ -77,7 +78,9 @@ class TrainedModel:
         path = iteration_folder(self.folder, self.iteration) / RADIANCE_FIELD
         if path.exists():
             return load_radiance_field(path, self.device)
-        return GaussianField(self.load_gaussians(channels), rasterizer)
+        around = load_surroundings(self.folder, self.iteration, channels)
+        around = None if around is None else around.to(self.device)
+        return GaussianField(self.load_gaussians(channels), rasterizer, surroundings=around)
 
     @cached_property
     def trajectory(self) -> Trajectory:
