@@ -17,7 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from arguments.parser import add_quiet_argument
-from commands.recording_flags import add_color_arguments, add_recording_arguments, frames_of, known_packing, opened
+from commands.recording_flags import (
+    add_color_arguments,
+    add_force_argument,
+    add_recording_arguments,
+    frames_of,
+    known_packing,
+    opened,
+    refuse_existing,
+)
 from pictures.colors import three_channels
 from pictures.video import write_mp4
 from recon_net import SpikeToImage, make_network
@@ -30,11 +38,15 @@ from utils.device import pick_device
 from utils.io import save_image, write_json
 from utils.telling import be_quiet, progress, say
 
+# What is written besides the weights.
+RESULTS, FRAMES, VIDEO = "results.json", "frames", "video.mp4"
+
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m recon_net", description="Train Recon-Net alone on one recording.")
     p.add_argument("recording", type=Path, help=".dat, .npy or .npz file, or SpikeCV folder")
     p.add_argument("--out", type=Path, required=True, help="output folder")
+    add_force_argument(p)
     p.add_argument("--recon_net", choices=["slim", "paper"], help="network (default: slim, or that of --weights)")
     p.add_argument("--targets", choices=get_args(Mode), default="timing", help="intensity targets (default: timing)")
     p.add_argument("--iterations", type=int, default=500, help="training steps; 0: only apply --weights (default: 500)")
@@ -66,10 +78,10 @@ def write_pictures(out: Path, frames: list[int], images: Iterator[NDArray[np.flo
     """Write images numbered by spike frame, and a video if there are several."""
     kept = []
     for frame, image in zip(frames, images, strict=True):
-        save_image(out / "frames" / f"{frame:06d}.png", image)
+        save_image(out / FRAMES / f"{frame:06d}.png", image)
         kept.append(np.asarray(three_channels(image), np.float32))
     if len(kept) > 1:
-        write_mp4(out / "video.mp4", kept, fps)
+        write_mp4(out / VIDEO, kept, fps)
 
 
 def main() -> int:
@@ -81,6 +93,7 @@ def main() -> int:
         raise ValueError(f"--fps must be positive, not {args.fps:g}")
     if not args.iterations and args.weights is None:
         raise ValueError("--iterations 0 only applies a trained network: give its --weights")
+    refuse_existing([args.out / name for name in (WEIGHTS, RESULTS, FRAMES, VIDEO)], args.force)
     stream, _ = opened(args.recording, known_packing(args), insist=True)
     clip = Clip.of(stream, None if args.sensor is None else load_sensor(args.sensor), args.targets)
     inside = range(PAPER.half, len(clip.stream) - PAPER.half)
@@ -101,7 +114,7 @@ def main() -> int:
         record["PSNR"] = compare(network, clip, truth, device)
         for name, row in record["PSNR"].items():
             say(f"{name:12} PSNR {row['PSNR']:6.2f} dB, gain-matched {row['PSNR_gain']:6.2f} dB")
-    write_json(args.out / "results.json", record)
+    write_json(args.out / RESULTS, record)
     shown = (
         sharp(network, clip, f, device).clamp(0, 1).numpy()
         for f in progress(frames, "Rendering")

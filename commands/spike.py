@@ -95,14 +95,16 @@ def run_preview(args: argparse.Namespace) -> None:
         raise ValueError(f"{out}: one image cannot show {len(frames)} frames; give a folder or a name ending in .mp4")
     if out.suffix.lower() not in ("", ".mp4", *IMAGE_SUFFIXES):
         raise ValueError(f"{out}: a preview must be a .png, an .mp4 or a folder")
+    numbered = [out / f"{frame:06d}.png" for frame in frames]
+    refuse_existing([out] if out.suffix else numbered, args.force)
     shown = (stretched(image(f), shown_range, gamma) for f in progress(frames, "Reconstructing", unit="frame"))
     if out.suffix.lower() == ".mp4":
         write_mp4(out, (three_channels(f) for f in shown), args.fps)
     elif out.suffix.lower() in IMAGE_SUFFIXES:
         save_image(out, next(shown))
     else:
-        for frame, picture_ in zip(frames, shown, strict=True):
-            save_image(out / f"{frame:06d}.png", picture_)
+        for file, picture_ in zip(numbered, shown, strict=True):
+            save_image(file, picture_)
     say(f"Written: {out} ({len(frames)} image{'s' if len(frames) > 1 else ''}, method {args.method})")
 
 
@@ -179,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("preview", "make images or a video of a recording")
     sub.add_argument("--out", type=Path, required=True, help="output: a .png, an .mp4, or a folder of numbered images")
+    add_force_argument(sub)
     sub.add_argument(
         "--method", choices=["timing", "tfp", "tfi"], default="timing", help="reconstruction method (default: timing)"
     )

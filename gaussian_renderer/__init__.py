@@ -13,6 +13,9 @@ from torch import Tensor
 from gaussian_renderer.backends import Rasterizer
 from gaussians.model import GaussianModel
 
+# Gaussians nearer than this are not drawn, world units: gsplat's default.
+NEAR_PLANE = 0.01
+
 
 @dataclass
 class RenderOutput:
@@ -67,6 +70,7 @@ def render_trajectory(
         Ks=intrinsics.expand(m, 3, 3),
         width=width,
         height=height,
+        near_plane=NEAR_PLANE,
         sh_degree=degree,
         backgrounds=None if background is None else background.expand(m, -1),
         render_mode="RGB+ED" if depth else "RGB",

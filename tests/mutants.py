@@ -929,6 +929,14 @@ MUTANTS: list[Mutant] = [
         ("memory: returned after every step", "any(mallopt(_MMAP_THRESHOLD, size) for size in _MAPPED_ALONE)", "False"),
     ),
     *_of(
+        "training/building.py", "test_recipes",
+        ("building: black scenes", "if depth < 2 * NEAR_PLANE:", "if depth < 0:"),
+    ),
+    *_of(
+        "scene/colmap.py", "test_matching",
+        ("colmap: names without folders", "if count[path.stem] == 1 else", "if True else"),
+    ),
+    *_of(
         "scene/origin.py", "test_origin",
         ("origin: the world's", "if not 0 < _REMOTE * usual < float(middle.norm()):", "if True:"),
         ("origin: any offset is far", "_REMOTE = 1e4", "_REMOTE = 1e2"),

@@ -10,6 +10,7 @@ import pytest
 from tiny_model import tiny_gaussians
 
 from commands import convert as convert_command
+from commands import recon_net as recon_command
 from commands import scene as scene_command
 from commands import spike as spike_command
 from commands.guard import guarded
@@ -193,6 +194,7 @@ def test_other_commands_replace_nothing_without_force(tmp_path, monkeypatch, cap
         (spike_command.main, ["simulate", tmp_path / "frames", "--out"], "rec.dat"),
         (spike_command.main, ["calibrate", "--flat", tmp_path / "flat.dat", *size, "--out"], "sensor.json"),
         (spike_command.main, ["convert", tmp_path / "flat.dat", *size], "again.npy"),
+        (spike_command.main, ["preview", tmp_path / "flat.dat", *size, "--out"], "mine.png"),
         (scene_command.main, ["convert", tmp_path / "a.ply"], "b.splat"),
     ):
         (tmp_path / out).write_text("mine")
@@ -202,6 +204,13 @@ def test_other_commands_replace_nothing_without_force(tmp_path, monkeypatch, cap
             error = capsys.readouterr().err
             assert force or error == f"error: {tmp_path / out}: already exists; give --force to replace it\n"
             assert ((tmp_path / out).read_bytes() == b"mine") != bool(force)
+    for name, main, words in (
+        ("000088.png", spike_command.main, ["preview", tmp_path / "flat.dat", *size]),
+        ("results.json", recon_command.main, [tmp_path / "flat.dat", *size]),
+    ):
+        (tmp_path / name).touch()
+        monkeypatch.setattr("sys.argv", ["command", *map(str, words), "--out", str(tmp_path)])
+        assert guarded(main) == 1 and f"{name}: already exists; give --force" in capsys.readouterr().err
     (tmp_path / "other_gain_map.npy").touch()
     words = ["calibrate", "--flat", tmp_path / "flat.dat", *size, "--out", tmp_path / "other.json"]
     monkeypatch.setattr("sys.argv", ["command", *map(str, words)])

@@ -485,6 +485,15 @@ def test_the_unit_of_the_world_does_not_matter(factor, scene_folder):
         assert off.quantile(0.8) < 5e-3 and off.max() < 0.3, name
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1e-5])
+def test_a_scene_nearer_than_the_near_plane_is_refused_with_the_factor(factor, scene_folder):
+    """Meters in kilometers: nothing of it would be drawn."""
+    scene, settings = read_scene(scene_folder), TimingSettings.of(iterations=6, init_num_pts=300, cap_max=330)
+    message = rf"small: half of the initial points are less than .* by {0.1 / factor * 10:.0f}$"
+    with pytest.raises(ValueError, match=message):
+        timing(settings, scaled(scene, factor))
+
+
 def test_the_mean_begins_after_densification(scene_folder, tmp_path):
     t = small_training(scene_folder, tmp_path, *TIMING, "--average_from", "1")
     assert t.after[-1].begins == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from arguments import GaussianSettings, Settings, SpikeNerfSettings
+from gaussian_renderer import NEAR_PLANE
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.field import GaussianField
 from gaussian_renderer.radiance import Frustum, RadianceGrid, RadianceNets
@@ -74,6 +77,7 @@ def initial_gaussians(c: GaussianSettings, recording: Recording) -> GaussianFiel
     points, colors = fill_points(recording.scene.points, rgb, pictures, options.init_num_pts, c.run.seed)
     if c.densification.cap_max:
         points, colors = thinned(points, colors, c.densification.cap_max, c.run.seed)
+    _refuse_nearness(recording, points)
     low_pass = LowPass(options.low_pass, options.antialiased)
     gaussians = GaussianModel.from_points(points, colors, options.sh_degree, options.init_opa, low_pass=low_pass)
     return GaussianField(
@@ -82,6 +86,18 @@ def initial_gaussians(c: GaussianSettings, recording: Recording) -> GaussianFiel
         options.sh_degree_interval,
         screen_gradients=c.densification.strategy == "default",
     )
+
+
+def _refuse_nearness(recording: Recording, points: Tensor) -> None:
+    """Raise an error if much of the scene is nearer to the cameras than anything that is drawn, as in kilometers."""
+    poses = torch.stack([exposure.camera.w2c for exposure in recording.exposures])
+    depth = median_depth(points, poses)
+    if depth < 2 * NEAR_PLANE:
+        raise ValueError(
+            f"{recording.scene.root}: half of the initial points are less than {depth:.2g} units in front of the "
+            f"cameras, and nothing nearer than {NEAR_PLANE} is drawn, also by other programs; multiply all positions, "
+            f"of cameras and points, by {10.0 ** math.ceil(-math.log10(depth)):.0f}"
+        )
 
 
 class _Pictures(Sequence[Picture]):
