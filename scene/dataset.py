@@ -37,7 +37,15 @@ from gaussians.ply import read_point_ply
 from scene.cameras import OPENGL_TO_OPENCV, Camera, View, is_rigid, rigid_motions
 from scene.colmap import MODEL_FOLDERS, find_model, named_parameters, open_model, other_models, pose_of, view_names
 from scene.lens import COEFFICIENTS, IS_FISHEYE, LISTS, Lens, coefficients_of, lens_of, refuse_projections
-from scene.matching import IMAGE_FOLDERS, find_image, find_stream, listed_path, with_photographs, with_streams
+from scene.matching import (
+    IMAGE_FOLDERS,
+    find_image,
+    find_stream,
+    listed_path,
+    with_images,
+    with_photographs,
+    with_streams,
+)
 from scene.origin import origin_of, points_from, poses_from, shown
 from scene.perturbation import median_distance, perturbed
 from scene.plausibility import doubts
@@ -241,7 +249,7 @@ def read_scene(
         perturb: level of the noise on the poses of the views with exposures (``scene.perturbation``).
         perturb_seed: seed of that noise.
         image_folder, resolution: which images to use without spikes (``scene.matching.with_photographs``).
-        strict: refuse a folder whose views and streams do not match one to one.
+        strict: refuse a folder whose views do not match its streams or images one to one.
         from_images: whether the images are used even where there are spikes.
 
     Raises:
@@ -269,6 +277,10 @@ def read_scene(
     if not from_images:
         views, unmatched = with_streams(root, poses, views)
         notes += unmatched
+    learns_from_images = from_images or not views[0].has_spikes
+    if learns_from_images:
+        views, unmatched = with_images(root, poses, views)
+        notes += unmatched
     notes += doubts(views, _layout(meta))
     _refuse_duplicates(poses, views)
     if strict and notes:
@@ -277,7 +289,7 @@ def read_scene(
     if origin.any():
         notes.append(f"the cameras are far from the origin: the model's coordinates are relative to {shown(origin)}")
     views = _counted_from(origin, views)
-    if from_images or not views[0].has_spikes:
+    if learns_from_images:
         views, sizes = with_photographs(root, views, image_folder, resolution)
         notes += sizes
     elif resolution or image_folder:

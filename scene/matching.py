@@ -110,6 +110,15 @@ def _few(names: Sequence[str]) -> str:
 # ---- photographs -----------------------------------------------------------------------------------------
 
 
+def with_images(root: Path, poses: Path, views: list[View]) -> tuple[list[View], list[str]]:
+    """The views that have an image, and a sentence about the others; without any image, the views as they are."""
+    lacking = [view.camera.name for view in views if view.image_path is None]
+    if not lacking or len(lacking) == len(views):
+        return views, []
+    note = f"{len(lacking)} of {len(views)} views in {poses} have no image in {root} and are left out ({_few(lacking)})"
+    return [view for view in views if view.image_path is not None], [note]
+
+
 def with_photographs(root: Path, views: list[View], folder: str, reduction: int) -> tuple[list[View], list[str]]:
     """The views with cameras of the size of their images, which are reduced if they are large.
 

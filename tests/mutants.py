@@ -933,6 +933,10 @@ MUTANTS: list[Mutant] = [
         ("building: black scenes", "if depth < 2 * NEAR_PLANE:", "if depth < 0:"),
     ),
     *_of(
+        "scene/matching.py", "test_matching",
+        ("matching: views without images stay", "if view.image_path is not None], [note]", "], [note]"),
+    ),
+    *_of(
         "scene/colmap.py", "test_matching",
         ("colmap: names without folders", "if count[path.stem] == 1 else", "if True else"),
     ),

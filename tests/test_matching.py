@@ -154,6 +154,19 @@ def test_images_that_are_asked_for_are_used_whatever_has_spikes(tmp_path):
     assert listed(tmp_path) == ["001"] and listed(tmp_path, from_images=True) == NAMES
 
 
+def test_views_without_an_image_are_left_out_and_counted(tmp_path):
+    """instant-ngp's fox lists blurred photographs that are not there."""
+    transforms(tmp_path, [f"images/{name}.png" for name in NAMES])
+    for name in NAMES[:2]:
+        photo(tmp_path, f"images/{name}.png")
+    scene = read_scene(tmp_path)
+    assert [view.camera.name for view in scene.train] == NAMES[:2]
+    json_file = tmp_path / "transforms.json"
+    assert scene.notes == (f"2 of 4 views in {json_file} have no image in {tmp_path} and are left out (002, 003)",)
+    with pytest.raises(ValueError, match=r"2 of 4 views in .* have no image .*; --strict refuses that"):
+        read_scene(tmp_path, strict=True)
+
+
 def test_names_that_do_not_match_at_all_are_explained(tmp_path):
     """The authors' documented layout pairs by order; here names decide, and the message says how."""
     transforms(tmp_path, [f"images/frame_{i:05d}.png" for i in range(1, 5)])
