@@ -159,6 +159,7 @@ def measure(case: Case, folder: Path | None, processes: Processes = ALONE) -> di
         radii = state.render(training.sample(0, state.random())).info["radii"]
     in_view = float((radii > 0).all(-1).float().sum(-1).mean())
     return starts | {
+        "digest": state.digest(),  # the same for any number of processes
         "first_step": first[0], "step": float(step), "step_cpu": float(cpu), "in_view": in_view,
         "anonymous": memory("RssAnon"), "peak": memory("VmHWM"),
     }  # fmt: skip
@@ -194,7 +195,8 @@ def in_own_process(function: Any, *given: Any) -> Any:
 
 def keep(kind: str, case: Case, row: dict[str, Any]) -> None:
     """Print a row and add it to the log."""
-    row = {"kind": kind} | asdict(case) | {key: round(float(value), 5) for key, value in row.items()}
+    rounded = {key: value if isinstance(value, str) else round(float(value), 5) for key, value in row.items()}
+    row = {"kind": kind} | asdict(case) | rounded
     print(json.dumps(row), flush=True)
     with LOG.open("a", encoding="utf-8") as log:
         log.write(json.dumps(row) + "\n")
@@ -207,7 +209,7 @@ CURVES = {
     "Gaussians": [Case(gaussians=n, steps=5) for n in (30_000, 100_000, 300_000, 1_000_000, 3_000_000)],
     "pixels": [Case(size=size, steps=6) for size in ("100x62", "200x124", "400x250", "600x400", "1000x1000")],
 }
-PROCESSES = [Case(gaussians=n, steps=8, shards=2, processes=p) for n in (30_000, 300_000) for p in (1, 2)]
+PROCESSES = [Case(gaussians=n, steps=8, shards=4, processes=p) for n in (30_000, 300_000) for p in (1, 2, 4)]
 
 
 def run_curves(chosen: Sequence[str]) -> None:
@@ -217,7 +219,8 @@ def run_curves(chosen: Sequence[str]) -> None:
             keep(kind, case, in_own_process(measure, case, None))
     for case in PROCESSES if "processes" in chosen else []:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={case.processes}"]
-        command += [__file__, "--shards", "2", "--gaussians", str(case.gaussians), "--steps", str(case.steps)]
+        command += [__file__, "--shards", str(case.shards), "--gaussians", str(case.gaussians)]
+        command += ["--steps", str(case.steps)]
         subprocess.run(command, check=True, env=os.environ | {"KIND": "processes"})
 
 
