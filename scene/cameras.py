@@ -67,6 +67,14 @@ class View:
         return self.spikes is not None or self.spike_path is not None
 
 
+def supersampling(width: int, across: int) -> int:
+    """Rays across a pixel, 2 to 6, with which about ``across`` rays span an image of this width.
+
+    What is finer than the rays aliases: the image changes with the camera in a way that no scene can explain.
+    """
+    return min(max(round(across / width), 2), 6)
+
+
 def pixel_rays(k: NDArray[np.float64], width: int, height: int, supersampling: int = 1) -> Tensor:
     """Directions [H s W s, 3] (OpenCV axes, z = 1) of s x s rays per pixel (s = ``supersampling``), row by row."""
     x = (torch.arange(width * supersampling) + 0.5) / supersampling

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaussians.ply_table import read_header
-from scene.cameras import pixel_rays
+from scene.cameras import pixel_rays, supersampling
 from utils.io import LUMA, MOST_PIXELS
 from utils.json_files import items, parse_json, record, text, whole
 from utils.reading import inside, read_bytes, reading, require_file
@@ -23,8 +23,9 @@ from utils.trajectory_metrics import centers
 
 Floats = NDArray[np.float32]
 
-# Rays per pixel, in each direction.
-SUPERSAMPLING = 2
+# Rays across the image.  Textures are filtered, but edges alias: with 2 rays across a pixel, images of 100 and 200
+# pixels were 39.3 and 41.6 dB from those with 12; with this number they are 52.0 and 49.8.
+_RAYS_ACROSS = 800
 # Intensity of the background, and lighting of surfaces without colors.
 BACKGROUND = 0.25
 # Largest coordinate of a vertex: rays are traced in single precision.
@@ -120,7 +121,7 @@ class Mesh:
 
     def picture(self, w2c: NDArray[np.float64], k: NDArray[np.float64], width: int, height: int) -> Floats:
         """Render a sharp image [H, W] or [H, W, 3] from a world-to-camera pose (OpenCV axes)."""
-        n = SUPERSAMPLING
+        n = supersampling(width, _RAYS_ACROSS)
         rays = np.ascontiguousarray((pixel_rays(k, width, height, n).numpy() @ w2c[:3, :3]).astype(np.float32))
         eye = centers(w2c) - self._middle
         origins = np.ascontiguousarray(np.broadcast_to(eye.astype(np.float32), rays.shape))

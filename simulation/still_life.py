@@ -8,19 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scene.cameras import pixel_rays
+from scene.cameras import pixel_rays, supersampling
 from utils.se3 import camera_centers
 
-# Rays across the image, and bounds on the rays across a pixel.  Where textures are finer than the rays, they alias: the
-# image changes with the camera in a way that no scene can explain.  With 2 rays across a pixel, images of 100 and 200
-# pixels were 34.2 and 37.9 dB from those with 12; with this rule they are 46.3 and 43.0.
-_RAYS_ACROSS = 600
-_LEAST_RAYS, _MOST_RAYS = 2, 6
-
-
-def supersampling(width: int) -> int:
-    """Number of rays across a pixel of images of this width."""
-    return min(max(round(_RAYS_ACROSS / width), _LEAST_RAYS), _MOST_RAYS)
+# Rays across the image.  Textures alias: with 2 rays across a pixel, images of 100 and 200 pixels were 34.2 and 37.9 dB
+# from those with 12; with this number they are 46.3 and 43.0.
+RAYS_ACROSS = 600
 
 
 # ---- textures: intensity as a function of surface coordinates --------------------------------------------
@@ -286,7 +279,7 @@ def _box(i: int, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Sh
 
 def picture(w2c: np.ndarray, k: np.ndarray, width: int, height: int) -> tuple[Tensor, Tensor]:
     """Render a sharp image [H, W] from one pose, and the distance [H, W] along each pixel's first ray."""
-    n = supersampling(width)
+    n = supersampling(width, RAYS_ACROSS)
     pose = torch.as_tensor(w2c, dtype=torch.float32)
     rays = torch.nn.functional.normalize(pixel_rays(k, width, height, n) @ pose[:3, :3], dim=-1)
     shade, distance = trace(camera_centers(pose), rays)
@@ -299,7 +292,7 @@ def surface(
 ) -> tuple[np.ndarray, np.ndarray]:
     """World positions [count, 3] and intensities [count] of random pixels seen from one pose."""
     # The distance is that of a pixel's first ray.
-    return sampled(picture(w2c, k, width, height), 0.5 / supersampling(width), w2c, k, count, rng)
+    return sampled(picture(w2c, k, width, height), 0.5 / supersampling(width, RAYS_ACROSS), w2c, k, count, rng)
 
 
 def sampled(

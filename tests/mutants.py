@@ -347,6 +347,11 @@ MUTANTS: list[Mutant] = [
         ("cameras: any last row", "(poses[..., 3, :] == [0, 0, 0, 1]).all()", "True"),
     ),
     *_of(
+        "scene/cameras.py",
+        "test_mesh",
+        ("cameras: small images alias", "round(across / width), 2), 6)", "round(across / width), 2), 2)"),
+    ),
+    *_of(
         "utils/reading.py",
         "test_json_files test_hostile_files",
         ("reading: pipes are read", "if not stat.S_ISREG(status.st_mode):", "if stat.S_ISDIR(status.st_mode):"),

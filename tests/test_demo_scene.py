@@ -9,6 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from commands.make_demo import main
+from scene.cameras import supersampling
 from scene.dataset import read_scene
 from simulation import Simulator, corridor, demo, still_life
 from spike import WindowSpec
@@ -17,6 +18,7 @@ from utils.io import load_image
 
 WIDTH, HEIGHT = 48, 32
 K = np.array([[0.78 * WIDTH, 0, WIDTH / 2], [0, 0.78 * WIDTH, HEIGHT / 2], [0, 0, 1]])
+FIRST_RAY = 0.5 / supersampling(WIDTH, still_life.RAYS_ACROSS)  # in a pixel
 RECIPE = demo.Recipe(2, WIDTH, HEIGHT, seed=3)
 
 
@@ -59,7 +61,7 @@ def test_a_ray_cast_point_reprojects_onto_its_pixel():
     u, v = rng.integers(0, WIDTH, 200), rng.integers(0, HEIGHT, 200)
     pixels, _, depth = project(points, pose())
     assert (depth > 0).all()
-    assert np.allclose(pixels, np.stack([u, v], -1) + 0.5 / still_life.supersampling(WIDTH), atol=1e-3)
+    assert np.allclose(pixels, np.stack([u, v], -1) + FIRST_RAY, atol=1e-3)
 
 
 def test_images_are_free_of_aliasing(monkeypatch):
@@ -67,7 +69,7 @@ def test_images_are_free_of_aliasing(monkeypatch):
     width, height = 100, 62
     k = np.array([[0.78 * width, 0, width / 2], [0, 0.78 * width, height / 2], [0, 0, 1]])
     drawn, _ = still_life.picture(pose(), k, width, height)
-    monkeypatch.setattr(still_life, "supersampling", lambda width: 12)
+    monkeypatch.setattr(still_life, "supersampling", lambda width, across: 12)
     fine, _ = still_life.picture(pose(), k, width, height)
     assert float((drawn - fine).square().mean()) < 10**-4.2
 
@@ -214,7 +216,7 @@ def test_points_lie_near_the_surfaces(scene):
     w2c = scene.train[0].camera.w2c.double().numpy()
     pixels, distance, _ = project(points[:40], w2c)
     _, seen = still_life.picture(w2c, K, WIDTH, HEIGHT)
-    u, v = (pixels - 0.5 / still_life.supersampling(WIDTH)).round().astype(int).T
+    u, v = (pixels - FIRST_RAY).round().astype(int).T
     inside = (u >= 0) & (u < WIDTH) & (v >= 0) & (v < HEIGHT)
     off = np.abs(seen.numpy()[v[inside], u[inside]] - distance[inside])
     assert np.median(off) < 0.02

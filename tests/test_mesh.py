@@ -13,6 +13,7 @@ from commands.spike import main
 from scene.cameras import look_at
 from scene.dataset import read_cameras
 from scene.tum import read_tum, write_tum
+from simulation import mesh as meshes
 from simulation import simulate
 from simulation.mesh import BACKGROUND, Pyramid, read_mesh
 from simulation.walk import camera_of, read_walk, walk_past
@@ -96,6 +97,16 @@ def test_bare_surfaces_show_their_shape(tmp_path):
     seen = read_mesh(tmp_path / "m.stl").picture(from_front(3.0), K, WIDTH, HEIGHT)
     inside = seen[14:34, 22:42]
     assert inside.std() > 0.05 and 0.1 < inside.min() < inside.max() <= 0.8
+
+
+def test_edges_are_free_of_aliasing(tmp_path, monkeypatch):
+    """Otherwise no scene explains the truth: with two rays across a pixel, it is 47 dB from the pixels' means."""
+    trimesh.creation.icosphere(subdivisions=3).export(tmp_path / "m.stl")
+    mesh = read_mesh(tmp_path / "m.stl")
+    drawn = mesh.picture(from_front(4.0), K, WIDTH, HEIGHT)
+    monkeypatch.setattr(meshes, "supersampling", lambda width, across: 16)
+    fine = mesh.picture(from_front(4.0), K, WIDTH, HEIGHT)
+    assert float(np.square(drawn - fine).mean()) < 10**-5.2
 
 
 def test_geometry_is_a_pinhole_cameras(tmp_path):
