@@ -63,7 +63,7 @@ def _trajectory_line(label: str, path: dict[str, Any]) -> str:
 def _trajectory_lines(results: dict[str, Any]) -> list[str]:
     path = results.get("trajectory")
     if path is None:
-        return [f"trajectory  missing: {results['trajectory_missing']}"]
+        return [f"trajectory  not measured: {results['trajectory_missing']}"]
     lines = [_trajectory_line("trajectory", path)]
     if "initial_trajectory" in results:
         lines.insert(0, _trajectory_line("initial", results["initial_trajectory"]))

@@ -46,7 +46,7 @@ def read_trajectories(model: TrainedModel, cameras: Sequence[dict[str, Any]]) ->
         return Trajectories(names, poses, why=f"the scene cannot be read ({error})")
     file = scene.root / "trajectory.json"
     if scene.truth is None:
-        return Trajectories(names, poses, why=f"there is no {file}")
+        return Trajectories(names, poses, why=f"there is no {file} with true poses")
     unknown = [name for name in names if name not in scene.truth]
     if unknown:
         why = f"{file} lacks {len(unknown)} of {len(names)} training views ({', '.join(unknown[:3])})"

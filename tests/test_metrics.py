@@ -257,7 +257,7 @@ def test_why_there_are_no_trajectory_errors(tmp_path):
     (model.scene / "trajectory.json").write_text(json.dumps(truth))
     assert "trajectory.json lacks 1 of 3 training views (001)" in why(model)
     (model.scene / "trajectory.json").unlink()
-    assert why(model).startswith("there is no ") and why(model).endswith("trajectory.json")
+    assert why(model).startswith("there is no ") and why(model).endswith("trajectory.json with true poses")
     model.settings.replaced(source_path=str(tmp_path / "gone")).save(model.root)
     assert "the scene cannot be read" in why(model) and "gone" in why(model)
     model.cameras[0]["w2c"] = model.cameras[0]["w2c"][:1]
@@ -282,7 +282,7 @@ def test_the_reason_is_printed_and_stored(tmp_path, monkeypatch, capsys):
     results = model.run(monkeypatch)
     assert "trajectory" not in results and "there is no " in results["trajectory_missing"]
     printed = capsys.readouterr().out
-    assert "trajectory  missing: there is no " in printed
+    assert "trajectory  not measured: there is no " in printed
     assert "LPIPS: no weights here" in printed and "missing" in printed.splitlines()[2]
 
 
