@@ -930,8 +930,9 @@ MUTANTS: list[Mutant] = [
         ("guess: unclear order, sure size", "_UNSURE - _NO_ORDER + order_sure", "_UNSURE + _NO_ORDER + order_sure"),
     ),
     *_of(
-        "utils/__init__.py", "test_reliability",
+        "utils/memory.py", "test_reliability",
         ("memory: returned after every step", "any(mallopt(_MMAP_THRESHOLD, size) for size in _MAPPED_ALONE)", "False"),
+        ("memory: never returned", "            trim(0)\n", "            pass\n"),
     ),
     *_of(
         "training/building.py", "test_recipes",

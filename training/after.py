@@ -23,6 +23,7 @@ from training.sampling import Sample
 from training.state import Recording, State
 from utils.checkpoint import fitting
 from utils.image_metrics import l1
+from utils.memory import return_freed
 
 
 class Action(Protocol):
@@ -102,6 +103,7 @@ class FixedPatternUpdates:
                 exposure = state.recording.exposures[view]
                 pattern.add(exposure.measured, exposure.on_sensor(state.render(sample).images))
         state.recording.use_gains(pattern.applied_to(state.recording.sensor).gain_map)
+        return_freed()
 
     def state_dict(self) -> dict[str, Any]:
         return {}  # the recording holds the gains
@@ -147,6 +149,7 @@ class Retiming:
     @staticmethod
     def _retime(guide: State) -> None:
         guide.recording.retime([partial(guide.sight, view) for view in range(len(guide.recording))])
+        return_freed()
 
     def state_dict(self) -> dict[str, Any]:
         return self._guide
@@ -198,6 +201,7 @@ class NoiseUpdates:
         ]
         measured = target_variance(views, self.spec, recording.sensor, recording.retimed)
         recording.measured_variance = torch.tensor([measured], device=recording.device)
+        return_freed()
 
     def state_dict(self) -> dict[str, Any]:
         return {"variance": self.recording.measured_variance}
