@@ -33,7 +33,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the images and trajectories of a trained model.")
     add_model_arguments(parser, is_drawn=False)
     parser.add_argument("--iteration", type=int, help="saved iteration to measure (default: the newest)")
-    parser.add_argument("--lpips", choices=["vgg", "alex"], default="vgg", help="LPIPS backbone (default: vgg)")
+    parser.add_argument(
+        "--lpips", choices=["vgg", "alex", "none"], default="vgg",
+        help="LPIPS backbone; none: not measured, which saves nearly all the time (default: vgg)",
+    )  # fmt: skip
     parser.add_argument(
         "--known", type=Path, help="file of measured values of images that stay the same from run to run; written too"
     )
@@ -47,7 +50,8 @@ def main() -> int:
 def measure(args: argparse.Namespace, processes: Processes) -> int:
     """Measure the images, each process its own; the first writes the results."""
     model = processes.together(lambda: opened(args))
-    measured = measure_model(model, *load_lpips(args.lpips), args.known, processes)
+    lpips, source = (None, "not asked for") if args.lpips == "none" else load_lpips(args.lpips)
+    measured = measure_model(model, lpips, source, args.known, processes)
     if not processes.first:
         return 0
     if not any(protocol in measured.results for protocol in PROTOCOLS):

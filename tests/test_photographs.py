@@ -111,8 +111,7 @@ def test_nerfs_synthetic_scenes_have_the_size_of_their_images(tmp_path):
 
 
 def test_images_are_not_measured_against_themselves(model, monkeypatch, capsys):
-    monkeypatch.setattr(metrics, "load_lpips", lambda net: (None, "not asked for"))
-    monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(model)])
+    monkeypatch.setattr(sys, "argv", ["metrics.py", "-m", str(model), "--lpips", "none"])
     assert metrics.main() == 0
     results = json.loads((model / "results.json").read_text())
     assert "deblurring" not in results
@@ -122,5 +121,6 @@ def test_images_are_not_measured_against_themselves(model, monkeypatch, capsys):
     assert results["training views"]["gaussians"]["views"] == 7 and results["held out"]["gaussians"]["views"] == 2
     assert 15 < results["held out"]["gaussians"]["PSNR"] < 60
     lines = capsys.readouterr().out.splitlines()
+    assert "LPIPS: not asked for" in lines and "LPIPS" not in results["held out"]["gaussians"]
     assert f"  PSNR :{results['held out']['gaussians']['PSNR']:13.7f}" in lines  # the format of 3DGS's metrics.py
     assert (model / "comparison.png").is_file()
