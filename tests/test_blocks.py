@@ -19,6 +19,7 @@ from commands.guard import guarded
 from commands.scene import main
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.field import GaussianField
+from gaussians.initialization import median_depth
 from gaussians.model import PARAMETERS, GaussianModel
 from scene.blocks import BLOCK, Block, Neighbor, Region, partition, read_block, regions, shown, visible
 from scene.cameras import Camera, View
@@ -413,6 +414,11 @@ def test_blocks_that_start_from_a_model_train_their_part_of_it(
         assert torch.equal(field.gaussians.means, every.means[inside])
         assert not block.core.contains(field.surroundings.means).any()
         assert_looks_like(model, training)
+        # Steps are as long in every block: in units of the depth of all that it sees.
+        means = torch.cat([field.gaussians.means, field.surroundings.means]).detach()
+        depth = median_depth(means, torch.stack([view.camera.w2c for view in training.state.recording.scene.train]))
+        assert training.optimizers.field_rates["means"].unit == pytest.approx(depth)
+        assert training.optimizers.pose_unit == pytest.approx(depth / 3)
         around = {key: value.clone() for key, value in field.surroundings.raw.items()}
         if name == "00":  # interrupted
             stepped(training, 2)

@@ -143,9 +143,11 @@ def means_unit(c: GaussianSettings, state: State) -> float:
 
 
 def _depth_of(state: State) -> float:
-    """Median depth of the Gaussians in all views, world units."""
+    """Median depth of the Gaussians in all views, those around a block included, world units."""
     poses = torch.stack([exposure.camera.w2c for exposure in state.recording.exposures])
-    return median_depth(state.gaussians.means.detach().cpu(), poses)
+    field = state.gaussian_field
+    parts = [field.gaussians] if field.surroundings is None else [field.gaussians, field.surroundings]
+    return median_depth(torch.cat([part.means.detach() for part in parts]).cpu(), poses)
 
 
 def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Trajectory:
