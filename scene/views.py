@@ -20,6 +20,7 @@ from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
 from utils.device import each_on_one_thread
 from utils.io import load_image
+from utils.memory import return_freed
 from utils.telling import progress
 
 # If a scene has ground truth, it is at the sub-frames of the default exposure, whatever window the model has.
@@ -150,7 +151,9 @@ def spike_exposures(
         )  # fmt: skip
         return exposure.to(device) if folder is None else exposure.in_file(folder)
 
-    return _alike(scene, views, each_on_one_thread(read, list(zip(views, shapes, strict=True)), label))
+    exposures = each_on_one_thread(read, list(zip(views, shapes, strict=True)), label)
+    return_freed()
+    return _alike(scene, views, exposures)
 
 
 def image_exposures(

@@ -222,7 +222,8 @@ def test_what_is_rare_returns_its_memory(scene_folder, tmp_path, monkeypatch):
         name, act = action.name, type(action).__call__
         monkeypatch.setattr(type(action), "__call__", lambda *a, name=name, act=act: (doing.append(name), act(*a)))
     doing: list[str] = []
-    monkeypatch.setattr("training.after.return_freed", lambda: returned.append(f"{training.iteration} {doing[-1]}"))
+    for place in ("training.after", "scene.views"):
+        monkeypatch.setattr(f"{place}.return_freed", lambda: returned.append(f"{training.iteration} {doing[-1]}"))
     stepped(training)
     rare = {"fixed_pattern": (2, 4, 6), "retiming": (3, 5), "noise": range(1, 7)}
     assert sorted(returned) == sorted(f"{step} {name}" for name, steps in rare.items() for step in steps)

@@ -149,7 +149,6 @@ class Retiming:
     @staticmethod
     def _retime(guide: State) -> None:
         guide.recording.retime([partial(guide.sight, view) for view in range(len(guide.recording))])
-        return_freed()
 
     def state_dict(self) -> dict[str, Any]:
         return self._guide
