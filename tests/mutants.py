@@ -661,8 +661,8 @@ MUTANTS: list[Mutant] = [
     *_of(
         "training/merging.py",
         "test_blocks",
-        ("merging: all Gaussians are kept", "inside = one.block.core.contains(moved.means)",
-         "inside = one.block.core.contains(moved.means) | True"),
+        ("merging: all Gaussians are kept", "inside = one.place.contains(moved.means)",
+         "inside = one.place.contains(moved.means) | True"),
         ("merging: colors that do not turn", "shN=_turned_colors(g.shN, self.rotation)", "shN=g.shN"),
         ("merging: turned the other way", "sh_basis(degree, directions @ rotation)[:, 1:]",
          "sh_basis(degree, directions @ rotation.T)[:, 1:]"),
@@ -670,7 +670,6 @@ MUTANTS: list[Mutant] = [
         ("merging: curves of the first block", "path.first[index[name]] + float(start)", "path.first[index[name]]"),
         ("merging: blocks stay where they drifted", "found[b] = Attached(motion, a, count, apart)",
          "found[b] = Attached(Similarity.none(), a, count, apart)"),
-        ("merging: what left its core is lost, though all started from one model", " | bool(one.started_from)", ""),
     ),
     *_of(
         "training/starting.py",

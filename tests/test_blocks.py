@@ -432,7 +432,7 @@ def test_blocks_that_start_from_a_model_train_their_part_of_it(
             stepped(training, 4)
         field = training.state.field
         with torch.no_grad():  # one leaves the core
-            field.gaussians.means[0] = field.surroundings.means[0] + 0.01
+            field.gaussians.means[0] += 100 if name == "00" else -100
         save_model(training)
         for key, value in around.items():
             assert torch.equal(field.surroundings.raw[key], value)
@@ -449,7 +449,11 @@ def test_blocks_that_start_from_a_model_train_their_part_of_it(
     assert command(monkeypatch, "merge", "-m", *models(tmp_path), "--out", tmp_path / "out") == 0
     assert "its world is that of the model it started from" in capsys.readouterr().out
     merged = TrainedModel.load(tmp_path / "out")
-    means = torch.cat([training.state.gaussians.means for training in trainings])
+    parts = [training.state.gaussians.means.detach() for training in trainings]
+    places = [block.place for block in load_blocks(models(tmp_path))]
+    means = torch.cat([part[place.contains(part)] for part, place in zip(parts, places, strict=True)])
+    assert places[0].high[0] > read_block(trained_blocks / "blocks" / "00").core.high[0]
+    assert len(means) < sum(map(len, parts))  # what has left its core is before other blocks' cameras
     torch.testing.assert_close(merged.load_gaussians().means, means)
     assert merged.settings.gaussians.start_from == ""
     for i, view in enumerate(merged.scene.train):

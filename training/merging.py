@@ -1,11 +1,14 @@
 """Merges the trained blocks of a scene (``scene.blocks``) into one model.
 
-Blocks that started from one model (``training.starting``) trained disjoint parts of its Gaussians in its world, which
-are joined as they are.
+Blocks that started from one model (``training.starting``) trained disjoint parts of its Gaussians, in its world.
 
 Other blocks were trained on their own, so their worlds may have drifted by a small similarity.  Views that two blocks
 share tell how: each block is moved to where those views were in the block that it is attached to, beginning with the
-first one.  Then the Gaussians in the block's core are kept.
+first one.
+
+The Gaussians in a block's core are kept and, as no others take their place, those that a block which started from a
+model moved a little beyond it.  Some fly farther: they hang in front of other blocks' cameras, which never saw them in
+training.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from torch import Tensor
 from gaussians.model import PARAMETERS, GaussianModel
 from gaussians.ply import GaussianParams, read_point_ply, write_point_ply
 from gaussians.sh import sh_basis
-from scene.blocks import Block, block_name, read_block
+from scene.blocks import Block, Region, block_name, read_block
 from scene.dataset import scene_of
 from scene.model_folder import (
     camera_entries,
@@ -44,6 +47,8 @@ from utils.json_files import number, read_json, record, table
 
 MERGE = "merge.json"
 INPUT = "input.ply"
+# How far beyond its core Gaussians may move, as a share of the extent of a block's own cameras.
+_BEYOND = 0.1
 # Fewer shared views do not determine a scale.
 _LEAST_VIEWS = 3
 
@@ -147,6 +152,13 @@ class TrainedBlock:
     def started_from(self) -> str:
         """The model that the block started from, or nothing."""
         return str(self.model.settings.values().get("start_from", ""))
+
+    @property
+    def place(self) -> Region:
+        """Where its Gaussians are kept: its core, grown a little if it started from a model."""
+        centers = se3.camera_centers(self.middle_poses(self.block.own))
+        beyond = _BEYOND * (centers.amax(0) - centers.amin(0)).amax() if self.started_from else centers.new_zeros(())
+        return self.block.core.grown(beyond.expand(3))
 
     @property
     def names(self) -> list[str]:
@@ -264,14 +276,11 @@ def motion_between(moving: Tensor, fixed: Tensor) -> Similarity:
 
 
 def merge_gaussians(blocks: Sequence[TrainedBlock], motions: Sequence[Similarity]) -> list[GaussianParams]:
-    """The Gaussians [n_b] that are kept of each block: those whose centers are in its core after its motion.
-
-    All of them, if the blocks started from one model: no others take the place of those that left the core.
-    """
+    """The Gaussians [n_b] that are kept of each block: those whose centers are in its ``place`` after its motion."""
     kept = []
     for one, motion in zip(blocks, motions, strict=True):
         moved = motion.gaussians(one.model.load_gaussians().params.on_cpu())
-        inside = one.block.core.contains(moved.means) | bool(one.started_from)
+        inside = one.place.contains(moved.means)
         columns: dict[str, Any] = {name: getattr(moved, name)[inside] for name in PARAMETERS}
         kept.append(replace(moved, **columns))
     if not sum(len(part.means) for part in kept):
