@@ -28,7 +28,7 @@ from scene.manifest import DEBLURRING, HELD_OUT, NOVEL_VIEWS, TRAINING_VIEWS, Im
 from scene.model_folder import CAMERAS, NOVEL, camera_entries, camera_entry, read_cameras, write_cameras
 from scene.trajectory import Trajectory
 from scene.views import load_picture, true_images
-from simulation.twin import target_variance
+from simulation.twin import target_noise
 from spike.stuck import without
 from training.trained_model import TrainedModel
 from utils.crops import Crop
@@ -95,15 +95,14 @@ class Renderer:
         return self.model.exposures(views, sights=sights)
 
     @cached_property
-    def variance(self) -> Tensor:
-        """Variance [1] of the intensities of the spikes' windows about the truth."""
+    def noise(self) -> Tensor:
+        """Energies of the error of the spikes' windows about the truth, by frequency (``scene.fusion``)."""
         model = self.model
         views = [
             (view.camera, self.scene.open_stream(view), partial(self._seen, view, poses_at))
             for view, poses_at in zip(self.scene.train, self._training_paths(), strict=True)
         ]
-        measured = target_variance(views, model.target_spec, model.learned_scene.sensor, model.retimes)
-        return torch.tensor([measured], device=model.device)
+        return target_noise(views, model.target_spec, model.learned_scene.sensor, model.retimes).to(model.device)
 
     @torch.no_grad()
     def _seen(self, view: View, poses_at: PosesAt, times: Tensor) -> Tensor:
@@ -137,7 +136,7 @@ class Renderer:
             seen, middle = self.mosaic.of(seen), self.mosaic.of(renders)
         stuck = self.scene.sensor.stuck
         residual = without(None if stuck is None else stuck.mask.to(seen.device), exposure.subframes - seen)
-        corrected = fuse(middle, residual, self.variance)
+        corrected = fuse(middle, residual, self.noise)
         return renders + self._in_color(corrected - middle)
 
     def _in_color(self, raw: Tensor) -> Tensor:

@@ -14,9 +14,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scene.cameras import Camera
 from scene.exposure import GUIDE_FLOOR, Sight, guide, through_lens, usable_margin
+from scene.fusion import patch_energies
 from scene.views import TargetSpec
 from simulation.sensor import Simulator
 from spike import SensorModel, SpikeStream, Targets
@@ -39,10 +41,12 @@ _ENOUGH = 1000
 Floats = NDArray[np.floating]
 
 
-def target_variance(
+def target_noise(
     views: Sequence[tuple[Camera, SpikeStream, Sight]], spec: TargetSpec, sensor: SensorModel, retimed: bool
-) -> float:
-    """Mean squared error of the sub-frame windows' intensities, by simulation of a few of the ``views``.
+) -> Tensor:
+    """Energies [PATCH, PATCH] of the error of the sub-frame windows' intensities, by frequency (``patch_energies``).
+
+    A few of the ``views`` are simulated.
 
     Args:
         views: the camera and the stream of each view, and the light that a scene predicts for its pixels.
@@ -52,12 +56,12 @@ def target_variance(
     camera = views[0][0]
     wanted = min(max(_PIXELS // (camera.height * camera.width), _FEWEST), _MOST)
     some = views[:: -(-len(views) // wanted)]
-    return float(np.mean([_variance(*view, spec, sensor, retimed) for view in some]))
+    return torch.stack([_noise(*view, spec, sensor, retimed) for view in some]).mean(0).float()
 
 
-def _variance(
+def _noise(
     camera: Camera, stream: SpikeStream, sight: Sight, spec: TargetSpec, sensor: SensorModel, retimed: bool
-) -> float:
+) -> Tensor:
     window = spec.window
     margin = usable_margin(stream, window)
     spikes = stream.central(window, margin)
@@ -86,7 +90,7 @@ def _variance(
         middles = np.array(window.centers, np.float64) + margin
         shape = Guide((seen.light - _between(wrong, middles, seen.frames)).clip(GUIDE_FLOOR * sensor.gain), seen.frames)
     missed = torch.from_numpy(error(recorded, even, shape) / sensor.gain).float()
-    return float(camera.straightened(missed).double().square().mean())
+    return patch_energies(camera.straightened(missed))
 
 
 def _between(values: Floats, at: Floats, wanted: Floats) -> Floats:

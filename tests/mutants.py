@@ -208,11 +208,16 @@ MUTANTS: list[Mutant] = [
     *_of(
         "scene/fusion.py",
         "test_fusion",
-        ("fusion: Wiener's gain", "_EXPONENT = 2.5", "_EXPONENT = 1.0"),
-        ("fusion: no margin", "_MARGIN = 1.3", "_MARGIN = 1.0"),
+        ("fusion: one gain for all frequencies", "v.reshape(-1, 1, 1) / energy", "v.mean() / energy.mean(1, True)"),
+        ("fusion: patches on their own", "_PATCHES = 7", "_PATCHES = 1"),
+        ("fusion: any noise is white", "_COLORED = 4", "_COLORED = 0"),
+        ("fusion: not orthonormal", "rows[0] /= math.sqrt(2)", "rows[0] /= 1"),
+        ("fusion: odd sizes end early", "beyond + height % _STEP", "beyond"),
+        ("fusion: a shifted correction", "beyond : beyond + width]", "beyond + 1 : beyond + 1 + width]"),
+        ("fusion: no margin", "_MARGIN = 1.2", "_MARGIN = 1.0"),
         ("fusion: dead pixels are believed", "(own <= limit)", "(own <= 9)"),
         ("fusion: wrong renders are believed", "_OWN_MEDIANS * usual)", "0 * usual)"),
-        ("fusion: away from the spikes", ".clamp_min(0)\n    return render", "\n    return render"),
+        ("fusion: away from the spikes", "kept = (1 - explained).clamp_min(0)", "kept = (1 - explained)"),
     ),
     *_of(
         "training/losses.py",
@@ -807,7 +812,7 @@ MUTANTS: list[Mutant] = [
     *_of(
         "scene/fusion.py",
         "test_noise",
-        ("lessons: nothing but renders", "return render + gain[:, None, None, None] *", "return render + 0 *"),
+        ("lessons: nothing but renders", "render + torch.stack(errors)", "render + 0 * torch.stack(errors)"),
     ),
     *_of(
         "spike/preview.py",

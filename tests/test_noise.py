@@ -14,7 +14,7 @@ from scene.exposure import Exposure, guide
 from scene.fusion import fuse
 from scene.views import TargetSpec
 from simulation.sensor import SENSORS, Simulator, sensor_named
-from simulation.twin import target_variance, twin
+from simulation.twin import target_noise, twin
 from spike import SensorModel, SpikeStream, Targets, WindowSpec
 from utils.crops import Crop
 from utils.image_metrics import psnr
@@ -47,7 +47,7 @@ def test_the_measured_variance_is_that_of_the_targets(name):
     found = Targets(stream.unpack(0, FRAMES), SPEC, sensor, "timing", 20).subframes(9)
     true = torch.stack([torch.as_tensor(moving(20 + c)).float() for c in SPEC.centers])
     error = float((found - true).square().mean())
-    measured = target_variance([(CAMERA, stream, sight)], TargetSpec(SPEC), sensor, retimed=False)
+    measured = float(target_noise([(CAMERA, stream, sight)], TargetSpec(SPEC), sensor, retimed=False).mean())
     assert 0.5 < measured / error < 1.6
 
 
@@ -72,10 +72,9 @@ def wrong_sight(error, times):
 
 # Sensor, PSNR of the renders, re-timed: how far fused images fall below the better of renders and spikes, in dB.  At
 # 24 dB, re-timing by the renders worsens the spikes, and so does the sharpness that fused images take from the renders:
-# the best gain misses by nearly as much.  In ``dim`` and at 40 dB, the measured variance is too small or too large.
+# the best gain misses by nearly as much.  In ``dim`` and at 40 dB, the measured noise is too small.
 MISSES = {
-    ("default", 24, True): 1.3, ("photon", 24, True): 0.9, ("bright", 24, True): 1.1, ("dim", 24, True): 0.9,
-    ("jitter", 24, True): 0.5, ("dim", 30, True): 0.7, ("default", 40, True): 0.7,
+    ("default", 24, True): 0.5, ("dim", 24, True): 0.6, ("dim", 40, True): 0.4,
 }  # fmt: skip
 GRID = [
     pytest.param(
@@ -93,14 +92,14 @@ def test_in_any_light_fused_images_are_no_worse_than_what_they_are_made_of(name,
     stream = SpikeStream.from_array(simulator(light))
     sensor = SensorModel(simulator.gain, reset=simulator.reset)
     seen_by = partial(wrong_sight, 10 ** (-decibels / 20))
-    variance = target_variance([(CAMERA, stream, seen_by)], TargetSpec(SPEC), sensor, retimed)
+    noise = target_noise([(CAMERA, stream, seen_by)], TargetSpec(SPEC), sensor, retimed)
     shape = guide(seen_by, SPEC, sensor, 20) if retimed else None
     timing = Targets(stream.unpack(0, FRAMES), SPEC, sensor, "timing", 20, shape).subframes(9)
     u = torch.tensor(SPEC.times)
     window = TargetSpec(SPEC).quadrature(3)
     renders = seen_by(u)
     seen = sum(w * seen_by(u + float(o)) for o, w in zip(window.offsets, window.weights, strict=True))
-    fused = fuse(renders, timing[:, None] - seen, torch.tensor([variance]))
+    fused = fuse(renders, timing[:, None] - seen, noise)
     of_renders, of_spikes, of_fused = (
         float(psnr(images, sight(u)).mean()) for images in (renders, timing[:, None], fused)
     )
@@ -113,7 +112,7 @@ def test_the_twin_of_a_retimed_recording_has_a_wrong_guide():
     light = np.stack([moving(t) for t in range(FRAMES)])
     stream, sensor = SpikeStream.from_array(simulator(light)), SensorModel(simulator.gain)
     good, wrong = (
-        target_variance([(CAMERA, stream, partial(wrong_sight, error))], TargetSpec(SPEC), sensor, retimed=True)
+        target_noise([(CAMERA, stream, partial(wrong_sight, error))], TargetSpec(SPEC), sensor, retimed=True).mean()
         for error in (0.001, 0.06)
     )
     assert wrong > 1.5 * good
@@ -129,16 +128,16 @@ def test_variance_is_measured_over_a_few_views():
         return sight(times)
 
     many = [(CAMERA, streams[k % 2], partial(counted, k)) for k in range(13)]
-    measured = target_variance(many, TargetSpec(SPEC), SensorModel(0.4), retimed=True)
-    assert calls == [0, 3, 6, 9, 12] and 0 < measured < 1e-3
+    measured = target_noise(many, TargetSpec(SPEC), SensorModel(0.4), retimed=True)
+    assert calls == [0, 3, 6, 9, 12] and 0 < float(measured.mean()) < 1e-3
 
 
 def test_large_images_need_fewer_views(monkeypatch):
     calls = []
-    monkeypatch.setattr("simulation.twin._variance", lambda camera, *_: calls.append(camera.name) or 0.0)
+    monkeypatch.setattr("simulation.twin._noise", lambda camera, *_: calls.append(camera.name) or torch.zeros(8, 8))
     for width, height, expected in ((200, 124, [0, 2, 4, 6, 8, 10]), (300, 200, [0, 4, 8]), (600, 400, [0, 6])):
         cameras = [dataclasses.replace(CAMERA, name=k, width=width, height=height) for k in range(12)]
-        target_variance([(camera, None, None) for camera in cameras], TargetSpec(SPEC), SensorModel(0.4), False)
+        target_noise([(camera, None, None) for camera in cameras], TargetSpec(SPEC), SensorModel(0.4), False)
         assert calls == expected
         calls.clear()
 
@@ -162,11 +161,11 @@ def test_recon_net_is_no_worse_than_its_input_and_near_the_renders(name, decibel
     seen_by = partial(uneven_sight, 10 ** (-decibels / 20))
     camera = dataclasses.replace(CAMERA, width=40, height=30)
     exposure = Exposure.from_spikes(camera, stream, SPEC, sensor, "timing", 9, sight=seen_by)
-    variance = torch.tensor([target_variance([(camera, stream, seen_by)], TargetSpec(SPEC), sensor, retimed=True)])
+    noise = target_noise([(camera, stream, seen_by)], TargetSpec(SPEC), sensor, retimed=True)
     u, window = torch.tensor(SPEC.times), TargetSpec(SPEC).quadrature(3)
     renders = seen_by(u)
     seen = sum(w * seen_by(u + float(o)) for o, w in zip(window.offsets, window.weights, strict=True))
-    fused = fuse(renders, exposure.subframes - seen, variance)
+    fused = fuse(renders, exposure.subframes - seen, noise)
     torch.manual_seed(0)
     network, whole = SlimReconNet(), Crop.whole(30, 40)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

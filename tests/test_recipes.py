@@ -10,7 +10,7 @@ from training_runs import IMAGES, PAPER, TIMING, learned, same, small_training, 
 from arguments import TimingSettings
 from gaussian_renderer import RenderOutput
 from scene.dataset import read_scene
-from scene.fusion import fuse
+from scene.fusion import fuse, white
 from scene.views import Quadrature
 from spike import Mosaic
 from training import checkpoint, objectives
@@ -219,11 +219,11 @@ def test_fused_lessons_come_from_the_window(scene_folder, tmp_path):
     recording, sample, images = t.state.recording, moment.sample, moment.renders.images.detach()
     assert len(sample.window.weights) == 3
     residual = recording.targets(sample) - sample.averaged(images)
-    recording.measured_variance = torch.tensor([1e-5])
-    expected = fuse(sample.middle(images), residual, recording.measured_variance)
+    recording.measured_noise = white(torch.tensor(1e-5))
+    expected = fuse(sample.middle(images), residual, recording.measured_noise)
     found = FusedDistillation(1.0).targets(moment)
     torch.testing.assert_close(found, expected)
-    wrong = fuse(sample.middle(images), recording.targets(sample) - sample.middle(images), torch.tensor([1e-5]))
+    wrong = fuse(sample.middle(images), recording.targets(sample) - sample.middle(images), white(torch.tensor(1e-5)))
     assert (found - wrong).abs().max() > 10 * (found - expected).abs().max() + 1e-6
 
 

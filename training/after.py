@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from scene.fusion import PATCH
 from scene.views import TargetSpec
-from simulation.twin import target_variance
+from simulation.twin import target_noise
 from spike import FixedPattern
 from training.objectives import Moment
 from training.optimizers import Optimizers
@@ -173,7 +174,7 @@ class Retiming:
 
 
 class NoiseUpdates:
-    """Periodically measures the variance of the targets with simulated pixels that see what is rendered.
+    """Periodically measures the noise of the targets with simulated pixels that see what is rendered.
 
     Fused images weigh renders against spikes by it.
 
@@ -198,16 +199,16 @@ class NoiseUpdates:
             (view.camera, recording.scene.open_stream(view), partial(state.sight, i))
             for i, view in enumerate(recording.scene.train)
         ]
-        measured = target_variance(views, self.spec, recording.sensor, recording.retimed)
-        recording.measured_variance = torch.tensor([measured], device=recording.device)
+        measured = target_noise(views, self.spec, recording.sensor, recording.retimed)
+        recording.measured_noise = measured.to(recording.device)
         return_freed()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"variance": self.recording.measured_variance}
+        return {"noise": self.recording.measured_noise}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        variance = fitting("variance of the targets", state["variance"], torch.empty(1))
-        self.recording.measured_variance = variance.to(self.recording.device)
+        noise = fitting("noise of the targets", state["noise"], torch.empty(PATCH, PATCH))
+        self.recording.measured_noise = noise.to(self.recording.device)
 
 
 class Averaging:

@@ -231,4 +231,4 @@ class FusedDistillation(InstantJointLoss):
         recording, sample = moment.state.recording, moment.sample
         images = moment.renders.images.detach()
         residual = without(recording.stuck, recording.targets(sample) - sample.averaged(images))
-        return fuse(sample.middle(images), residual, recording.measured_variance)
+        return fuse(sample.middle(images), residual, recording.measured_noise)

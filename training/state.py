@@ -20,6 +20,7 @@ from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData
 from scene.exposure import Exposure, Sight
+from scene.fusion import white
 from scene.identity import identity
 from scene.trajectory import Trajectory
 from scene.views import TargetSpec, image_exposures, spike_exposures
@@ -44,8 +45,8 @@ class Recording:
         from_spikes: whether the targets come from spikes.
         folder: the folder of the files that contain the targets; None if they are in memory.
         retimed: whether renders have shaped the intervals between spikes.
-        measured_variance: variance [1] of the targets about the truth; the expected one until it is measured, 0 for
-            images.
+        measured_noise: energies of the targets' error about the truth, by frequency (``scene.fusion``); the expected
+            white noise until it is measured, 0 for images.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Recording:
         self._reread = reread
         self.folder = folder
         self.retimed = False
-        self.measured_variance = torch.zeros(1, device=device)
+        self.measured_noise = white(torch.zeros(1, device=device))
 
     @classmethod
     def of_spikes(
@@ -84,7 +85,7 @@ class Recording:
             reread=lambda sensor, sights: spike_exposures(scene.train, scene, spec, device, sensor, sights, folder),
             folder=folder,
         )  # fmt: skip
-        recording.measured_variance = torch.stack([exposure.noise for exposure in recording.exposures]).mean()[None]
+        recording.measured_noise = white(torch.stack([exposure.noise for exposure in recording.exposures]).mean())
         return recording
 
     @classmethod
