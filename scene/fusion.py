@@ -85,8 +85,8 @@ def _transform(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     beyond = PATCH - 1
     # Mirrored pixels are as noisy as others; a smaller image has too few of them.
-    mode = "reflect" if min(height, width) > PATCH else "replicate"
-    padded = F.pad(images, (beyond, beyond + width % _STEP, beyond, beyond + height % _STEP), mode=mode)
+    mode = "reflect" if min(height, width) > beyond else "replicate"
+    padded = F.pad(images, [beyond] * 4, mode=mode)
     return F.conv2d(padded, _basis(images.device), stride=_STEP)
 
 
