@@ -68,15 +68,18 @@ def _beyond(residual: Tensor, noise: Tensor) -> Tensor:
     """The part of residuals [C, 1, H, W] that noise does not explain."""
     height, width = residual.shape[-2:]
     coefficients = _transform(residual)
-    energy = F.avg_pool2d(coefficients.square(), _PATCHES, 1, _PATCHES // 2, count_include_pad=False)
+    energy = coefficients.square().contiguous(memory_format=torch.channels_last)  # ten times as fast to average
+    for side in ((_PATCHES, 1), (1, _PATCHES)):
+        energy = F.avg_pool2d(energy, side, 1, (side[0] // 2, side[1] // 2), count_include_pad=False)
     v = noise.to(residual).clamp_min(1e-24)
     flatness = v.log().mean().exp() / v.mean()
     explained = _MARGIN / flatness**_COLORED * v.reshape(-1, 1, 1) / energy.clamp_min(1e-24)
     kept = (1 - explained).clamp_min(0) * coefficients
-    basis = _basis(residual.device)
-    total = F.conv_transpose2d(kept, basis, stride=_STEP)
-    count = F.conv_transpose2d(torch.ones_like(kept[:, :1]), torch.ones_like(basis[:1]), stride=_STEP)
+    patches = torch.einsum("fp,cfn->cpn", _basis(residual.device).view(PATCH**2, -1), kept.flatten(2))
     beyond = PATCH - 1
+    # As large as what the patches cover, which is one pixel less if the image's size is odd.
+    rows, columns = ((n - 1) * _STEP + PATCH for n in kept.shape[-2:])
+    total, count = (F.fold(x, (rows, columns), PATCH, stride=_STEP) for x in (patches, torch.ones_like(patches[:1])))
     return (total / count)[..., beyond : beyond + height, beyond : beyond + width]
 
 
