@@ -102,9 +102,7 @@ class Renderer:
             (view.camera, self.scene.open_stream(view), partial(self._seen, view, poses_at))
             for view, poses_at in zip(self.scene.train, self._training_paths(), strict=True)
         ]
-        with on_one_thread():
-            measured = target_noise(views, model.target_spec, model.learned_scene.sensor, model.retimes)
-        return measured.to(model.device)
+        return target_noise(views, model.target_spec, model.learned_scene.sensor, model.retimes).to(model.device)
 
     @torch.no_grad()
     def _seen(self, view: View, poses_at: PosesAt, times: Tensor) -> Tensor:
@@ -138,9 +136,7 @@ class Renderer:
             seen, middle = self.mosaic.of(seen), self.mosaic.of(renders)
         stuck = self.scene.sensor.stuck
         residual = without(None if stuck is None else stuck.mask.to(seen.device), exposure.subframes - seen)
-        noise = self.noise
-        with on_one_thread():
-            corrected = fuse(middle, residual, noise)
+        corrected = fuse(middle, residual, self.noise)
         return renders + self._in_color(corrected - middle)
 
     def _in_color(self, raw: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ def _beyond(residual: Tensor, noise: Tensor) -> Tensor:
     kept = (1 - explained).clamp_min(0) * coefficients
     patches = torch.einsum("fp,cfn->cpn", _basis(residual.device).view(PATCH**2, -1), kept.flatten(2))
     beyond = PATCH - 1
-    # As large as what the patches cover, which is one pixel less if the image's size is odd.
+    # What the patches cover is one pixel less if the image's size is odd.  (A transposed convolution would be slower,
+    # and its sums would depend on the number of threads.)
     rows, columns = ((n - 1) * _STEP + PATCH for n in kept.shape[-2:])
     total, count = (F.fold(x, (rows, columns), PATCH, stride=_STEP) for x in (patches, torch.ones_like(patches[:1])))
     return (total / count)[..., beyond : beyond + height, beyond : beyond + width]

@@ -96,3 +96,19 @@ def test_without_a_residual_or_noise_nothing_breaks():
     image = torch.rand(3, 1, 12, 9)
     torch.testing.assert_close(fuse(image, torch.zeros_like(image), white(torch.zeros(1))), image)
     torch.testing.assert_close(fuse(image, torch.ones_like(image), white(torch.zeros(1))), image + 1)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (62, 100)])
+def test_the_number_of_threads_does_not_matter(size):
+    """Processes with other numbers of threads write the same files."""
+    random = torch.Generator().manual_seed(3)
+    image, residual = torch.rand(2, 1, *size, generator=random), 0.03 * torch.randn(2, 1, *size, generator=random)
+    before, made = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            made.append((fuse(image, residual, WHITE), patch_energies(residual[:, 0])))
+    finally:
+        torch.set_num_threads(before)
+    for other in made[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(made[0], other, strict=True))
