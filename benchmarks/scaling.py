@@ -7,7 +7,7 @@
     python benchmarks/scaling.py --curves                                              all curves of docs/scaling.md
     python benchmarks/scaling.py --chart                                               their plot and the fitted model
 
-Every measurement runs in a process of its own, and adds a line to ``benchmarks/scaling.jsonl``.  All views show the
+Every measurement runs in its own process and adds a line to ``benchmarks/scaling.jsonl``.  All views show the
 same spikes, which are read once: what counts is that each view has its own targets.  The start therefore does not
 contain the time to read V streams, which is V times ``seconds_per_view``.  Times of a step are given twice: seconds
 that passed, and processor time, which compares rows on a machine that has other work as well.
@@ -55,9 +55,8 @@ LOG = Path(__file__).with_name("scaling.jsonl")
 CHART = Path(__file__).resolve().parents[1] / "docs" / "images" / "scaling.svg"
 SPEC = TargetSpec(WindowSpec(), wide=True)
 CPU = torch.device("cpu")
-# A step of `timing`: instants, and the moments of the window around each that are rendered.
-INSTANTS, MOMENTS = 6, 3
-CAMERAS = INSTANTS * MOMENTS
+# A step of `timing`: rendered cameras, and how many of them cover the window around one instant.
+CAMERAS, POINTS = 6, 3
 
 
 def texture(width: int, height: int) -> SpikeStream:
@@ -131,9 +130,9 @@ def build(case: Case, folder: Path | None, processes: Processes = ALONE) -> tupl
 
     began, used = time.perf_counter(), time.process_time()
     recording = Recording(scene, SPEC.window, CPU, copies, from_spikes=True, folder=folder)
-    quadrature = SPEC.quadrature(MOMENTS)
+    quadrature = SPEC.quadrature(POINTS)
     state = State(recording, initial_gaussians(c, recording), start_trajectory(c, scene, quadrature))
-    sample = Instants(views, 13, INSTANTS, quadrature)
+    sample = Instants(views, SPEC.window.subframes, CAMERAS, quadrature)
     training = Training(c, state, sample, [SubframeLoss(1.0)], optimizers(c, state))
     training.processes = processes
     return training, {
@@ -254,6 +253,7 @@ def fit() -> dict[str, float]:
 
 def draw() -> None:
     """Write the plot of docs/scaling.md, and print the fitted cost of a step."""
+
     def points(kind: str, along: Any, value: str) -> list[tuple[float, float]]:
         return [(along(row), row[value] * (1000 if value == "step_cpu" else 1)) for row in rows_of(kind)]
 

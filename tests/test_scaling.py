@@ -27,7 +27,8 @@ def test_the_cost_of_a_step_is_found_again(scaling, capsys):
         for case in scaling.CURVES[kind]:
             width, height = case.pixels
             seen = case.gaussians * (0.9 - 0.1 * width / 1000)
-            cost = 18 * 0.05e-6 * width * height + 18 * 0.2e-6 * seen + 0.3e-6 * case.gaussians + 5e-3
+            per_camera = 0.05e-6 * width * height + 0.2e-6 * seen
+            cost = scaling.CAMERAS * per_camera + 0.3e-6 * case.gaussians + 5e-3
             row = {"step_cpu": cost, "in_view": seen, "peak": 1.0, "start_cpu": 1.0}
             for value in (9.9, cost):
                 scaling.keep(kind, case, row | {"step_cpu": value})
