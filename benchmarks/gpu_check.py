@@ -1,4 +1,4 @@
-"""Checks the CUDA rasterizers against the plain torch reference, and trains the demo's scene with every recipe.
+"""Checks the CUDA rasterizers against the plain torch reference, and trains the demo's scene with some recipes.
 
     python benchmarks/gpu_check.py --out output/gpu_check               # on a machine with CUDA: up to 8 minutes
     python benchmarks/gpu_check.py --device cpu --minutes 1             # what can be tested without
@@ -224,7 +224,7 @@ def main() -> int:
     parser.add_argument("-s", "--scene", type=Path, help="scene to train on (default: the demo's, made if missing)")
     parser.add_argument(
         "--recipes", nargs="*", default=["timing", "images", "paper", "released"], metavar="RECIPE",
-        help="recipes to train (default: all)",
+        help="recipes to train (default: timing, images, paper, released)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("output/gpu_check"), help="folder of the results")
     args = parser.parse_args()
