@@ -38,8 +38,9 @@ def main() -> int:
         help="LPIPS backbone; none: not measured, which saves nearly all the time (default: vgg)",
     )  # fmt: skip
     parser.add_argument(
-        "--known", type=Path, help="file of measured values of images that stay the same from run to run; written too"
-    )
+        "--known", type=Path,
+        help="cache of the values of images that are the same in many runs, such as counted spikes; read and written",
+    )  # fmt: skip
     args = parser.parse_args(underscored(sys.argv[1:]))
     with Processes.of_environment() as processes:
         be_quiet(args.quiet or not processes.first)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from arguments.options import Options, option
 
-QUIET = "say nothing but errors: no sentences, no progress bars"
+QUIET = "print only errors: no messages, no progress bars"
 # Width of the window that supervises one instant, spike frames.
 SUBFRAME_WIDTH = 9
 
@@ -30,7 +30,7 @@ class SceneOptions(Options):
     perturb: float = option(
         0.0, "noise on the initial poses: degrees, and percent of the median distance to the points (0: none)"
     )
-    perturb_seed: int = option(0, "seed of that noise")
+    perturb_seed: int = option(0, "seed of the noise of --perturb")
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,15 @@ class GaussianOptions(Options):
         1000, "iterations between increments of the active degree", at_least=1, by_size=True
     )
     low_pass: float = option(0.3, "variance added to each projected Gaussian, square pixels (3DGS: 0.3)")
-    antialiased: bool = option(
-        True, "compensate the opacity for the low-pass (Mip-Splatting)", names=("antialiasing",)
-    )
+    antialiased: bool = option(True, "compensate the opacity for the low-pass (Mip-Splatting)", names=("antialiasing",))
     init_num_pts: int = option(
-        0, "number of initial points; missing ones are sampled along the views' rays (0: only the given)", common=True,
-        by_size=True,
+        0, "number of initial points; missing ones are sampled along the views' rays (0: only the given points)",
+        common=True, by_size=True,
     )  # fmt: skip
     init_opa: float = option(0.1, "initial opacity", above=0, below=1)
     start_from: str = option(
-        "", "folder of a model whose Gaussians, curves and gains are the first ones; in a block of a scene, only its "
-        "part of these Gaussians is trained"
+        "", "folder of a model whose Gaussians, trajectories and pixel gains training starts from; a block of a scene "
+        "trains only the Gaussians in its core"
     )  # fmt: skip
 
 
@@ -141,9 +139,7 @@ class BlindSpotOptions(Options):
 
     bsn_width: int = option(24, "features of the blind-spot network (published: 48)", at_least=1)
     bsn_steps: int = option(1000, "training steps of the blind-spot network, on the scene's short exposures")
-    bsn_weights: str = option(
-        "", "file of the blind-spot network: read if it exists, otherwise written after training"
-    )
+    bsn_weights: str = option("", "file of the blind-spot network: read if it exists, otherwise written after training")
 
 
 @dataclass(frozen=True)
@@ -171,9 +167,7 @@ class StepOptions(Options):
     iterations: int = option(
         30000, "number of training steps", common=True, at_least=1, by_size=True, names=("max_steps",)
     )  # fmt: skip
-    shards: int = option(
-        1, "parts of a step that processes share, each summed on its own (power of two)", at_least=1
-    )
+    shards: int = option(1, "parts of a step that processes share, each summed on its own (power of two)", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -193,16 +187,16 @@ class RateOptions(StepOptions):
     pose_opt_lr: float = option(1e-3, "initial rate of the knots")
     pose_opt_lr_final: float = option(1e-5, "final rate of the knots", above=0)
     length_unit: Literal["world", "depth"] = option(
-        "world", "length that the rate of the knots' positions and MCMC's noise count in: the world's unit, or a third "
+        "world", "unit of length of the rate of the knots' positions and of MCMC's noise: the world's unit, or a third "
         "of the median depth of the initial points, so that the scale of the scene does not matter"
     )  # fmt: skip
     pose_every: int = option(25, "iterations over which gradients of the knots are summed", at_least=1)
     average_decay: float = option(
-        0.0, "share that the mean over the last steps keeps in each; the mean replaces the Gaussians and the poses at "
-        "the end (0: no mean)", at_least=0, below=1,
+        0.0, "decay of the exponential moving average over the last steps, which replaces the Gaussians and the poses "
+        "at the end (0: no average)", at_least=0, below=1,
     )  # fmt: skip
     average_from: int = option(
-        0, "iterations before that mean begins, at the earliest after densification", by_size=True
+        0, "iterations before that average begins, at the earliest after densification", by_size=True
     )
 
 
@@ -232,12 +226,12 @@ class RunOptions(Options):
     viewer: bool = option(False, "show the training in the browser", common=True)
     viewer_host: str = option(
         "127.0.0.1",
-        "address that the viewer listens on; dangerous: on any other than this machine's own, everybody in the network "
-        "who sees the traffic can watch and stop the training, which is not encrypted",
+        "address that the viewer listens on; dangerous if it is not this machine's own: the connection is not "
+        "encrypted, and everybody who sees the traffic can watch and stop the training",
     )
     viewer_port: int = option(8080, "port of the viewer, or the next free one", at_least=1, at_most=65535)
     quiet: bool = option(False, QUIET, common=True)
-    tensorboard: bool = option(False, "curves and images for TensorBoard, in the model's folder")
+    tensorboard: bool = option(False, "write curves and images for TensorBoard into the model's folder")
     json_log: bool = option(False, "print the rows of log.jsonl on standard output")
 
 

@@ -1,7 +1,7 @@
 """Shows a trained model, or any 3DGS PLY, in the browser.
 
-    python -m gaussian_renderer.viewer -m output/tanabata
-    python -m gaussian_renderer.viewer --ply scene.ply
+python -m gaussian_renderer.viewer -m output/tanabata
+python -m gaussian_renderer.viewer --ply scene.ply
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ def main() -> int:
     parser.add_argument("--ply", type=Path, help=".ply, .splat or .spz file of Gaussians, instead of a model folder")
     parser.add_argument(
         "--host", default="127.0.0.1",
-        help="address to listen on (default: 127.0.0.1, this machine).  Dangerous: on any other address, everybody in "
-        "the network who sees the traffic can control the viewer, which is not encrypted; prefer an SSH tunnel",
+        help="address to listen on (default: 127.0.0.1, this machine).  Any other address is dangerous: "
+        "the connection is not encrypted, and everybody who sees the traffic can control the viewer; prefer an SSH "
+        "tunnel",
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080 or the next free one)")
     args = parser.parse_args(underscored(sys.argv[1:]))
@@ -115,4 +116,3 @@ def main() -> int:
     finally:
         viewer.close()
     return 0
-
