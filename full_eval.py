@@ -4,14 +4,13 @@
     python full_eval.py -s scenes/* --methods tfp tfi ours paper --poses accurate noisy --seeds 0 1 2
     python full_eval.py -s data/demo --methods tables --poses accurate sfm perturbed-1
 
-The last line fills the two tables of the paper's comparison: images, and scenes with held-out views.
+The last line measures the rows of the paper's two comparison tables: images, and scenes with held-out views.
 
 A run that already has a ``results.json`` is skipped, so an interrupted evaluation continues where it stopped
 (``--finished`` shows what there is).  A failed run is marked as failed in the table.  Output in ``-o``: ``table.md``,
-``table.csv``, ``table.tex`` (means over seeds, with their spread), ``report.html`` and ``pages/``, pictures that
-correspond to figures of the paper.
-Every number in the table was measured by this program on these scenes.  Only rows with the same scene, poses and seeds
-can be compared.
+``table.csv``, ``table.tex`` (means over seeds, with their spread), ``report.html`` and ``pages/``, images that
+correspond to figures of the paper.  Every number in the table was measured by this program on these scenes.  Only rows
+with the same scene, poses and seeds can be compared.
 """
 
 from __future__ import annotations
@@ -56,14 +55,17 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--cpus", type=int, default=1, help="with --ray: processors of a run (default: 1)")
     made.add_argument("--gpus", type=float, default=0.0, help="with --ray: GPUs of a run (default: 0)")
-    made.add_argument("--retries", type=int, default=3, help="with --ray: tries after a worker died (default: 3)")
     made.add_argument(
-        "--start_from", type=Path, metavar="MODEL", help="model that trainings start from, as in train.py: for blocks"
+        "--retries", type=int, default=3, help="with --ray: retries of a run whose worker died (default: 3)"
     )
+    made.add_argument(
+        "--start_from", type=Path, metavar="MODEL",
+        help="model that every training starts from, as in train.py (for blocks of a large scene)",
+    )  # fmt: skip
     made.add_argument(
         "--spk2imgnet_weights", type=Path, metavar="FILE", help="published weights for the methods with Spk2ImgNet"
     )
-    made.add_argument("--finished", action="store_true", help="start no run: only write tables of those that are done")
+    made.add_argument("--finished", action="store_true", help="start no run, only write the tables of finished runs")
     add_quiet_argument(made)
     return made
 

@@ -1,4 +1,4 @@
-"""How the number of steps, initial points and Gaussians of ``timing`` scale with the size of a scene.
+"""How many steps, initial points and Gaussians ``timing``, ``images`` and ``photos`` use for a scene of some size.
 
 The measurements behind the rule are in docs/time-and-size.md.
 """

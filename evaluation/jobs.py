@@ -71,7 +71,7 @@ class Job:
         """The pose file to train from; relative to the scene unless structure from motion has to find it."""
         kind = POSES[self.poses]
         if kind.found:
-            return out / self.scene.name / "poses" / f"{METHODS[self.method].finds}.json"
+            return out / self.scene.name / "poses" / f"{METHODS[self.method].poses_from}.json"
         return Path(kind.transforms)
 
     def blind_spot(self, out: Path) -> Path:
@@ -88,7 +88,7 @@ class Job:
             flags += _weights(options)
         if self.start_from and "start_from" in read:
             flags += ["--start_from", self.start_from]
-        if METHODS[self.method].finds == BLIND_SPOT:
+        if METHODS[self.method].poses_from == BLIND_SPOT:
             flags += ["--bsn_weights", str(self.blind_spot(out))]
         return [*flags, "--seed", str(self.seed), "--quiet"]
 
@@ -254,9 +254,9 @@ def _find_poses(job: Job, out: Path, options: ImageOptions, log: TextIO, lock: F
     Raises:
         RuntimeError: the command failed for another reason.
     """
-    command = ["-m", "scene", "poses", "-s", str(job.scene), "--image_method", METHODS[job.method].finds]
+    command = ["-m", "scene", "poses", "-s", str(job.scene), "--image_method", METHODS[job.method].poses_from]
     command += ["--out", str(job.pose_file(out)), *_weights(options)]
-    if METHODS[job.method].finds == BLIND_SPOT:
+    if METHODS[job.method].poses_from == BLIND_SPOT:
         # The poses serve all seeds.
         command += ["--bsn_weights", str(replace(job, seed=0).blind_spot(out))]
     done = _run(command, log, lock, errors=subprocess.PIPE)

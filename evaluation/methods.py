@@ -18,13 +18,13 @@ class Method:
     Args:
         title: title in tables.
         flags: flags for train.py.
-        finds: image method on whose images structure from motion finds the poses, where these are asked for.
+        poses_from: image method on whose images structure from motion runs for ``--poses sfm``.
         image: image method whose image is this method's, in the table of images.
     """
 
     title: str
     flags: Sequence[str] = ()
-    finds: str = "tfp"
+    poses_from: str = "tfp"
     image: str = ""
 
 
@@ -57,16 +57,15 @@ _RATES = [
 ]
 
 
-
 def _cascade(image: str) -> Method:
     """3DGS on the images of an image method, with the shortened schedule."""
     flags = ["--recipe", "cascade", "--image_method", image, *_SHORT, *_LONGER]
-    return Method(f"{PROVIDERS[image].title}-3DGS", flags, finds=image)
+    return Method(f"{PROVIDERS[image].title}-3DGS", flags, poses_from=image)
 
 
 METHODS = {
     # Structure from motion sees what convert.py shows it.
-    "ours": Method("ours", finds="timing"),
+    "ours": Method("ours", poses_from="timing"),
     "ours-gaussians": Method("ours, no Recon-Net", ["--lambda_joint", "0"]),
     "ours-counting": Method("ours, counted targets", "--targets counting --no-fuse".split()),
     "ours-linear": Method("ours, linear motion", "--trajectory linear".split()),
@@ -91,9 +90,9 @@ METHODS = {
     "single": Method("paper, one interval", [*_PAPER, "--no-multi_interval"]),
     "fixed": Method("paper, poses fixed", [*_PAPER, "--no-pose_opt"]),
     **{f"{image}-3dgs": _cascade(image) for image in PROVIDERS},
-    "spikegs": Method("SpikeGS", _SPIKEGS, finds="bsn", image="bsn"),
-    "spikegs-instants": Method("SpikeGS, instants alone", [*_SPIKEGS, "--no-exp"], finds="bsn"),
-    "spikegs-exposures": Method("SpikeGS, exposures alone", [*_SPIKEGS, "--no-inst"], finds="bsn"),
+    "spikegs": Method("SpikeGS", _SPIKEGS, poses_from="bsn", image="bsn"),
+    "spikegs-instants": Method("SpikeGS, instants alone", [*_SPIKEGS, "--no-exp"], poses_from="bsn"),
+    "spikegs-exposures": Method("SpikeGS, exposures alone", [*_SPIKEGS, "--no-inst"], poses_from="bsn"),
     "spikenerf": Method("SpikeNeRF", ["--recipe", "spikenerf"], image="tfp"),
 }
 # Images from the spikes of one view alone, at u = 0.5.
@@ -109,14 +108,31 @@ POSES = {
 GROUPS = {
     # The rows of the paper's two tables: images, then scenes.
     "tables": [
-        "tfp", "tfi", "spk2imgnet-s", "bsn", "tfp-3dgs", "tfi-3dgs", "spk2imgnet-s-3dgs", "spikenerf", "spikegs",
-        "paper", "ours",
+        "tfp",
+        "tfi",
+        "spk2imgnet-s",
+        "bsn",
+        "tfp-3dgs",
+        "tfi-3dgs",
+        "spk2imgnet-s-3dgs",
+        "spikenerf",
+        "spikegs",
+        "paper",
+        "ours",
     ],
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
     "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "parity", "paper-rates"],
     "ablations": [
-        "ours-gaussians", "ours-counting", "ours-middle", "ours-no-pattern", "ours-linear", "ours-spline", "ours-rest",
-        "ours-fixed", "ours-no-fuse", "ours-default",
+        "ours-gaussians",
+        "ours-counting",
+        "ours-middle",
+        "ours-no-pattern",
+        "ours-linear",
+        "ours-spline",
+        "ours-rest",
+        "ours-fixed",
+        "ours-no-fuse",
+        "ours-default",
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Pages of pictures that correspond to figures of the paper's supplement: scenes by methods, with enlarged details."""
+"""Pages of images that correspond to figures of the paper's supplement: scenes by methods, with enlarged details."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_pages(jobs: Sequence[Job], out: Path) -> list[Path]:
 
 
 def page_of(page: Page, jobs: Sequence[Job], out: Path) -> np.ndarray | None:
-    """A page [H, W, 3], or None if a column would be all there is.
+    """A page [H, W, 3], or None if there are no images for it.
 
     Each row of a scene is followed by one with its most detailed part, and shows the view in the middle of the scene.
     """
@@ -95,9 +95,7 @@ def _title(method: str, kind: Kind) -> str:
     return title if kind is IMAGE or method.endswith("3dgs") else f"{title}, {label_of(kind, learned_by(method))}"
 
 
-def _image(
-    column: Column, jobs: Sequence[Job], out: Path, scene: Path, poses: str, name: str
-) -> np.ndarray | None:
+def _image(column: Column, jobs: Sequence[Job], out: Path, scene: Path, poses: str, name: str) -> np.ndarray | None:
     """The first seed's image of a column, or None."""
     method, kind = column
     wanted = "accurate" if method in BASELINES else poses

@@ -261,18 +261,7 @@ def read_scene(
     settle(root, "a program that reads the scene")
     if llffhold < 1:
         raise ValueError(f"llffhold is {llffhold}, expected at least 1 (every llffhold-th view is held out)")
-    path = root / transforms
-    if path.is_file():
-        views, meta = _read_transforms(root, path, are_exposures=True)
-        poses = path
-    elif transforms == "transforms.json" and (model := find_model(root)) is not None:
-        views, meta = _read_colmap(root, model)
-        path, poses = root / "spike.json", model
-    else:
-        alternative = f" and no COLMAP model in {', '.join(MODEL_FOLDERS)}" if transforms == "transforms.json" else ""
-        raise ValueError(f"{root}: there is no {transforms}{alternative}; a scene needs camera poses")
-    if not views:
-        raise ValueError(f"{root}: its pose file lists no views")
+    views, meta, path, poses = _read_poses(root, transforms)
     notes = other_models(poses) if poses != path else []
     if not from_images:
         views, unmatched = with_streams(root, poses, views)
@@ -301,11 +290,7 @@ def read_scene(
     points = None if points is None else points_from(origin, points)
     if perturb:
         views = _perturbed(root, views, points, perturb, perturb_seed)
-    held = [eval and i % llffhold == 0 for i in range(len(views))]
-    train = [view for view, out in zip(views, held, strict=True) if not out]
-    test = [view for view, out in zip(views, held, strict=True) if out]
-    if not train:
-        raise ValueError(f"{root}: none of {len(views)} views is left to train on; {len(test)} are held out")
+    train, test = _split(root, views, llffhold if eval else 0)
     scene = SceneData(
         root,
         train,
@@ -324,6 +309,45 @@ def read_scene(
     if not train[0].has_spikes:
         return scene
     return replace(scene, frames_per_view=len(scene.open_stream(train[0]))).with_stuck_pixels()
+
+
+def _read_poses(root: Path, transforms: str) -> tuple[list[View], dict[str, Any], Path, Path]:
+    """The views of a scene with poses in float64, and where they are from.
+
+    Returns:
+        the views; what the scene says about all of them; the file that says it, for messages (COLMAP: ``spike.json``);
+        and the pose file or the folder of the COLMAP model.
+
+    Raises:
+        ValueError: no poses, or no views.
+    """
+    path = root / transforms
+    poses = path
+    if path.is_file():
+        views, meta = _read_transforms(root, path, are_exposures=True)
+    elif transforms == "transforms.json" and (model := find_model(root)) is not None:
+        views, meta = _read_colmap(root, model)
+        path, poses = root / "spike.json", model
+    else:
+        alternative = f" and no COLMAP model in {', '.join(MODEL_FOLDERS)}" if transforms == "transforms.json" else ""
+        raise ValueError(f"{root}: there is no {transforms}{alternative}; a scene needs camera poses")
+    if not views:
+        raise ValueError(f"{root}: its pose file lists no views")
+    return views, meta, path, poses
+
+
+def _split(root: Path, views: list[View], every: int) -> tuple[list[View], list[View]]:
+    """The training views and the held-out views: every ``every``-th one, beginning with the first (0: none).
+
+    Raises:
+        ValueError: no view is left to train on.
+    """
+    held = [bool(every) and i % every == 0 for i in range(len(views))]
+    train = [view for view, out in zip(views, held, strict=True) if not out]
+    test = [view for view, out in zip(views, held, strict=True) if out]
+    if not train:
+        raise ValueError(f"{root}: none of {len(views)} views is left to train on; {len(test)} are held out")
+    return train, test
 
 
 def _counted_from(origin: Tensor, views: list[View]) -> list[View]:
@@ -533,9 +557,7 @@ def _sequences(root: Path) -> dict[str, dict[int, Path]]:
     return found
 
 
-def _view(
-    root: Path, camera: Camera, frame: dict[str, Any], sequence: dict[int, Path], is_exposure: bool
-) -> View:
+def _view(root: Path, camera: Camera, frame: dict[str, Any], sequence: dict[int, Path], is_exposure: bool) -> View:
     """Match a camera to its files by name; only exposures have spikes and sub-frames."""
     name = camera.name
     image = find_image(root, frame.get("file_path", f"sharp_data/{name}.png"))

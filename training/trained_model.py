@@ -1,8 +1,7 @@
 """A trained model at one saved iteration, for the commands that read models.
 
-Only this module reads fields of the stored configuration: code that renders, measures, shows or exports a model takes
-values from ``TrainedModel``.  Each part is read from disk on first use, so a command that needs no Gaussians reads
-none.
+Code that renders, measures, shows or exports a model takes values from ``TrainedModel`` instead of reading the stored
+configuration.  Each part is read from disk on first use, so a command that needs no Gaussians reads none.
 """
 
 from __future__ import annotations
