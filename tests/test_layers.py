@@ -1,4 +1,4 @@
-"""Imports point down only, doors only open, and only commands talk to the user."""
+"""Imports point down only, entry points are short, and only commands talk to the user."""
 
 import ast
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# From top to bottom; a package imports from rows below its own, or itself.  Doors are the scripts at the top and in
-# data/, benchmarks/ and docs/, and the ``__main__`` of each package.
+# From top to bottom; a package imports from rows below its own, or itself.  Entry points are the scripts at the top and
+# in data/, benchmarks/ and docs/, and the ``__main__`` of each package.
 LAYERS = (
-    ("door",),
+    ("entry point",),
     ("commands",),
     ("evaluation", "conversion"),
     ("training",),
@@ -28,11 +28,11 @@ LAYERS = (
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 SCRIPTS = ("data", "benchmarks", "docs")
 TALKING = ("print", "say", "exit", "quit", "sys.exit", "os._exit")
-# A door parses nothing but its own few flags: what it opens can be called without it.
-LONGEST_DOOR = 200
+# An entry point parses its own few flags and calls a library, which can be used without it.
+LONGEST_ENTRY_POINT = 200
 # Where the shared parser lives, and the one hook whose rows are printed on demand.
-MAY_PARSE = ("arguments", "commands", "door")
-MAY_TALK = ("arguments", "commands", "door")
+MAY_PARSE = ("arguments", "commands", "entry point")
+MAY_TALK = ("arguments", "commands", "entry point")
 
 
 def tracked() -> list[Path]:
@@ -52,8 +52,8 @@ FILES = tracked()
 
 def owner(path: Path) -> str:
     """The layer of a file."""
-    is_door = len(path.parts) == 1 or path.name == "__main__.py" or path.parts[0] in SCRIPTS
-    return "door" if is_door else path.parts[0]
+    is_entry_point = len(path.parts) == 1 or path.name == "__main__.py" or path.parts[0] in SCRIPTS
+    return "entry point" if is_entry_point else path.parts[0]
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -65,14 +65,14 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield node.module.split(".")[0]
 
 
-DOORS = {path.stem for path in FILES if len(path.parts) == 1}
+ENTRY_POINTS = {path.stem for path in FILES if len(path.parts) == 1}
 
 
 def upward(name: str, source: str) -> list[str]:
-    """Own packages, and doors, that a file of the layer ``name`` must not import."""
+    """Own packages, and entry points, that a file of the layer ``name`` must not import."""
     level = LEVEL[name]
     found = list(imported(ast.parse(source)))
-    return [i for i in found if (i in LEVEL and i != name and LEVEL[i] <= level) or i in DOORS]
+    return [i for i in found if (i in LEVEL and i != name and LEVEL[i] <= level) or i in ENTRY_POINTS]
 
 
 def talk(source: str, may_parse: bool, may_talk: bool) -> list[str]:
@@ -102,17 +102,17 @@ def test_only_commands_talk(path):
     assert talk((ROOT / path).read_text(), layer in MAY_PARSE, layer in MAY_TALK) == []
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if owner(f) == "door" and f.parts[0] not in SCRIPTS], ids=str)
-def test_doors_only_open(path):
-    """Nobody looks for work behind a door."""
-    assert len((ROOT / path).read_text().splitlines()) <= (20 if path.name == "__main__.py" else LONGEST_DOOR)
+@pytest.mark.parametrize("path", [f for f in FILES if owner(f) == "entry point" and f.parts[0] not in SCRIPTS], ids=str)
+def test_entry_points_are_short(path):
+    """Nobody looks for the work in them."""
+    assert len((ROOT / path).read_text().splitlines()) <= (20 if path.name == "__main__.py" else LONGEST_ENTRY_POINT)
 
 
 def test_the_checks_see_what_they_should():
     assert upward("spike", "def f():\n    from scene.dataset import read_scene") == ["scene"]
     assert upward("spike", "import recon_net, utils.io, numpy") == ["recon_net"]
     assert upward("scene", "from scene.cameras import Camera\nimport spike") == []
-    assert upward("commands", "import train") == upward("door", "import train") == ["train"]
+    assert upward("commands", "import train") == upward("entry point", "import train") == ["train"]
     assert talk("import argparse", may_parse=False, may_talk=True) == ["argparse"]
     assert talk("import argparse", may_parse=True, may_talk=False) == []
     assert talk("sys.exit(1)\nprint(2)", True, False) == ["sys.exit in line 1", "print in line 2"]
