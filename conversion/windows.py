@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pictures.colors import stretched
-from spike.inspection import refuse_stuck
+from spike.inspection import refuse_constant
 from spike.preview import gray, picture
 from spike.stream import SpikeStream
 from spike.window import PAPER, STORED
@@ -130,7 +130,7 @@ def choose_windows(
     found = [Window("", stream, int(f), STORED, "recording", float(f + STORED // 2)) for f in firsts]
     found = [measured(w, max_blur) for w in progress(found, "Looking at the recording")]
     blur = np.array([w.blur for w in found])
-    refuse_stuck(np.array([w.level for w in found]), stream.name)
+    refuse_constant(np.array([w.level for w in found]), stream.name)
     if np.isnan(blur).all():
         raise ValueError(f"{stream.name}: no features to follow; check focus and light with python -m spike preview")
     # Path of the image: integrates the speed, which is measured at the candidates.

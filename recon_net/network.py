@@ -199,7 +199,7 @@ class SlimReconNet(SpikeToImage):
 
 def make_network(
     variant: str, short_channels: int, long_channels: int, grouping: Grouping = "adjacent"
-    ) -> SpikeToImage:
+) -> SpikeToImage:
     """Create the network ``variant`` (paper or slim); channels and grouping apply to the paper's inputs."""
     if variant == "slim":
         return SlimReconNet()

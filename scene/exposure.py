@@ -13,16 +13,16 @@ from torch import Tensor
 from scene.cameras import Camera
 from scene.lens import to_pinhole, to_sensor
 from spike import SensorModel, SpikeStream, Targets, WindowSpec
-from spike.inspection import refuse_stuck
+from spike.inspection import refuse_constant
 from spike.targets import Mode
 from spike.timing import Guide
 from utils.crops import Crop
 from utils.mapped import MappedTensors
 from utils.remapping import Remap
 
-# Renders that guide the re-timing: one every so many frames, over the context.
+# Frames between the renders that guide the re-timing.
 GUIDE_EVERY = 4
-# A guide's least light, of white: where it is nearly dark, its ratios are noise.
+# Least light of a guide, as a share of white: where it is nearly dark, its ratios are noise.
 GUIDE_FLOOR = 0.02
 
 # Function from times u [K] of an exposure to the intensities [K, 1, H, W] that its pixels should have seen.
@@ -136,7 +136,7 @@ class Exposure:
         even = replace(sensor, gain_map=None)
         shape = None if sight is None else guide(through_lens(camera, sight), spec, sensor, margin)
         frames = stream.central(spec, margin)
-        refuse_stuck(frames, stream.name)
+        refuse_constant(frames, stream.name)
         targets = Targets(frames, spec, even, mode, margin, shape)
         narrow = targets.subframes(subframe_width)
         return cls(

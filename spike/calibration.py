@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spike.inspection import refuse_stuck
+from spike.inspection import refuse_constant
 from spike.sensor import LEAST_GAIN, Reset, SensorModel
 from spike.stream import SpikeStream
 from spike.stuck import StuckPixels, joined, stuck_pixels
@@ -134,7 +134,7 @@ def assumed_sensor(stretches: Sequence[Stretch]) -> SensorModel:
     some = stretches[:: max(len(stretches) // _STRETCHES, 1)]
     rates = np.concatenate([s.count(a, b).ravel() / (b - a) for s, a, b in some])
     stream, first, last = stretches[len(stretches) // 2]
-    refuse_stuck(rates, stream.name)
+    refuse_constant(rates, stream.name)
     gain = min(max(float(np.percentile(rates, 99.5)), 1e-3), 1.0)
     return SensorModel(gain, spurious_rate=estimate_spurious_rate(stream.unpack(first, last)))
 

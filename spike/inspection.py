@@ -74,7 +74,7 @@ def inspect(stream: SpikeStream) -> Inspection:
     assert middle is not None
     rate = np.mean(rates, axis=0)
     frames = length * count
-    refuse_stuck(rate, stream.name)
+    refuse_constant(rate, stream.name)
     around = neighbors(rate, colored=stream.bayer is not None)
     noise = _SIGMAS * np.sqrt(np.maximum(around, 1 / frames) / frames)
     steps = [2 * np.abs(b - a).mean() / max(float(b.mean() + a.mean()), 1e-9) for a, b in pairwise(rates)]
@@ -93,7 +93,7 @@ def inspect(stream: SpikeStream) -> Inspection:
     )
 
 
-def refuse_stuck(rate: NDArray[np.number], name: str) -> None:
+def refuse_constant(rate: NDArray[np.number], name: str) -> None:
     """Raise a ``ValueError`` if the firing rates, or spikes, are all zero or all one."""
     if not rate.any() or rate.min() == 1:
         kind = "all zeros: no pixel ever fires" if not rate.any() else "all ones: every pixel fires in every frame"

@@ -122,8 +122,8 @@ class Retiming:
 
     Args:
         state: the state of the training.
-        begins: the first iteration that does so.
-        every: iterations from one time to the next.
+        begins: the first iteration after which the targets are read again.
+        every: iterations between two readings.
     """
 
     name: ClassVar[str] = "retiming"

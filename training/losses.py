@@ -34,9 +34,7 @@ def half_widths(subframes: int, multi_interval: bool = True) -> list[int]:
     return list(range(narrowest, widest + 1))
 
 
-def reblur_loss(
-    frames: Tensor, interval: Callable[[int, int], Tensor], widths: Sequence[int]
-) -> Tensor:
+def reblur_loss(frames: Tensor, interval: Callable[[int, int], Tensor], widths: Sequence[int]) -> Tensor:
     """L_rec: compare Recon-Net's frames, averaged over sub-intervals, with the mean of the spikes there.
 
     Args:
@@ -45,9 +43,7 @@ def reblur_loss(
         widths: half-widths k; the loss is the mean over them.
     """
     middle = (len(frames) - 1) // 2
-    terms = [
-        l1(frames[middle - k : middle + k + 1].mean(0), interval(middle - k, middle + k)) for k in widths
-    ]
+    terms = [l1(frames[middle - k : middle + k + 1].mean(0), interval(middle - k, middle + k)) for k in widths]
     return torch.stack(terms).mean()
 
 

@@ -79,7 +79,7 @@ C = TypeVar("C", bound=Settings)
 def timing(c: TimingSettings, scene: SceneData) -> Training:
     """Our method: compare single instants of all views with the intensity given by the spike times.
 
-    Once the scene is good enough, Recon-Net is distilled from fused images.
+    After ``recon_from`` iterations, Recon-Net is distilled from fused images.
     """
     device = pick_device(c.run.device)
     c = sized(c, scene)
@@ -374,6 +374,4 @@ def optimizers(c: GaussianSettings, state: State, network: Rate | None = None, n
         "shN": Rate(r.shN_lr),
     }
     poses = Rate(r.pose_opt_lr, r.pose_opt_lr_final) if c.motion.pose_opt else None
-    return Optimizers(
-        state, r.iterations, rates, poses, r.pose_every, network, network_from, length_unit(c, state)
-    )
+    return Optimizers(state, r.iterations, rates, poses, r.pose_every, network, network_from, length_unit(c, state))

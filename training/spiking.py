@@ -37,8 +37,9 @@ def soft_fire(light: Tensor, frames: int, phase: Tensor) -> Tensor:
     The gradient is that of ``light``, which is what the rate is on average over the phases.
 
     Args:
-        light: accumulated per frame, in units of the threshold.
-        phase: what is accumulated at the start, in [0, 1).
+        light: charge accumulated per frame [R], in units of the threshold.
+        frames: length of the window, spike frames.
+        phase: charge at the start [R], in [0, 1).
     """
     rate = (light * frames + phase).floor() / frames
     return light + (rate - light).detach()
@@ -61,8 +62,9 @@ class _HardFire(torch.autograd.Function):
 def hard_fire(light: Tensor, frames: int) -> Tensor:
     """Spikes per frame of pixels that start at 0, fire when they exceed the threshold 1, and then start at 0 again.
 
-    In closed form: light x fires every n = floor(1/x) + 1 frames.  The gradient is that of the released program's loop,
-    which lets the gradient of a spike through to all that was accumulated for it: n spikes / frames.
+    In closed form, for the light [R] per frame in units of the threshold: light x fires every n = floor(1/x) + 1 frames.
+    The gradient is that of the released program's loop, which lets the gradient of a spike through to all that was
+    accumulated for it: n spikes / frames.
     """
     return _HardFire.apply(light, frames)  # type: ignore[no-any-return,no-untyped-call]
 
