@@ -3,7 +3,7 @@
     <out>/00/transforms.json  sparse_pc.ply  ...   what the block's views need; recordings and images are links
     <out>/00/block.json                            the block's core region, its neighbors' and its views
 
-The core regions are boxes that fill all of space: a k-d tree over the camera centers, with about as many views in each.
+The core regions are boxes that fill all of space: a k-d tree over the camera centers, with about equally many views.
 A block is trained on the views in its core, in a margin around it, and on those that see much of it.  Of a trained
 block, only the Gaussians in its core are kept (``training.merging``), as in VastGaussian (Lin et al. 2024) and
 CityGaussian (Liu et al. 2024).
@@ -68,7 +68,7 @@ class Region:
 
 
 def regions(centers: Tensor, count: int, whole: Region = Region()) -> list[Region]:
-    """Cut ``whole`` into ``count`` boxes with about as many of the camera centers [V, 3] in each.
+    """Cut ``whole`` into ``count`` boxes with about equally many of the camera centers [V, 3] in each.
 
     Each cut is across the axis along which the cameras spread most.
 
@@ -82,7 +82,7 @@ def regions(centers: Tensor, count: int, whole: Region = Region()) -> list[Regio
     axis = int((centers.amax(0) - centers.amin(0)).argmax())
     along, below = centers[:, axis].sort().values, count // 2
     wanted = round(len(along) * below / count)
-    # Between two cameras, and as many on either side as their blocks need.
+    # A cut lies between two cameras and leaves enough of them on either side for the blocks there.
     places = [i for i in range(below, len(along) - (count - below) + 1) if along[i - 1] < along[i]]
     if not places:
         raise ValueError(f"{len(centers)} cameras in too few places to cut them into {count} blocks")

@@ -1,4 +1,4 @@
-"""Scenes far from the origin of their world, for example in UTM coordinates: learned around a place of their own.
+"""Scenes far from the origin of their world, for example in UTM coordinates: learned around a nearby origin.
 
 32-bit numbers near five million are half a unit apart.  So coordinates are read with 64 bits and, if the cameras are
 very far from the origin, counted from the middle of them.
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from utils.se3 import camera_centers
 
-# Cameras so many times farther from the origin than from each other: 32-bit numbers then move a pixel's ray visibly.
+# Cameras are remote if they are this many times farther from the origin than from each other: 32-bit numbers then move
+# a pixel's ray visibly.
 _REMOTE = 1e4
 
 

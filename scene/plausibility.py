@@ -12,7 +12,7 @@ from scene.cameras import View
 from spike import Layout
 from utils.se3 import camera_centers
 
-# A camera so many times farther from the middle of all than half of them are.
+# A camera is lost if it is this many times as far from the middle of all cameras as half of them are.
 _LOST = 100.0
 
 

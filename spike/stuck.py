@@ -25,7 +25,7 @@ _CONSPICUOUS = 5
 _HOT, _NEARLY_ALL, _DEVIATIONS = 0.5, 0.9, 3.0
 # So many of the eight pixels around it that look the same make a pixel part of something dark or bright.
 _COMPANY = 3
-# Fewer recordings do not tell a stuck pixel from a dark or bright spot of the scene.
+# Fewer recordings cannot distinguish a stuck pixel from a dark or bright spot of the scene.
 FEWEST = 4
 # Good pixels from which a stuck one is filled.
 _SOURCES = 8

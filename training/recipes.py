@@ -226,7 +226,7 @@ def spikegs(c: SpikeGSSettings, scene: SceneData) -> Training:
 
     The network is trained on the scene's spikes first (``baselines.blind_spot``).  Renders of the sub-frames are
     compared with its images, and their mean with the counted spikes of the whole exposure.  The poses of the sub-frames
-    are interpolated between the views.  Views without motion, each in a recording of its own, are compared at their
+    are interpolated between the views.  Views without motion, each from a separate recording, are compared at their
     middle alone.
     """
     device = pick_device(c.run.device)

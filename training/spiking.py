@@ -62,9 +62,9 @@ class _HardFire(torch.autograd.Function):
 def hard_fire(light: Tensor, frames: int) -> Tensor:
     """Spikes per frame of pixels that start at 0, fire when they exceed the threshold 1, and then start at 0 again.
 
-    In closed form, for the light [R] per frame in units of the threshold: light x fires every n = floor(1/x) + 1 frames.
-    The gradient is that of the released program's loop, which lets the gradient of a spike through to all that was
-    accumulated for it: n spikes / frames.
+    In closed form, for ``light`` [R] per frame in units of the threshold: light x fires every n = floor(1/x) + 1
+    frames.  The gradient is that of the released program's loop, which passes the gradient of a spike to all the light
+    that was accumulated for it: n spikes / frames.
     """
     return _HardFire.apply(light, frames)  # type: ignore[no-any-return,no-untyped-call]
 
