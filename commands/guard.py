@@ -99,15 +99,16 @@ class _Lasting:
 def _lasting_streams() -> Iterator[list[_Lasting]]:
     """Replace the standard streams by ones that neither a lost reader nor a character of a file name can break."""
     before, lasting = (sys.stdout, sys.stderr), []
-    for stream in before:
-        # On an ASCII terminal, other characters are written as escapes.
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
-        lasting.append(_Lasting(stream))
-    sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in lasting)
-    try:
-        yield lasting
-        for stream in lasting:
-            stream.flush()
-    finally:
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        for stream in before:
+            # On an ASCII terminal, other characters are written as escapes.
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
+            lasting.append(_Lasting(stream or nowhere))  # None: it was closed before the program started
+        sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in lasting)
+        try:
+            yield lasting
+            for stream in lasting:
+                stream.flush()
+        finally:
+            sys.stdout, sys.stderr = before
