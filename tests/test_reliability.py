@@ -159,6 +159,19 @@ def test_a_full_disk_under_standard_output_is_told():
     assert ended.stderr == "error: standard output could not be written (No space left on device)\n"
 
 
+def test_streams_that_were_closed_before_the_start(monkeypatch):
+    """As with ``>&-`` in a shell."""
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+
+    def main() -> int:
+        print("to nobody")
+        raise ValueError("nor is this read")
+
+    assert guarded(lambda: print("to nobody")) == 0 and guarded(main) == 1
+    assert sys.stdout is None and sys.stderr is None
+
+
 def test_a_library_does_not_take_over_the_signals():
     """pycolmap's logging library answers SIGTERM with a stack trace, and nothing would be cleaned up."""
     code = (
@@ -258,6 +271,12 @@ def test_setting_aside_keeps_the_folder_locked(scene_folder, tmp_path):
     with lock, pytest.raises(ValueError, match=f"is in use by train.py, process {os.getpid()} on"):
         FolderLock(tmp_path / "model", "train.py").acquire()
     assert aside == tmp_path / "model.1" and not list(tmp_path.rglob(LOCK))
+
+
+def test_a_file_is_no_folder_for_results(tmp_path):
+    (tmp_path / "model").touch()
+    with pytest.raises(ValueError, match=r"/model: is a file, expected a folder$"):
+        FolderLock(tmp_path / "model", "train.py").acquire()
 
 
 def test_a_patient_lock_waits_for_its_holder(tmp_path):

@@ -54,7 +54,8 @@ class FolderLock:
         patience: seconds to wait for another holder.
 
     Raises:
-        ValueError: another process holds the lock (names its host and process number), or no file can be written.
+        ValueError: another process holds the lock (names its host and process number), no file can be written, or
+            ``folder`` is a file.
     """
 
     def __init__(self, folder: str | os.PathLike[str], program: str, name: str = LOCK, patience: float = 0.0):
@@ -78,6 +79,8 @@ class FolderLock:
             raise ValueError(
                 f"{self.folder}: is in use by {self._holder()}; wait until it ends, stop it, or give another folder"
             ) from None
+        except FileExistsError:
+            raise ValueError(f"{self.folder}: is a file, expected a folder") from None
         except OSError as error:
             raise ValueError(f"{self._path}: could not be written ({error.strerror or error})") from None
         return self
