@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def _rendered(model: TrainedModel) -> tuple[list[SavedImage], Trajectories]:
     images = [image for split in SPLITS for image in rendered_images(model.folder, split, model.iteration)]
     if not images:
         raise ValueError(
-            f"{model.folder}: no rendered images of iteration {model.iteration}; run render.py -m {model.folder} first"
+            f"{model.folder}: no rendered images of iteration {model.iteration}; "
+            f"run render.py -m {shlex.quote(str(model.folder))} first"
         )
     return images, read_trajectories(model, read_cameras(model.folder))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ def measure_seams(model: Path, across: dict[str, float]) -> dict[tuple[str, str]
     """
     path = model / "per_view.json"
     if not path.is_file():
-        raise ValueError(f"{model}: has no per_view.json; run render.py -m {model} and metrics.py -m {model} first")
+        name = shlex.quote(str(model))
+        raise ValueError(f"{model}: has no per_view.json; run render.py -m {name} and metrics.py -m {name} first")
     found = {}
     for protocol, kinds in read_json(path, _PER_VIEW, "table of measured views").items():
         for kind, rows in kinds.items():

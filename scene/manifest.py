@@ -10,6 +10,7 @@ the same run wrote every image that it lists.
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -199,5 +200,5 @@ def require_files(model: str | Path, iteration: int, images: list[SavedImage]) -
 
 
 def _not_rendered(path: Path, model: str | Path, iteration: int, why: str) -> ValueError:
-    command = f"render.py -m {model} --iteration {iteration}"
+    command = shlex.join(["render.py", "-m", str(model), "--iteration", str(iteration)])
     return ValueError(f"{path}: not a complete list of images ({why}); run {command}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_interrupted_and_resumed(number, scene_folder, tmp_path, monkeypatch, ca
         (p / "point_cloud/iteration_6/point_cloud.ply").read_bytes() for p in (tmp_path, tmp_path / "straight")
     )
     assert left == right
+
+
+def test_the_line_that_continues_can_be_given_to_a_shell(scene_folder, tmp_path, monkeypatch, capsys):
+    scene, model = tmp_path / "a scene", tmp_path / "it's"
+    scene.symlink_to(scene_folder)
+    t = small_training(scene, model, *TIMING)
+    step = t.step
+    monkeypatch.setattr(t, "step", lambda: (os.kill(os.getpid(), signal.SIGINT), step())[1])
+    assert train.run(t) == 130
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words == ["python", "train.py", "-s", str(scene), "-m", str(model), "--resume"]
 
 
 def test_the_viewer_is_told_pauses_and_stops(scene_folder, tmp_path, monkeypatch, capsys):
