@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from arguments.parser import add_quiet_argument
+from arguments.parser import add_quiet_argument, seed
 from arguments.parts import ImageOptions
 from commands.guard import guarded
 from evaluation.cluster import perform
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--poses", nargs="+", choices=[*POSES], default=["accurate"], help="initial poses (default: accurate)"
     )
-    made.add_argument("--seeds", nargs="+", type=int, default=[0], help="random seeds to average over (default: 0)")
+    made.add_argument("--seeds", nargs="+", type=seed, default=[0], help="random seeds to average over (default: 0)")
     made.add_argument(
         "--ray", nargs="?", const="", metavar="ADDRESS",
         help="perform runs in parallel with Ray: on this machine, or on the cluster with this address",

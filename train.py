@@ -37,7 +37,7 @@ from utils.io import remove_leftovers
 from utils.locks import FolderLock
 from utils.processes import Processes
 from utils.signals import StopRequest, handled
-from utils.telling import be_quiet, say
+from utils.telling import be_quiet, counted, say
 
 
 def learn(training: Training, hooks: Sequence[Hook], stop: Event) -> None:
@@ -69,11 +69,11 @@ def run(training: Training) -> int:
         done = training.iteration == training.steps
         folder = checkpoint.save_model(training) if done or settings.run.viewer else None  # as the viewer's button says
     if done:
-        say(f"{training.steps} iterations in {journal.seconds_in_all:.0f} s; the model is in {folder}")
+        say(f"{counted(training.steps, 'iteration')} in {journal.seconds_in_all:.0f} s; the model is in {folder}")
         return 0
     say(
         f"Stopped{request.reason} after iteration {training.iteration}; the state is saved in {path}. Continue with:\n"
-        f"  python train.py -s {settings.scene.source_path} -m {settings.scene.model_path} --resume"
+        f"  {settings.scene.resuming}"
     )
     return request.status
 
@@ -94,8 +94,8 @@ def start(settings: Settings, scene: SceneData, processes: Processes) -> int:
         training.state.field.save_start(Path(model))
         sizes = ", ".join(f"{count} {name}" for name, count in training.state.field.sizes().items())
         say(
-            f"{settings.recipe}: {len(scene.train)} views of {scene.size[0]}x{scene.size[1]}, {training.steps} steps, "
-            f"{sizes} at first"
+            f"{settings.recipe}: {counted(len(scene.train), 'view')} of {scene.size[0]}x{scene.size[1]}, "
+            f"{counted(training.steps, 'step')}, {sizes} at first"
         )
         recording = training.state.recording
         if recording.folder is not None:

@@ -83,7 +83,7 @@ def _check(item: dataclasses.Field[Any], kind: Any, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number, not {value}")
     for word, bound in bounds.items():
         if not _BOUNDS[word][1](value, bound):
-            both = " and ".join(f"{_BOUNDS[word][0]} {bound:g}" for word, bound in bounds.items())
+            both = " and ".join(f"{_BOUNDS[word][0]} {bound}" for word, bound in bounds.items())
             raise ValueError(f"{name} must be {both}, not {value}")
     if item.metadata["odd"] and value % 2 == 0:
         raise ValueError(f"{name} must be odd, not {value}")

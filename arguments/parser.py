@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from arguments.options import Options, choices_of
-from arguments.parts import QUIET, RunOptions, SceneOptions
+from arguments.parts import LARGEST_SEED, QUIET, RunOptions, SceneOptions
 from arguments.renamed import FLAGS, PRESETS
 from arguments.settings import RECIPES, ImageSettings, PhotoSettings, Settings, TimingSettings, load_settings
 from utils.telling import say
@@ -252,6 +252,14 @@ def add_model_arguments(parser: argparse.ArgumentParser, is_drawn: bool = True) 
 def add_quiet_argument(parser: argparse.ArgumentParser) -> None:
     """Add the flag that hides everything but errors (``utils.telling``)."""
     parser.add_argument("--quiet", action="store_true", help=QUIET)
+
+
+def seed(word: str) -> int:
+    """A random seed as written on a command line, for ``type``: a number that all generators take."""
+    value = int(word)
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and at most {LARGEST_SEED}, not {value}")
+    return value
 
 
 def add_source_argument(parser: argparse.ArgumentParser) -> None:

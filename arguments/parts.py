@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
 from arguments.options import Options, option
 
 QUIET = "print only errors: no messages, no progress bars"
+# Random generators take 64 bits, some of them with a sign.
+LARGEST_SEED = 2**63 - 1
 # Width of the window that supervises one instant, spike frames.
 SUBFRAME_WIDTH = 9
 
@@ -30,7 +33,12 @@ class SceneOptions(Options):
     perturb: float = option(
         0.0, "noise on the initial poses: degrees, and percent of the median distance to the points (0: none)"
     )
-    perturb_seed: int = option(0, "seed of the noise of --perturb")
+    perturb_seed: int = option(0, "seed of the noise of --perturb", at_least=0, at_most=LARGEST_SEED)
+
+    @property
+    def resuming(self) -> str:
+        """The command that continues a training of this scene, for a shell."""
+        return shlex.join(["python", "train.py", "-s", self.source_path, "-m", self.model_path, "--resume"])
 
 
 @dataclass(frozen=True)
@@ -213,7 +221,7 @@ class RunOptions(Options):
         "(0: no limit; on the CPU only)", at_least=0,
     )  # fmt: skip
     threads: int = option(0, "number of threads of this process (0: its share of the processors)")
-    seed: int = option(0, "seed of every random choice", common=True)
+    seed: int = option(0, "seed of every random choice", common=True, at_least=0, at_most=LARGEST_SEED)
     save_iterations: list[int] = option(  # noqa: RUF009
         [], "iterations at which the model is saved, in addition to the last", common=True
     )

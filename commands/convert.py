@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "--consecutive", action="store_true", default=None, help="treat the clips as successive pieces of one recording"
     )
     p.add_argument("--clip_gap", type=int, help="spike frames between two consecutive clips (default: 0)")
-    p.add_argument("--views", type=int, help="number of views (default: one per image motion of 5 %% of the width)")
+    p.add_argument("--views", type=int, help="number of views (default: one per image motion of 5%% of the width)")
     p.add_argument("--start", type=int, help="first frame of the recording (default: 0)")
     p.add_argument("--stop", type=int, help="frame to stop before (default: the end)")
     p.add_argument(
@@ -44,8 +44,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--max_blur", type=float, help="maximum motion within an exposure in pixels (default: width / 10)")
     p.add_argument("--sensor", type=Path, help="sensor calibration (sensor.json from python -m spike calibrate)")
-    for name, text in (("fl_x", "focal length"), ("fl_y", "vertical focal length"), ("cx", "center"), ("cy", "center")):
-        p.add_argument(f"--{name}", type=float, help=f"{text} in pixels, if known")
+    for name, text in (
+        ("fl_x", "known focal length, pixels: it is kept fixed"),
+        ("fl_y", "vertical focal length, pixels (default: --fl_x)"),
+        ("cx", "column of the principal point, pixels (default: the middle)"),
+        ("cy", "row of the principal point, pixels (default: the middle)"),
+    ):
+        p.add_argument(f"--{name}", type=float, help=text)
     p.add_argument(
         "--lens", choices=("none", "radial"), default="none",
         help="radial: estimate the lens's distortion (k1, k2) along with the poses (default: none)",

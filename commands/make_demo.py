@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from arguments.parser import add_quiet_argument
+from arguments.parser import add_quiet_argument, seed
 from simulation.demo import PLACES, SPACINGS, Recipe, make
 from simulation.sensor import SENSORS
 from utils.telling import be_quiet, say
@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write (default: data/demo)")
     parser.add_argument("--views", type=int, default=16, help="views of the recording (default: 16)")
     parser.add_argument("--size", default="200x124", help="width x height in pixels (default: 200x124)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the path and the sensor (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the path and the sensor (default: 0)")
     parser.add_argument("--sensor", choices=SENSORS, default="default", help="simulated sensor (default: default)")
     parser.add_argument(
         "--spacing", type=int, choices=SPACINGS, default=1,
@@ -34,7 +34,10 @@ def main() -> int:
     except ValueError:
         raise ValueError(f"--size {args.size}: expected width x height, for example 200x124") from None
     if args.views < 2 or width < 16 or height < 16 or width * height % 8:
-        raise ValueError("--views must be at least 2, and --size at least 16x16 and a multiple of 8 pixels")
+        raise ValueError(
+            "--views must be at least 2, and --size at least 16x16 with a multiple of 8 pixels in all, "
+            f"not {args.views} and {args.size}"
+        )
     recipe = Recipe(
         args.views, width, height, args.seed, sensor=args.sensor, spacing=args.spacing, place=args.place
     )

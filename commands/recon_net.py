@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arguments.parser import add_quiet_argument
+from arguments.parser import add_quiet_argument, seed
 from commands.recording_flags import (
     add_color_arguments,
     add_force_argument,
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fps", type=float, default=24.0, help="frames per second of the video (default: 24)")
     p.add_argument("--truth", type=Path, help="sharp image of the middle frame, or folder of images named by frame")
     p.add_argument("--sensor", type=Path, help="sensor calibration (sensor.json)")
-    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    p.add_argument("--seed", type=seed, default=0, help="random seed (default: 0)")
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="device (default: auto)")
     add_quiet_argument(p)
     add_recording_arguments(p)

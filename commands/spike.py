@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from arguments.parser import add_quiet_argument
+from arguments.parser import add_quiet_argument, seed
 from arguments.parts import SUBFRAME_WIDTH
 from commands.recording_flags import (
     add_color_arguments,
@@ -42,7 +42,7 @@ from spike.preview import counting_width, picture
 from spike.sensor import SensorModel
 from spike.stream import Packing
 from utils.io import IMAGE_SUFFIXES, save_image, write_json
-from utils.telling import be_quiet, progress, say
+from utils.telling import be_quiet, counted, progress, say
 
 # Flags of simulate that are settings of the simulator.
 SENSOR_FLAGS = (
@@ -105,7 +105,7 @@ def run_preview(args: argparse.Namespace) -> None:
     else:
         for file, picture_ in zip(numbered, shown, strict=True):
             save_image(file, picture_)
-    say(f"Written: {out} ({len(frames)} image{'s' if len(frames) > 1 else ''}, method {args.method})")
+    say(f"Written: {out} ({counted(len(frames), 'image')}, method {args.method})")
 
 
 def run_calibrate(args: argparse.Namespace) -> None:
@@ -250,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
     pixels.add_argument(
         "--random_phase", action=argparse.BooleanOptionalAction, help="start pixels with random charge"
     )
-    sub.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    sub.add_argument("--seed", type=seed, default=0, help="random seed (default: 0)")
     add_color_arguments(sub)
     sub.set_defaults(run=run_simulate)
 

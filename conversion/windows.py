@@ -16,7 +16,7 @@ from spike.inspection import refuse_constant
 from spike.preview import gray, picture
 from spike.stream import SpikeStream
 from spike.window import PAPER, STORED
-from utils.telling import progress
+from utils.telling import counted, progress
 
 # Maximum number of candidates in a recording, and range of the default number of views.
 CANDIDATES = 240
@@ -124,7 +124,8 @@ def choose_windows(
     count = min(frames // STORED, CANDIDATES)
     if count < FEWEST:
         raise ValueError(
-            f"{stream.name}: {frames} frames hold {count} views of {STORED}; a reconstruction needs {FEWEST} or more"
+            f"{stream.name}: {frames} frames hold {counted(count, 'view')} of {STORED}; "
+            f"a reconstruction needs {FEWEST} or more"
         )
     firsts = np.linspace(start, stop - STORED, count).round().astype(int)
     found = [Window("", stream, int(f), STORED, "recording", float(f + STORED // 2)) for f in firsts]

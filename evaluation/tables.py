@@ -17,6 +17,7 @@ from evaluation.methods import BASELINES, GROUPS, METHODS, POSES, learned_by, ti
 from pictures.kinds import BY_NAME, FUSED, GAUSSIANS, IMAGE, RECON_NET, label_of
 from scene.manifest import DEBLURRING, HELD_OUT, IN_TRAINING, PROTOCOLS, TRAINING_VIEWS
 from utils.json_files import number, read_json, record, table, text
+from utils.telling import counted
 
 # ---- one run -------------------------------------------------------------------------------------------------
 
@@ -56,7 +57,7 @@ def _trajectory_line(label: str, path: dict[str, Any]) -> str:
         f"{label:<11} ATE {path['ATE']:.4f}, "
         + ("RPE missing, " if rpe is None else f"RPE {rpe:.4f} and {turn:.3f} degrees per sub-frame, ")
         + ("motion error missing, " if motion is None else f"motion error {100 * motion:.1f} %, ")
-        + f"{len(path['reversed_views'])} views reversed in time"
+        + f"{counted(len(path['reversed_views']), 'view')} reversed in time"
     )
 
 

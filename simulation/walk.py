@@ -94,7 +94,7 @@ def camera_of(
     width = width or (WIDTH if known is None else known.width)
     height = height or (HEIGHT if known is None else known.height)
     if min(width, height) < 8 or width * height % 8:
-        raise ValueError(f"--width and --height: {width}x{height} is too small, or not a multiple of 8 pixels")
+        raise ValueError(f"--width and --height: {width}x{height} is too small, or not a multiple of 8 pixels in all")
     if focal is not None and not (np.isfinite(focal) and focal > 0):
         raise ValueError(f"--fl_x must be positive, not {focal:g}")
     if known is not None and focal is None and (known.width, known.height) == (width, height):

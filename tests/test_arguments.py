@@ -162,6 +162,8 @@ def test_hyphens_are_underscores():
         ("--pose_opt_lr_final 0", "--pose_opt_lr_final must be more than 0"),
         ("--recon_lr_final 0", "--recon_lr_final must be more than 0"),
         ("--instants 0", "--instants must be at least 1"),
+        ("--seed -1", "--seed must be at least 0 and at most 9223372036854775807, not -1"),
+        ("--perturb_seed 9223372036854775808", "--perturb_seed must be at least 0 and at most 9223372036854775807"),
         ("--viewer_port 70000", "--viewer_port must be at least 1 and at most 65535"),
         ("--recipe paper --lambda_dssim 2", "--lambda_dssim must be at least 0 and at most 1"),
         ("-m data", "-m data holds the scene data/a"),

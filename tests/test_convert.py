@@ -526,7 +526,7 @@ def test_wrong_turns_end_in_one_sentence(recording, tmp_path, monkeypatch, capsy
     for flags, expected in (
         (["--recording", tmp_path / "none.dat"], "no such recording"),
         (["--recording", recording, *size, "--start", 2000], "--start 2000 and --stop 1501 do not fit its 1501 frames"),
-        (["--recording", recording, *size, "--stop", 300], "300 frames hold 1 views of 177"),
+        (["--recording", recording, *size, "--stop", 300], "300 frames hold 1 view of 177"),
         (["--recording", recording, *size, "--views", 2], "--views must be at least 3"),
         (["--recording", recording, *size, "--max_blur", 0], "--max_blur must be positive"),
         (["--recording", recording, *size, "--fl_y", 5], "give --fl_x too"),

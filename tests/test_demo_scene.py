@@ -290,6 +290,14 @@ def test_sizes_are_checked(monkeypatch, tmp_path, size, message):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "x"])
+def test_seeds_are_checked(monkeypatch, tmp_path, seed, capsys):
+    monkeypatch.setattr(sys, "argv", ["make_demo.py", "--out", str(tmp_path / "x"), "--seed", seed])
+    with pytest.raises(SystemExit):
+        main()
+    assert "error: argument --seed: " in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
 def test_a_view_is_the_same_whenever_it_is_made(folder, tmp_path):
     demo.make_view(1, tmp_path, 2, WIDTH, HEIGHT, K, Simulator(spurious_gap=(140, 50), seed=3), 3)
     assert (tmp_path / "spike_data/001.dat").read_bytes() == (folder / "spike_data/001.dat").read_bytes()

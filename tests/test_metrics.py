@@ -292,6 +292,9 @@ def test_one_instant_has_an_ate_and_no_motion(tmp_path):
     assert found["RPE_translation"] is None and found["motion_error"] is None
     printed = results_table({"LPIPS": "", "trajectory": found})
     assert "ATE 0.0000" in printed and "RPE missing" in printed and "motion error missing" in printed
+    assert "0 views reversed" in printed
+    printed = results_table({"LPIPS": "", "trajectory": found | {"reversed_views": ["001"]}})
+    assert "1 view reversed" in printed
 
 
 # ---- the command -----------------------------------------------------------------------------------------

@@ -20,6 +20,11 @@ def be_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things in words: ``1 view``, ``2 views``."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def say(text: str, to: TextIO | None = None) -> None:
     """Print a sentence, above the progress bars; on standard output unless ``to`` is another stream."""
     if not _quiet:
