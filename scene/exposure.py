@@ -129,10 +129,16 @@ class Exposure:
             sight: the course of the light, which shapes the charge within each interval (timing only); None: constant.
 
         Raises:
-            ValueError: a stream that is too short, or a sensor of another size.
+            ValueError: a stream that is too short, also for ``subframe_width``, or a sensor of another size.
         """
         sensor.check_size(stream.height, stream.width, stream.name)
         margin = usable_margin(stream, spec)
+        widest = spec.short + 2 * margin
+        if subframe_width > widest:
+            raise ValueError(
+                f"{stream.name}: {len(stream)} frames have room for windows of at most {widest} around the sub-frames, "
+                f"not of {subframe_width} (--subframe_width)"
+            )
         even = replace(sensor, gain_map=None)
         shape = None if sight is None else guide(through_lens(camera, sight), spec, sensor, margin)
         frames = stream.central(spec, margin)

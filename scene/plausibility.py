@@ -14,19 +14,23 @@ from utils.se3 import camera_centers
 
 # A camera is lost if it is this many times as far from the middle of all cameras as half of them are.
 _LOST = 100.0
+# Relative differences of positions that come from rounding, also in coordinates of a country.
+_ROUNDING = 1e-9
 
 
 def doubts(views: Sequence[View], layout: Layout) -> list[str]:
-    """Views far away from all others, and ``.dat`` streams shorter than the others."""
+    """Views far away from all others or all at one place, and ``.dat`` streams shorter than the others."""
     return [*_far(views), *_short(views, layout)]
 
 
 def _far(views: Sequence[View]) -> list[str]:
-    if len(views) < 3:
-        return []
     eyes = camera_centers(torch.stack([view.camera.w2c for view in views]).double()).numpy()
     middle = np.median(eyes, axis=0)
     distance = np.linalg.norm(eyes - middle, axis=1)
+    if len(views) > 1 and distance.max() <= _ROUNDING * max(float(np.abs(middle).max()), 1.0):
+        return [f"all {len(views)} cameras are at the same place; if that is so, no depth can be learned"]
+    if len(views) < 3:
+        return []
     usual = float(np.median(distance))
     return [
         f"view {view.camera.name} is {d / usual:.0f} times as far from the middle of all cameras as half of them are; "

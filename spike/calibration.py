@@ -91,7 +91,13 @@ def calibrate(
     if dark_map is not None:
         bad |= dark_map.numpy() > _HOT_DARK * gain
     # The field may be lit evenly, but neighbors may have different color filters.
-    stuck = joined(None, bad, colored=min(bad.shape) > 1)
+    try:
+        stuck = joined(None, bad, colored=min(bad.shape) > 1)
+    except ValueError:
+        raise ValueError(
+            f"{flat.name}: {bad.mean():.0%} of the pixels seem dead or hot, too many to fill from the others; expected "
+            "an evenly lit field, and a dark recording with the lens covered"
+        ) from None
     return SensorModel(gain, dark_rate, spurious, relative.clamp_min(LEAST_GAIN), dark_map, reset).with_stuck(stuck)
 
 

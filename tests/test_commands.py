@@ -276,6 +276,8 @@ def test_the_saved_gaussians_are_the_trained_ones(model):
         (metrics, ["-m", "nowhere"], "cfg_args.json: not found"),
         (render, ["-m", "MODEL", "--iteration", "7"], "iteration 7 was not saved; there are 8"),
         (render, ["-m", "MODEL", "--device", "cuda"], "no CUDA device"),
+        (render, ["-m", "MODEL", "-s", "nowhere"], "error: nowhere: no such folder"),
+        (metrics, ["-m", "MODEL", "-s", "nowhere"], "error: nowhere: no such folder"),
     ],
 )
 def test_mistakes_end_in_one_sentence(command, flags, words, model, monkeypatch, capsys):

@@ -84,6 +84,14 @@ def test_a_sensor_of_another_size_is_refused(scene):
         read(scene, with_map(scene, torch.ones(4, 5)))
 
 
+def test_a_window_that_the_stream_has_no_room_for(scene):
+    spec = dataclasses.replace(SPEC, width=83)
+    message = r"\.dat: 177 frames have room for windows of at most 81 around the sub-frames, not of 83 \(--subframe_"
+    with pytest.raises(ValueError, match=message):
+        spike_exposures(scene.train[:1], scene, spec, CPU)
+    spike_exposures(scene.train[:1], scene, dataclasses.replace(spec, width=81), CPU)
+
+
 def test_images_are_long_exposures(scene):
     own = image_exposures(scene.train[:2], scene, CPU)
     assert own[0].subframes is None and own[0].wide is None and own[0].long.shape == (1, 32, 48)

@@ -31,6 +31,20 @@ def test_a_camera_far_from_all_others(root, far):
     assert note.startswith(f"view 001 is {abs(far) / 0.5:.0f} times as far")
 
 
+def test_cameras_at_one_place(root):
+    """Far from the origin, too, where their positions are rounded."""
+    meta = json.loads((root / "transforms.json").read_text())
+    for i, frame in enumerate(meta["frames"]):
+        turn, side = np.cos(i), np.sin(i)
+        frame["transform_matrix"] = [[turn, 0, side, 5e6], [0, 1, 0, 3.1], [-side, 0, turn, 4e5], [0, 0, 0, 1]]
+    (root / "transforms.json").write_text(json.dumps(meta))
+    note = f"all {len(meta['frames'])} cameras are at the same place; if that is so, no depth can be learned"
+    assert note in read_scene(root).notes
+    meta["frames"][0]["transform_matrix"][0][3] += 0.1
+    (root / "transforms.json").write_text(json.dumps(meta))
+    assert note not in read_scene(root).notes
+
+
 def test_a_stream_that_is_cut_off(root):
     path = root / "spike_data/001.dat"
     path.write_bytes(path.read_bytes()[: 5 * 16])

@@ -101,6 +101,13 @@ def test_impossible_calibrations():
         calibrate(record(0.0, 300), record(0.0, 300, view=1))
 
 
+def test_a_field_that_leaves_no_good_pixels():
+    flat = record(0.8).unpack(0, 600)
+    flat[:, ::2, ::2] = 0
+    with pytest.raises(ValueError, match=r"^flat: 25% of the pixels seem dead or hot, too many to fill"):
+        calibrate(None, SpikeStream.from_array(flat, "flat"))
+
+
 def test_files_read_back(tmp_path):
     sensor = SensorModel(0.4, 0.01, 0.002, torch.rand(3, 4) + 0.5, torch.rand(3, 4) * 0.1)
     save_sensor(tmp_path / "sensor.json", sensor)

@@ -59,10 +59,12 @@ class TrainedModel:
             source: the scene's folder, if it is no longer where training read it.
 
         Raises:
-            ValueError: no model there, no such iteration, or a configuration of another version.
+            ValueError: no model there, no such iteration, a configuration of another version, or no folder ``source``.
         """
         settings = load_settings(folder)
         if source:
+            if not Path(source).is_dir():
+                raise ValueError(f"{source}: no such folder")
             settings = settings.replaced(source_path=source)
         return cls(Path(folder), find_iteration(folder, iteration), torch.device(device), settings)
 
