@@ -292,7 +292,7 @@ def test_sizes_are_checked(monkeypatch, tmp_path, size, message):
 
 @pytest.mark.parametrize("seed", ["-1", str(2**63), "x"])
 def test_seeds_are_checked(monkeypatch, tmp_path, seed, capsys):
-    monkeypatch.setattr(sys, "argv", ["make_demo.py", "--out", str(tmp_path / "x"), "--seed", seed])
+    monkeypatch.setattr(sys, "argv", ["make_demo.py", "--out", str(tmp_path / "x"), "--size", "16x16", "--seed", seed])
     with pytest.raises(SystemExit):
         main()
     assert "error: argument --seed: " in capsys.readouterr().err and not (tmp_path / "x").exists()
