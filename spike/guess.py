@@ -1,46 +1,56 @@
 """Guess how an unknown ``.dat`` is packed from its statistics.
 
-The frames of a recording look alike.  With the right number of bytes per frame, the average of the even frames
-looks like the average of the odd ones.  Neighboring rows look alike, which gives the bytes per row.  Neighboring
-pixels look alike, which gives the bit order.  Columns on the right that never change are padding; a few rows of it may
+A pixel and its neighbor get nearly the same light, in this frame and in the next ones.  So with the right number of
+bytes per frame, the spikes of one set of frames covary with those that the neighboring pixels fire in another set.
+With the right number of pixels per row, they covary with those of the row below.  A pixel is never compared with
+itself: its own spikes follow each other in a rhythm, which repeats after some number of frames.
+
+With several frames taken for one, the covariance is the same, so the smallest size counts; with a part of a frame it is
+less, because different parts are averaged.  Columns on the right that never change are padding; a few rows of it may
 hold header words.  The row order (top to bottom or bottom to top) cannot be determined from statistics.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
+from scipy.ndimage import uniform_filter1d
 
 from spike.stream import COMMON_SIZES, BitOrder, Layout, Packing
 from utils.telling import progress
 
-# Bytes sampled from the beginning of the file, and maximum number of frames averaged.
+# Bytes sampled from the beginning of the file, and maximum number of frames averaged for a picture of the rates.
 _SAMPLE = 1 << 24
 _FRAMES = 400
-# Range of sensors considered: bytes per frame, and width relative to height.
+# Range of sensors considered: bytes per frame, rows, and width relative to height.
 _SMALLEST, _LARGEST = 128, 1 << 21
+_FEWEST_ROWS = 8
 _ASPECTS = (0.5, 4.0)
+# Which of 16 consecutive frames are in the second set: both have the same mean time, and the same share of every
+# rhythm of two or four frames.  More frames would blur what moves.
+_SETS = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0], bool)
+# Pixels of all sets that are compared at most, and pixels of a row averaged before to reduce the noise.
+_COMPARED, _SMOOTHED = 1 << 21, 8
+# Frame sizes with less than this part of the largest covariance are not examined, nor are more than so many.
+_EXAMINED, _MOST = 0.4, 40
+# What explains at least this part of what another size does explains as much.
+_AS_MUCH = 0.9
+# A size gives way to one of up to so many times the frame if that explains more: it was a part of it.
+_PARTS_OF_FRAME = 8
 # Bonus for a common sensor size over other sizes that explain the file equally well.
 _COMMON_BONUS = 0.02
-# Frame sizes that are examined closely.
-_SCREENED = 40
-# Bytes whose autocorrelation is computed, and bytes over which they are averaged before.
-_CORRELATED, _SMOOTHED = 1 << 23, 8
-# A frame has at least this many rows; an autocorrelation that rises by this much again has a longer period.
-_FEWEST_ROWS = 8
-_RISE = 0.05
-# Scores that differ by less than this count as equal.
-_TIE = 0.03
-# A score that real and simulated recordings reach at their true size and at no other; a clear lead in frame score.
-_PLAIN = 1.4
-_CLEARLY = 0.2
-# With this lead over the next best size, the guess was always right (real and simulated recordings).
-_SURE_MARGIN = 0.06
+# A covariance above this multiple of its standard error is no chance.
+_SIGNIFICANT = 6.0
+# A common size that does not divide the file explains it if its covariance is larger by this factor.
+_CLEARLY = 1.5
+# With this relative lead over the next best width, the guess was always right (real and simulated recordings).
+_SURE_MARGIN = 0.02
 # Fewer frames than this are often several frames taken for one; the confidence that then remains at most.
 _FEW_FRAMES, _UNSURE = 32, 0.39
 # In a wrong size the confidence in the bit order stays below this.
@@ -51,6 +61,7 @@ _PADDING, _HEADER_ROWS = 4, 0.02
 _PARTS = (2, 4, 8)
 
 Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -100,8 +111,7 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
         raise ValueError(f"{path}: the stream is {what}, so its layout cannot be guessed")
     why = []
     step = 1 if known.bayer is None else 2  # with Bayer filters, every other row and column look alike
-    columns = known.stored_width or known.width
-    rows, stored, size_sure, note = _guess_size(path, data, size, known.height, columns, known.width, step)
+    rows, stored, size_sure, note = _guess_size(path, data, size, known, step)
     why.append(note)
     rates = _rate_bits(data, rows * stored // 8)
     maps = {order: _pixels(rates, order).reshape(rows, stored) for order in ("little", "big")}
@@ -121,144 +131,164 @@ def guess_layout(path: str | os.PathLike[str], known: Packing = Packing()) -> Gu
     return Guess(rows, used, layout, size_sure, order_sure, tuple(why))
 
 
-def _frame_score(counts: Floats, frame: int) -> float:
-    """Correlation between the means of even and odd frames, for ``frame`` bytes per frame."""
-    frames = min(len(counts) // frame, _FRAMES)
-    if frames < 4:
-        return 0.0
-    table = counts[: frames // 2 * 2 * frame].reshape(-1, 2, frame).mean(0)
-    return _correlation(table[0], table[1])
+@dataclass(frozen=True)
+class _Fit:
+    """How well frames of ``rows`` x ``columns`` explain the file.
 
-
-def _parts_of_frames(counts: Floats, frames: list[int]) -> set[int]:
-    """Those of the frame sizes that are only rows, or groups of rows, of a larger one.
-
-    Adjacent rows of a large image look alike, too.  But rows half an image apart do not, whereas the similarity of
-    frames only falls with the time between them: where it rises again, the longer distance is the frame.
+    Args:
+        alike: covariance of pixels with those of the next row, above its mean over all numbers of columns.
+        own: the part of that covariance that not all rows have in common (as they have padding).
     """
-    counts = np.convolve(counts[:_CORRELATED], np.full(_SMOOTHED, 1 / _SMOOTHED), mode="same").astype(np.float32)
-    counts -= counts.mean()
-    length = next_fast_len(2 * len(counts), real=True)
-    spectrum = rfft(counts, length)
-    similarity = irfft(spectrum.real**2 + spectrum.imag**2, length)[: len(counts) // 2 + 1]
-    similarity /= np.maximum(similarity[0], 1e-9) * (1 - np.arange(len(similarity)) / len(counts))
-    parts = set()
-    for frame in frames:
-        for larger in frames:
-            rows = larger // frame
-            if larger % frame or rows < _FEWEST_ROWS or larger >= len(similarity):
-                continue
-            between = similarity[frame * (rows // 4) : frame * (rows - rows // 4) + 1 : frame]
-            if similarity[larger] > between.max() + _RISE:
-                parts.add(frame)
-                break
-    return parts
 
-
-def _correlation(a: Floats, b: Floats) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / norm if norm > 0 else 0.0
+    alike: float
+    own: float
+    rows: int
+    columns: int
 
 
 def _guess_size(
-    path: Path, data: NDArray[np.uint8], size: int, height: int | None, stored: int | None,
-    width: int | None, step: int,
-) -> tuple[int, int, float, str]:  # fmt: skip
+    path: Path, data: NDArray[np.uint8], size: int, known: Packing, step: int
+) -> tuple[int, int, float, str]:
     """Rows, stored columns, confidence, and reason."""
-    counts = np.bitwise_count(data).astype(np.float64) if hasattr(np, "bitwise_count") else _popcount(data)
+    counts = np.bitwise_count(data) if hasattr(np, "bitwise_count") else _popcount(data)
     frames = [f for f in _divisors(size) if _SMALLEST <= f <= min(_LARGEST, size // 4)]
-    if height is not None:
-        frames = [f for f in frames if 8 * f % height == 0]
-    if stored is not None and width is None:
-        frames = [f for f in frames if 8 * f % stored == 0]
-    scored = sorted(((_frame_score(counts, f), f) for f in frames), reverse=True)
-    common = {rows * columns // 8 for _, rows, columns in COMMON_SIZES}
-    parts = _parts_of_frames(counts, frames)
-    scored.sort(key=lambda pair: pair[1] in parts)
-    floor = 0.7 * max((score for score, frame in scored if frame not in parts), default=0.0)
-    # Where the image moves fast, several frames together look more alike than one frame and the next.
-    screened = [f for i, (score, f) in enumerate(scored) if f in common or (i < _SCREENED and score >= floor)]
-    found: list[tuple[float, int, int]] = []
-    for frame in progress(screened, "Guessing the size of frames", within=True):
-        if frame in parts and found and max(found)[0] > 1:
-            break
-        found += _row_scores(data, frame, height, stored, width, step)
-    found.sort(reverse=True)
-    if not found or found[0][0] < _PLAIN:
-        _refuse_cut_off(path, counts, size, scored[0][0] if scored else 0.0)
-    if not found or found[0][0] < 0.2:
+    if known.height is not None:
+        frames = [f for f in frames if 8 * f % known.height == 0]
+    if known.stored_width is not None:
+        frames = [f for f in frames if 8 * f % known.stored_width == 0]
+    explained = {frame: _frame_covariance(counts, frame) for frame in frames}
+    top, chance = max(explained.values(), default=(0.0, 0.0))
+    _refuse_cut_off(path, counts, size, top)
+    likely = [f for f in frames if explained[f][0] > _EXAMINED * top and top > _SIGNIFICANT * chance]
+    likely = sorted(likely, key=lambda frame: explained[frame], reverse=True)[:_MOST]
+    # Several frames have the right number of columns, too, where their shape is not possible.
+    widths = {columns for frame in likely for columns in _divisors(8 * frame) if _possible(frame, columns, known)}
+    fits: list[_Fit] = []
+    for frame in progress(likely, "Guessing the size of frames", within=True):
+        fits += _fits(data, frame, widths, step)
+    if max((fit.alike for fit in fits), default=0.0) <= 0:
         raise ValueError(f"{path}: no frame size explains its {size} bytes; give --height and --width")
-    # Two stacked frames explain a file almost as well as one: the smallest wins, and the others are not rivals.
-    top = found[0]
-    best = min((f for f in found if f[2] == top[2] and top[1] % f[1] == 0 and f[0] > top[0] - _TIE), key=lambda f: f[1])
-    if _order_margin(data, best, step) < _UNSURE:
-        # In a wrong size no bit order is better than the other: a common size in which one clearly is explains more.
-        known = {(rows, columns) for _, rows, columns in COMMON_SIZES}
-        clear = (f for f in found if f[1:] in known and f[0] > 1 and _order_margin(data, f, step) > 1 - _UNSURE)
-        best = next(clear, best)
-    rivals = [f[0] for f in found if f[2] != best[2] or f[1] % best[1]]
-    margin = best[0] - max(rivals, default=0.0)
+    columns, alike, rival = _row_length(fits)
+    rows = _smallest_whole([fit for fit in fits if fit.columns == columns], known).rows
+    found = size // (rows * columns // 8)
     note = (
-        f"{best[2]} stored columns x {best[1]} rows: {size // (best[1] * best[2] // 8)} frames "
-        f"(score {best[0]:.2f} of 2, the next best {best[0] - margin:.2f})"
+        f"{columns} stored columns x {rows} rows: {found} frames (rows are alike by {alike:.2g}, with the next best "
+        f"number of columns by {rival:.2g})"
     )
-    sure = min(margin / _SURE_MARGIN, (best[0] - 1) / (_PLAIN - 1))
-    if size // (best[1] * best[2] // 8) < _FEW_FRAMES:
+    sure = min((1 - rival / alike) / _SURE_MARGIN, top / chance / _SIGNIFICANT - 1)
+    if found < _FEW_FRAMES:
         sure = min(sure, _UNSURE)
-    return best[1], best[2], min(max(sure, 0.0), 1.0), note
+    return rows, columns, min(max(sure, 0.0), 1.0), note
 
 
-def _order_margin(data: NDArray[np.uint8], size: tuple[float, int, int], step: int) -> float:
-    """Confidence in the bit order, 0 to 1, if frames have the rows and columns of ``size``."""
-    _, rows, columns = size
-    rates = _rate_bits(data, rows * columns // 8)
-    return _guess_order({o: _pixels(rates, o).reshape(rows, columns) for o in ("little", "big")}, None, step)[1]
+def _row_length(fits: list[_Fit]) -> tuple[int, float, float]:
+    """The most likely number of columns, how alike rows are with it, and with the best of the others.
+
+    Two rows taken for one are nearly as much alike as one and the next, but a part of a row and the rest are not.  So
+    of equally good numbers of columns the smallest counts, and its multiples are no rivals.
+    """
+    alike: dict[int, float] = {}
+    for fit in fits:
+        common = any((fit.rows, fit.columns) == (rows, stored) for _, rows, stored in COMMON_SIZES)
+        alike[fit.columns] = max(alike.get(fit.columns, -math.inf), fit.alike * (1 + _COMMON_BONUS * common))
+    top = max(alike, key=lambda columns: alike[columns])
+    best = min(c for c in alike if top % c == 0 and alike[c] >= _AS_MUCH * alike[top])
+    return best, alike[best], max((alike[c] for c in alike if c % best), default=0.0)
 
 
-def _refuse_cut_off(path: Path, counts: Floats, size: int, score: float) -> None:
+def _two_sets(bytes_of_frames: NDArray[np.uint8], frame: int, most: int) -> tuple[NDArray[np.uint8], ...]:
+    """Frames [chunks, n, frame] of either set, of chunks spread over the sample that have ``most`` bytes at most."""
+    count = min(len(bytes_of_frames) // frame // 4 * 4, len(_SETS))
+    chunks = len(bytes_of_frames) // (count * frame)
+    table = bytes_of_frames[: chunks * count * frame].reshape(chunks, count, frame)
+    table = table[np.unique(np.linspace(0, chunks - 1, max(min(chunks, most // frame), 1)).astype(int))]
+    return table[:, ~_SETS[:count]], table[:, _SETS[:count]]
+
+
+def _centered(table: NDArray[np.uint8]) -> Floats32:
+    """Mean of the frames of each chunk, [chunks, pixels], without the mean of all its pixels."""
+    mean = table.mean(1, dtype=np.float32)
+    return mean - mean.mean(1, keepdims=True)
+
+
+def _covariance(first: Floats32, second: Floats32, lag: int) -> float:
+    """Mean product of values of one set with those that follow ``lag`` later in the other set."""
+    stop = first.shape[1] - lag
+    products = np.einsum("cp,cp->", first[:, :stop], second[:, lag:])
+    products += np.einsum("cp,cp->", second[:, :stop], first[:, lag:])
+    return float(products) / (2 * stop * len(first))
+
+
+def _frame_covariance(counts: NDArray[np.uint8], frame: int) -> tuple[float, float]:
+    """Covariance of the spike counts of neighboring bytes, with ``frame`` bytes per frame, and its standard error."""
+    first, second = (_centered(part) for part in _two_sets(counts, frame, len(counts)))
+    error = math.sqrt(float(first.var()) * float(second.var()) / first.size)
+    return _covariance(first, second, 1), error
+
+
+def _fits(data: NDArray[np.uint8], frame: int, widths: set[int], step: int) -> list[_Fit]:
+    """All ways to split ``frame`` bytes into rows of one of the ``widths``.
+
+    A row may begin within a byte, so the bits are put in order first (both orders are tried, the one in which
+    neighbors covary more counts).  They are averaged over eight neighbors to reduce the noise of short recordings.
+    """
+    sets = _two_sets(data, frame, _COMPARED // 8)
+    both = [[_centered(np.unpackbits(part, axis=2, bitorder=o)) for part in sets] for o in get_args(BitOrder)]
+    pixels = max(both, key=lambda ordered: _covariance(ordered[0], ordered[1], step))
+    first, second = (uniform_filter1d(part, _SMOOTHED, axis=1) for part in pixels)
+    found = []
+    for columns in widths:
+        rows, rest = divmod(8 * frame, columns)
+        if rest or rows < _FEWEST_ROWS:
+            continue
+        below = _covariance(first, second, step * columns)
+        a, b = (part.reshape(-1, rows, columns).sum(1) for part in (first, second))
+        same = float(np.einsum("cp,cp->", first, second)) / len(first) / columns
+        others = (float((a * b).mean()) - same) / (rows * (rows - 1))
+        found.append(_Fit(below, below - others, rows, columns))
+    # Where the light flickers, any two pixels of many frames taken for one covary.
+    common = sum(fit.alike for fit in found) / len(found) if len(found) > 1 else 0.0
+    return [replace(fit, alike=fit.alike - common) for fit in found]
+
+
+def _possible(frame: int, columns: int, known: Packing) -> bool:
+    """Whether frames of ``frame`` bytes with so many columns agree with what is known, or have a usual shape."""
+    rows = 8 * frame // columns
+    if known.height is None and known.width is None and known.stored_width is None:
+        return rows >= _FEWEST_ROWS and _ASPECTS[0] <= columns / rows <= _ASPECTS[1]
+    if known.height not in (None, rows):
+        return False
+    if known.stored_width is not None:
+        return columns == known.stored_width
+    return known.width is None or columns >= known.width
+
+
+def _smallest_whole(same: list[_Fit], known: Packing) -> _Fit:
+    """Of fits of the ``same`` columns, the smallest possible frame that is not a part of a larger one.
+
+    Several frames explain as much as one.  A part of a frame explains less than the frame.
+    """
+    own = {fit.rows: fit.own for fit in same}
+    possible = [fit for fit in same if _possible(fit.rows * fit.columns // 8, fit.columns, known)]
+    for fit in sorted(possible, key=lambda fit: fit.rows):
+        whole = max(own.get(times * fit.rows, 0.0) for times in range(2, _PARTS_OF_FRAME + 1))
+        if fit.own >= _EXAMINED * max(own.values()) and fit.own >= _AS_MUCH * whole:
+            return fit
+    return max(possible, key=lambda fit: fit.own)
+
+
+def _refuse_cut_off(path: Path, counts: NDArray[np.uint8], size: int, top: float) -> None:
     """Raise an error if a common sensor size explains the file better but does not divide its length."""
     for width, height, stored in COMMON_SIZES:
         frame = height * stored // 8
-        if size % frame and _frame_score(counts, frame) > score + _CLEARLY:
+        if size % frame == 0 or size < 4 * frame:
+            continue
+        covariance, chance = _frame_covariance(counts, frame)
+        if covariance > max(_CLEARLY * top, _SIGNIFICANT * chance):
             raise ValueError(
                 f"{path}: {size} bytes are not a whole number of frames, but it looks like {width}x{height} pixels "
                 f"stored {stored} wide ({frame} bytes each): cut off the last {size % frame} bytes, or give its size"
             )
-
-
-def _row_scores(
-    data: NDArray[np.uint8], frame: int, height: int | None, stored: int | None, width: int | None, step: int
-) -> list[tuple[float, int, int]]:
-    """Score, rows and columns of every way to split ``frame`` bytes into rows.
-
-    The score adds the similarity of frames and the similarity of rows ``step`` apart.  A row may begin within a
-    byte, so the bits are put in order first (both orders are tried, the better one counts).  They are averaged
-    over eight neighbors to reduce the noise of short recordings.  What all rows have in common (mostly dark
-    padding) does not depend on where a frame begins, so it is subtracted.
-    """
-    known = {(rows, columns) for _, rows, columns in COMMON_SIZES}
-    halves = [_rate_bits(data, frame, part) for part in (0, 1)]
-    smooth = [
-        [np.convolve(_pixels(half, order), np.full(8, 1 / 8), mode="same") for half in halves]
-        for order in ("little", "big")
-    ]
-    found = []
-    for columns in _divisors(8 * frame):
-        rows = 8 * frame // columns
-        if rows < 8 or not _ASPECTS[0] <= columns / rows <= _ASPECTS[1]:
-            continue
-        if (height is not None and rows != height) or (width is not None and columns < width):
-            continue
-        if width is None and stored is not None and columns != stored:
-            continue
-        scores = []
-        for pair in smooth:
-            even, odd = (image.reshape(rows, columns) - image.reshape(rows, columns).mean(0) for image in pair)
-            scores.append(_correlation(even, odd) + _correlation((even + odd)[step:], (even + odd)[:-step]))
-        score = max(scores)
-        found.append((score + (_COMMON_BONUS if (rows, columns) in known else 0.0), rows, columns))
-    return found
 
 
 def _divisors(n: int) -> list[int]:
@@ -266,16 +296,14 @@ def _divisors(n: int) -> list[int]:
     return sorted({*small, *(n // d for d in small)})
 
 
-def _popcount(data: NDArray[np.uint8]) -> Floats:
-    table = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
-    return table[data].astype(np.float64)
+def _popcount(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)[data]
 
 
-def _rate_bits(data: NDArray[np.uint8], frame: int, part: int | None = None) -> Floats:
-    """Mean [bytes per frame, 8] of every stored bit, lowest first, over all, even (0) or odd (1) frames."""
+def _rate_bits(data: NDArray[np.uint8], frame: int) -> Floats:
+    """Mean [bytes per frame, 8] of every stored bit, lowest first."""
     frames = min(len(data) // frame, _FRAMES)
     table = data[: frames * frame].reshape(frames, frame)
-    table = table if part is None else table[part::2]
     return np.stack([((table >> bit) & 1).mean(0) for bit in range(8)], axis=1)
 
 

@@ -507,16 +507,8 @@ def test_real_recordings(tmp_path):
     assert guess_.size_sure > 0.8
 
 
-def test_a_size_in_which_no_bit_order_is_better_gives_way_to_a_common_one(tmp_path):
-    """Fast motion: five frames together look more alike than one and the next, in the wrong shape."""
-    write_dat(tmp_path / "a.dat", panned(400, 250, 240, 1), Layout(stored_width=416))
-    guess = guess_layout(tmp_path / "a.dat")
-    assert (guess.width, guess.height, guess.layout.stored_width) == (400, 250, 416)
-    assert guess.size_sure < 0.4 < guess.order_sure
-
-
-def panned(width, height, frames, speed):
-    """Frames of a texture that moves by ``speed`` pixels a frame."""
+def moving_light(width, height, frames, speed):
+    """Light of a texture that moves by ``speed`` pixels a frame."""
     rng, side = np.random.default_rng(0), max(width, height) + int(speed * frames) + 1
     texture = np.sum(
         [
@@ -526,7 +518,44 @@ def panned(width, height, frames, speed):
         axis=0,
     )
     texture = (0.1 + 0.8 * (texture - texture.min()) / np.ptp(texture)).astype(np.float32)
-    return Simulator(gain=0.4)((texture[:height, x : x + width] for x in (speed * np.arange(frames)).astype(int)), 0)
+    return (texture[:height, x : x + width] for x in (speed * np.arange(frames)).astype(int))
+
+
+def panned(width, height, frames, speed):
+    return Simulator(gain=0.4)(moving_light(width, height, frames, speed), 0)
+
+
+def test_fast_motion_does_not_hide_the_size(tmp_path):
+    write_dat(tmp_path / "a.dat", panned(400, 250, 240, 1), Layout(stored_width=416))
+    guess = guess_layout(tmp_path / "a.dat")
+    assert (guess.width, guess.height, guess.layout.stored_width) == (400, 250, 416)
+    assert "sure" == sureness(guess.size_sure) == sureness(guess.order_sure)
+
+
+def above(light):
+    """A bright, even sky in the upper half: its pixels fire every tenth frame."""
+    return np.where(np.arange(len(light))[:, None] < len(light) // 2, np.float32(0.25), light)
+
+
+@pytest.mark.parametrize("scene", ["sky", "flicker"])
+def test_what_repeats_after_some_frames_is_not_a_larger_frame(tmp_path, scene):
+    """The rhythm of an even sky, or of the light: ten frames, or 200, look more alike than one and the next."""
+    lights = moving_light(96, 64, 800, 0.1)
+    if scene == "sky":
+        lights = map(above, lights)
+    else:
+        lights = (light * np.float32(1 + 0.4 * np.sin(np.pi * t / 100)) for t, light in enumerate(lights))
+    write_dat(tmp_path / "a.dat", Simulator(gain=0.4)(lights, 0))
+    guess = guess_layout(tmp_path / "a.dat")
+    assert (guess.width, guess.height, guess.layout) == (96, 64, Layout("little"))
+    assert sureness(guess.size_sure) != "a guess"
+
+
+def test_a_part_of_a_frame_is_not_a_frame(tmp_path):
+    """Thirds of these frames, 128x32, look alike on average, too."""
+    write_dat(tmp_path / "a.dat", panned(128, 96, 160, 0))
+    guess = guess_layout(tmp_path / "a.dat")
+    assert (guess.width, guess.height) == (128, 96)
 
 
 def test_rows_of_a_large_image_are_not_taken_for_frames(tmp_path):
