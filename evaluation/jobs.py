@@ -23,6 +23,7 @@ from evaluation.images import load_like, measure_known
 from evaluation.known import Known
 from evaluation.methods import BASELINES, METHODS, POSES
 from pictures.kinds import IMAGE
+from scene.colmap import find_model
 from scene.dataset import read_scene
 from scene.manifest import DEBLURRING, ImageWriter, images_folder
 from scene.model_folder import claim
@@ -130,9 +131,9 @@ def jobs_of(
 
 
 def _has_poses(scene: Path, kind: str) -> bool:
-    """Whether train.py finds such poses; COLMAP's ``sparse`` stands for a missing transforms.json."""
+    """Whether train.py finds such poses; a COLMAP model stands for a missing transforms.json."""
     file = POSES[kind].transforms
-    return (scene / file).is_file() or (file == POSES["accurate"].transforms and (scene / "sparse").is_dir())
+    return (scene / file).is_file() or (file == POSES["accurate"].transforms and find_model(scene) is not None)
 
 
 @lru_cache(maxsize=1)

@@ -926,7 +926,12 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "spike/guess.py", "test_spike_command",
-        ("guess: rows of an image taken for frames", "parts.add(frame)", "pass"),
+        ("guess: a pixel compared with itself", "first, second, 1), error", "first, second, 0), error"),
+        ("guess: parts of an image taken for frames", " and fit.own >= _AS_MUCH * whole", ""),
+        ("guess: several frames taken for one", ">= _EXAMINED * max(own.values())", ">= 0.999 * max(own.values())"),
+        ("guess: two rows taken for one", "top % c == 0 and alike[c] >= _AS_MUCH * alike[top]", "c == top"),
+        ("guess: padding is like an image", "_Fit(below, below - others,", "_Fit(below, below,"),
+        ("guess: flicker is like an image", "alike=fit.alike - common", "alike=fit.alike"),
         ("guess: header words are an image", "((rates == 0) | (rates == 1)).mean(0)", "(rates == 0).all(0)"),
         ("guess: a dark edge is padding", ".any(1).mean() > _HEADER_ROWS:", ".any(1).mean() > 2:"),
         ("guess: split rows pass", "min(ends) == max(ends) >= _PADDING", "min(ends) > len(still)"),

@@ -52,8 +52,12 @@ def test_jobs_are_every_combination_that_makes_sense(scene_folder):
         jobs_of([scene_folder, scene_folder], ["tfp"], ["accurate"], [0])
 
 
-def test_a_scene_in_colmaps_layout_is_trained(tmp_path):
-    (tmp_path / "sparse").mkdir()
+@pytest.mark.parametrize("folder", ["sparse/0", "sparse", "colmap/sparse/0"])
+def test_a_scene_in_colmaps_layout_is_trained(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"there is no transforms\.json"):
+        jobs_of([tmp_path], ["ours"], ["accurate"], [0])
+    (tmp_path / folder / "images.bin").touch()
     assert jobs_of([tmp_path], ["ours"], ["accurate"], [0]) == ([Job(tmp_path, "ours", "accurate", 0)], [])
     with pytest.raises(ValueError, match=r"there is no transforms_noisy\.json"):
         jobs_of([tmp_path], ["ours"], ["noisy"], [0])
