@@ -172,6 +172,16 @@ def test_streams_that_were_closed_before_the_start(monkeypatch):
     assert sys.stdout is None and sys.stderr is None
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"), [("KeyboardInterrupt", "\ninterrupted\n"), ("KeyError(1)", "KeyError: 1\n")]
+)
+def test_an_interrupt_while_libraries_are_imported(raised, told):
+    code = f"import utils\nraise {raised}"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert ended.stderr == told if "Interrupt" in raised else ended.stderr.endswith(told)
+
+
 def test_a_library_does_not_take_over_the_signals():
     """pycolmap's logging library answers SIGTERM with a stack trace, and nothing would be cleaned up."""
     code = (
