@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -35,6 +36,8 @@ _ASPECTS = (0.5, 4.0)
 # Which of 16 consecutive frames are in the second set: both have the same mean time, and the same share of every
 # rhythm of two or four frames.  More frames would blur what moves.
 _SETS = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0], bool)
+# The bits of a byte in two halves: every pixel of one is near pixels of the other, also of those with its color filter.
+_HALVES = (0x33, 0xCC)
 # Pixels of all sets that are compared at most, and pixels of a row averaged before to reduce the noise.
 _COMPARED, _SMOOTHED = 1 << 21, 8
 # Frame sizes with less than this part of the largest covariance are not examined, nor are more than so many.
@@ -150,16 +153,17 @@ def _guess_size(
     path: Path, data: NDArray[np.uint8], size: int, known: Packing, step: int
 ) -> tuple[int, int, float, str]:
     """Rows, stored columns, confidence, and reason."""
-    counts = np.bitwise_count(data) if hasattr(np, "bitwise_count") else _popcount(data)
+    counts = [_popcount(data & np.uint8(half)) for half in _HALVES]
     frames = [f for f in _divisors(size) if _SMALLEST <= f <= min(_LARGEST, size // 4)]
     if known.height is not None:
         frames = [f for f in frames if 8 * f % known.height == 0]
     if known.stored_width is not None:
         frames = [f for f in frames if 8 * f % known.stored_width == 0]
     explained = {frame: _frame_covariance(counts, frame) for frame in frames}
-    top, chance = max(explained.values(), default=(0.0, 0.0))
+    top = max((covariance for covariance, _ in explained.values()), default=0.0)
     _refuse_cut_off(path, counts, size, top)
-    likely = [f for f in frames if explained[f][0] > _EXAMINED * top and top > _SIGNIFICANT * chance]
+    significance = max((covariance / error for covariance, error in explained.values() if error), default=0.0)
+    likely = [f for f in frames if explained[f][0] > _EXAMINED * top and significance > _SIGNIFICANT]
     likely = sorted(likely, key=lambda frame: explained[frame], reverse=True)[:_MOST]
     # Several frames have the right number of columns, too, where their shape is not possible.
     widths = {columns for frame in likely for columns in _divisors(8 * frame) if _possible(frame, columns, known)}
@@ -175,7 +179,7 @@ def _guess_size(
         f"{columns} stored columns x {rows} rows: {found} frames (rows are alike by {alike:.2g}, with the next best "
         f"number of columns by {rival:.2g})"
     )
-    sure = min((1 - rival / alike) / _SURE_MARGIN, top / chance / _SIGNIFICANT - 1)
+    sure = min((1 - rival / alike) / _SURE_MARGIN, significance / _SIGNIFICANT - 1)
     if found < _FEW_FRAMES:
         sure = min(sure, _UNSURE)
     return rows, columns, min(max(sure, 0.0), 1.0), note
@@ -219,11 +223,11 @@ def _covariance(first: Floats32, second: Floats32, lag: int) -> float:
     return float(products) / (2 * stop * len(first))
 
 
-def _frame_covariance(counts: NDArray[np.uint8], frame: int) -> tuple[float, float]:
-    """Covariance of the spike counts of neighboring bytes, with ``frame`` bytes per frame, and its standard error."""
-    first, second = (_centered(part) for part in _two_sets(counts, frame, len(counts)))
-    error = math.sqrt(float(first.var()) * float(second.var()) / first.size)
-    return _covariance(first, second, 1), error
+def _frame_covariance(counts: Sequence[NDArray[np.uint8]], frame: int) -> tuple[float, float]:
+    """Covariance of the counts of the ``_HALVES`` of bytes, with ``frame`` bytes per frame, and its standard error."""
+    (a, b), (c, d) = ([_centered(part) for part in _two_sets(half, frame, len(half))] for half in counts)
+    error = math.sqrt(float(a.var()) * float(d.var()) / a.size / 2)
+    return float((a * d).mean() + (b * c).mean()) / 2, error
 
 
 def _fits(data: NDArray[np.uint8], frame: int, widths: set[int], step: int) -> list[_Fit]:
@@ -277,7 +281,7 @@ def _smallest_whole(same: list[_Fit], known: Packing) -> _Fit:
     return max(possible, key=lambda fit: fit.own)
 
 
-def _refuse_cut_off(path: Path, counts: NDArray[np.uint8], size: int, top: float) -> None:
+def _refuse_cut_off(path: Path, counts: Sequence[NDArray[np.uint8]], size: int, top: float) -> None:
     """Raise an error if a common sensor size explains the file better but does not divide its length."""
     for width, height, stored in COMMON_SIZES:
         frame = height * stored // 8
@@ -297,6 +301,8 @@ def _divisors(n: int) -> list[int]:
 
 
 def _popcount(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(data)
     return np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)[data]
 
 

@@ -926,7 +926,7 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "spike/guess.py", "test_spike_command",
-        ("guess: a pixel compared with itself", "first, second, 1), error", "first, second, 0), error"),
+        ("guess: a pixel compared with itself", "(a * d).mean() + (b * c).mean()", "(a * b).mean() + (c * d).mean()"),
         ("guess: parts of an image taken for frames", " and fit.own >= _AS_MUCH * whole", ""),
         ("guess: several frames taken for one", ">= _EXAMINED * max(own.values())", ">= 0.999 * max(own.values())"),
         ("guess: two rows taken for one", "top % c == 0 and alike[c] >= _AS_MUCH * alike[top]", "c == top"),
