@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from utils import INTERRUPTED
 from utils.processes import FailedElsewhere
 from utils.reading import reason
 from utils.signals import Stopped, ending
@@ -39,7 +40,7 @@ def _outcome(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
+        sys.stderr.write(INTERRUPTED)
         return 130
     except Stopped as stopped:
         sys.stderr.write(f"\nstopped by {stopped}\n")

@@ -1,7 +1,7 @@
 """Shows a trained model, or any 3DGS PLY, in the browser.
 
-python -m gaussian_renderer.viewer -m output/tanabata
-python -m gaussian_renderer.viewer --ply scene.ply
+    python -m gaussian_renderer.viewer -m output/tanabata
+    python -m gaussian_renderer.viewer --ply scene.ply
 """
 
 from __future__ import annotations

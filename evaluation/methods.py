@@ -108,33 +108,16 @@ POSES = {
 GROUPS = {
     # The rows of the paper's two tables: images, then scenes.
     "tables": [
-        "tfp",
-        "tfi",
-        "spk2imgnet-s",
-        "bsn",
-        "tfp-3dgs",
-        "tfi-3dgs",
-        "spk2imgnet-s-3dgs",
-        "spikenerf",
-        "spikegs",
-        "paper",
-        "ours",
+        "tfp", "tfi", "spk2imgnet-s", "bsn", "tfp-3dgs", "tfi-3dgs", "spk2imgnet-s-3dgs", "spikenerf", "spikegs",
+        "paper", "ours",
     ],
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
     "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "parity", "paper-rates"],
     "ablations": [
-        "ours-gaussians",
-        "ours-counting",
-        "ours-middle",
-        "ours-no-pattern",
-        "ours-linear",
-        "ours-spline",
-        "ours-rest",
-        "ours-fixed",
-        "ours-no-fuse",
-        "ours-default",
+        "ours-gaussians", "ours-counting", "ours-middle", "ours-no-pattern", "ours-linear", "ours-spline", "ours-rest",
+        "ours-fixed", "ours-no-fuse", "ours-default",
     ],
-}
+}  # fmt: skip
 
 
 def learned_by(method: str) -> str:

@@ -40,8 +40,8 @@ _SETS = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0], bool)
 _HALVES = (0x33, 0xCC)
 # Pixels of all sets that are compared at most, and pixels of a row averaged before to reduce the noise.
 _COMPARED, _SMOOTHED = 1 << 21, 8
-# Frame sizes with less than this part of the largest covariance are not examined, nor are more than so many.
-_EXAMINED, _MOST = 0.4, 40
+# Frames with less than this part of the largest covariance are wrong; of the others, at most so many are examined.
+_EXPLAINED, _MOST = 0.4, 40
 # What explains at least this part of what another size does explains as much.
 _AS_MUCH = 0.9
 # A size gives way to one of up to so many times the frame if that explains more: it was a part of it.
@@ -163,7 +163,7 @@ def _guess_size(
     top = max((covariance for covariance, _ in explained.values()), default=0.0)
     _refuse_cut_off(path, counts, size, top)
     significance = max((covariance / error for covariance, error in explained.values() if error), default=0.0)
-    likely = [f for f in frames if explained[f][0] > _EXAMINED * top and significance > _SIGNIFICANT]
+    likely = [f for f in frames if explained[f][0] > _EXPLAINED * top and significance > _SIGNIFICANT]
     likely = sorted(likely, key=lambda frame: explained[frame], reverse=True)[:_MOST]
     # Several frames have the right number of columns, too, where their shape is not possible.
     widths = {columns for frame in likely for columns in _divisors(8 * frame) if _possible(frame, columns, known)}
@@ -276,7 +276,7 @@ def _smallest_whole(same: list[_Fit], known: Packing) -> _Fit:
     possible = [fit for fit in same if _possible(fit.rows * fit.columns // 8, fit.columns, known)]
     for fit in sorted(possible, key=lambda fit: fit.rows):
         whole = max(own.get(times * fit.rows, 0.0) for times in range(2, _PARTS_OF_FRAME + 1))
-        if fit.own >= _EXAMINED * max(own.values()) and fit.own >= _AS_MUCH * whole:
+        if fit.own >= _EXPLAINED * max(own.values()) and fit.own >= _AS_MUCH * whole:
             return fit
     return max(possible, key=lambda fit: fit.own)
 

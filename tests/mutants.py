@@ -928,7 +928,7 @@ MUTANTS: list[Mutant] = [
         "spike/guess.py", "test_spike_command",
         ("guess: a pixel compared with itself", "(a * d).mean() + (b * c).mean()", "(a * b).mean() + (c * d).mean()"),
         ("guess: parts of an image taken for frames", " and fit.own >= _AS_MUCH * whole", ""),
-        ("guess: several frames taken for one", ">= _EXAMINED * max(own.values())", ">= 0.999 * max(own.values())"),
+        ("guess: several frames taken for one", ">= _EXPLAINED * max(own.values())", ">= 0.999 * max(own.values())"),
         ("guess: two rows taken for one", "top % c == 0 and alike[c] >= _AS_MUCH * alike[top]", "c == top"),
         ("guess: padding is like an image", "_Fit(below, below - others,", "_Fit(below, below,"),
         ("guess: flicker is like an image", "alike=fit.alike - common", "alike=fit.alike"),

@@ -13,6 +13,8 @@ from types import TracebackType
 
 from utils.memory import keep_freed
 
+# What a command says that Ctrl-C has ended.
+INTERRUPTED = "\ninterrupted\n"
 _MOST_THREADS = 4 * (os.cpu_count() or 1)
 
 
@@ -25,7 +27,7 @@ def _limit_threads() -> None:
 
 def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write("\ninterrupted\n")
+        sys.stderr.write(INTERRUPTED)
     else:
         sys.__excepthook__(kind, error, trace)
 
