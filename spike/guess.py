@@ -1,7 +1,7 @@
 """Guess how an unknown ``.dat`` is packed from its statistics.
 
 A pixel and its neighbor get nearly the same light, in this frame and in the next ones.  So with the right number of
-bytes per frame, the spikes of one set of frames covary with those that the neighboring pixels fire in another set.
+bytes per frame, the spikes of the even frames covary with those that the neighboring pixels fire in the odd ones.
 With the right number of pixels per row, they covary with those of the row below.  A pixel is never compared with
 itself: its own spikes follow each other in a rhythm, which repeats after some number of frames.
 
@@ -33,9 +33,8 @@ _FRAMES = 400
 _SMALLEST, _LARGEST = 128, 1 << 21
 _FEWEST_ROWS = 8
 _ASPECTS = (0.5, 4.0)
-# Which of 16 consecutive frames are in the second set: both have the same mean time, and the same share of every
-# rhythm of two or four frames.  More frames would blur what moves.
-_SETS = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0], bool)
+# Consecutive frames whose spikes are counted together; more would blur what moves.
+_TOGETHER = 16
 # The bits of a byte in two halves: every pixel of one is near pixels of the other, also of those with its color filter.
 _HALVES = (0x33, 0xCC)
 # Pixels of all sets that are compared at most, and pixels of a row averaged before to reduce the noise.
@@ -46,8 +45,6 @@ _EXPLAINED, _MOST = 0.4, 40
 _AS_MUCH = 0.9
 # A size gives way to one of up to so many times the frame if that explains more: it was a part of it.
 _PARTS_OF_FRAME = 8
-# Bonus for a common sensor size over other sizes that explain the file equally well.
-_COMMON_BONUS = 0.02
 # A covariance above this multiple of its standard error is no chance.
 _SIGNIFICANT = 6.0
 # A common size that does not divide the file explains it if its covariance is larger by this factor.
@@ -193,20 +190,19 @@ def _row_length(fits: list[_Fit]) -> tuple[int, float, float]:
     """
     alike: dict[int, float] = {}
     for fit in fits:
-        common = any((fit.rows, fit.columns) == (rows, stored) for _, rows, stored in COMMON_SIZES)
-        alike[fit.columns] = max(alike.get(fit.columns, -math.inf), fit.alike * (1 + _COMMON_BONUS * common))
+        alike[fit.columns] = max(alike.get(fit.columns, -math.inf), fit.alike)
     top = max(alike, key=lambda columns: alike[columns])
     best = min(c for c in alike if top % c == 0 and alike[c] >= _AS_MUCH * alike[top])
     return best, alike[best], max((alike[c] for c in alike if c % best), default=0.0)
 
 
 def _two_sets(bytes_of_frames: NDArray[np.uint8], frame: int, most: int) -> tuple[NDArray[np.uint8], ...]:
-    """Frames [chunks, n, frame] of either set, of chunks spread over the sample that have ``most`` bytes at most."""
-    count = min(len(bytes_of_frames) // frame // 4 * 4, len(_SETS))
+    """Even and odd frames [chunks, n, frame], of chunks spread over the sample that have ``most`` bytes at most."""
+    count = min(len(bytes_of_frames) // frame // 2 * 2, _TOGETHER)
     chunks = len(bytes_of_frames) // (count * frame)
     table = bytes_of_frames[: chunks * count * frame].reshape(chunks, count, frame)
     table = table[np.unique(np.linspace(0, chunks - 1, max(min(chunks, most // frame), 1)).astype(int))]
-    return table[:, ~_SETS[:count]], table[:, _SETS[:count]]
+    return table[:, ::2], table[:, 1::2]
 
 
 def _centered(table: NDArray[np.uint8]) -> Floats32:

@@ -931,6 +931,8 @@ MUTANTS: list[Mutant] = [
         ("guess: several frames taken for one", ">= _EXPLAINED * max(own.values())", ">= 0.999 * max(own.values())"),
         ("guess: two rows taken for one", "top % c == 0 and alike[c] >= _AS_MUCH * alike[top]", "c == top"),
         ("guess: padding is like an image", "_Fit(below, below - others,", "_Fit(below, below,"),
+        ("guess: noise has a size", "_SIGNIFICANT = 6.0", "_SIGNIFICANT = 0.001"),
+        ("guess: few spikes, sure size", ", significance / _SIGNIFICANT - 1)", ")"),
         ("guess: flicker is like an image", "alike=fit.alike - common", "alike=fit.alike"),
         ("guess: header words are an image", "((rates == 0) | (rates == 1)).mean(0)", "(rates == 0).all(0)"),
         ("guess: a dark edge is padding", ".any(1).mean() > _HEADER_ROWS:", ".any(1).mean() > 2:"),

@@ -533,7 +533,7 @@ def test_fast_motion_does_not_hide_the_size(tmp_path):
 
 
 def above(light):
-    """A bright, even sky in the upper half: its pixels fire every tenth frame."""
+    """An even sky in the upper half: its pixels fire every tenth frame."""
     return np.where(np.arange(len(light))[:, None] < len(light) // 2, np.float32(0.25), light)
 
 
@@ -549,6 +549,23 @@ def test_what_repeats_after_some_frames_is_not_a_larger_frame(tmp_path, scene):
     guess = guess_layout(tmp_path / "a.dat")
     assert (guess.width, guess.height, guess.layout) == (96, 64, Layout("little"))
     assert sureness(guess.size_sure) != "a guess"
+
+
+def test_noise_has_no_size(tmp_path):
+    noise = (np.random.default_rng(0).random((40, 64, 96)) < 0.2).astype(np.uint8)
+    write_dat(tmp_path / "a.dat", noise)
+    with pytest.raises(ValueError, match="no frame size explains its 30720 bytes; give --height and --width"):
+        guess_layout(tmp_path / "a.dat")
+
+
+def test_few_spikes_leave_the_size_a_guess(tmp_path):
+    """What neighbors have in common is then hardly more than chance."""
+    sure = []
+    for level in (1.0, 0.25):
+        light = (level * image for image in moving_light(96, 64, 64, 0.1))
+        write_dat(tmp_path / "a.dat", Simulator(gain=0.4)(light, 0))
+        sure.append(guess_layout(tmp_path / "a.dat", Packing(height=64)).size_sure)
+    assert sureness(sure[0]) == "sure" and sureness(sure[1]) == "a guess"
 
 
 def test_a_part_of_a_frame_is_not_a_frame(tmp_path):
