@@ -77,7 +77,8 @@ class Solution:
     """Poses of views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, and points.
 
     ``camera_model`` and ``coefficients`` are the lens: a name that ``scene.lens`` knows, and its coefficients but 0.
-    ``between`` has the poses of the helpers that registered, by their index in the sequence of helpers.
+    ``between`` has the poses of the helpers that registered, by their index in the sequence of helpers.  ``measured``
+    is the number of image points, in views and helpers, that the solution explains.
     """
 
     w2c: dict[str, Array]
@@ -92,6 +93,16 @@ class Solution:
     camera_model: str = "PINHOLE"
     coefficients: dict[str, float] = field(default_factory=dict)
     between: dict[int, Array] = field(default_factory=dict)
+    measured: int = 0
+
+    @property
+    def uncertainty(self) -> float:
+        """How far poses and points may be off, up to a factor.
+
+        It is the error of one image point over the root of their number, as of a mean.  The error alone favors
+        solutions of few points, which have little to contradict them.
+        """
+        return self.error / math.sqrt(max(self.measured, 1))
 
 
 def save_previews(
@@ -204,6 +215,7 @@ def solution_of(model: Any, scale: float, origin: str) -> Solution:
         camera.model.name,
         coefficients_of(named_parameters(camera)),
         between,
+        sum(len(point.track.elements) for point in points),
     )
 
 
@@ -266,7 +278,7 @@ def find_poses(
             f"reprojection error {found.error:.2f} px, points seen under {found.angle:.1f} degrees"
         )
         solutions.append(found)
-        best = max(solutions, key=lambda s: (len(s.w2c), -s.error))
+        best = max(solutions, key=lambda s: (len(s.w2c), -s.uncertainty))
         others = [s for s in solutions if s is not best and len(s.w2c) >= enough]
         least = min((disagreement(best, s) for s in others), default=math.inf)
         # The first two are the best; later ones are needed only if those fail or disagree.

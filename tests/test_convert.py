@@ -598,3 +598,41 @@ def test_poses_that_cannot_be_found(monkeypatch, registered, angle, expected):
     monkeypatch.setattr(sfm, "solution_of", lambda *a: found)
     with pytest.raises(ValueError, match=expected):
         sfm.find_poses(some_windows(), [], None, SensorModel())
+
+
+@pytest.mark.parametrize(
+    ("errors", "measured", "better"),
+    [
+        ((0.19, 0.31, 0.13), (17_000, 16_000, 2_100), 0),  # a statue: the second is off by four, the third by 1.4 times
+        ((0.31, 0.19, 0.13), (17_000, 16_000, 2_100), 1),
+        ((0.19, 0.31, 0.13), (1_000, 1_000, 1_000), 2),
+    ],
+)
+def test_many_image_points_count_for_more_than_a_small_error(monkeypatch, errors, measured, better):
+    class Model:
+        images: dict = {}  # noqa: RUF012
+
+    def found(number, origin):  # no two attempts agree
+        poses = {f"{i:03d}": camera(i / 6) for i in range(6)}
+        for i, pose in enumerate(poses.values()):
+            pose[:3, 3] += np.random.default_rng([number, i]).normal(0, 1, 3)
+        nine = np.ones((9, 3))
+        return Solution(poses, np.ones(4), nine, nine, errors[number], 9.0, {}, origin, measured=measured[number])
+
+    numbers = iter(range(3))
+    monkeypatch.setattr(sfm, "ATTEMPTS", sfm.ATTEMPTS[:3])
+    monkeypatch.setattr(sfm, "structure_from_motion", lambda *a, **k: (Model(), ""))
+    monkeypatch.setattr(sfm, "solution_of", lambda model, scale, origin: found(next(numbers), origin))
+    monkeypatch.setattr(sfm, "save_previews", lambda *a: None)
+    windows = some_windows(8)
+    best, _, notes = sfm.find_poses(windows[:6], windows[6:], None, SensorModel())
+    assert len(notes) == 3
+    assert best.origin == notes[better].split(":")[0]
+
+
+def test_a_solution_counts_the_image_points_that_it_explains():
+    pycolmap = pytest.importorskip("pycolmap")
+    options = pycolmap.SyntheticDatasetOptions(num_frames_per_rig=4, num_points3D=30)
+    model = pycolmap.synthesize_dataset(options)
+    found = sfm.solution_of(model, 2.0, "made up")
+    assert found.measured == sum(image.num_points3D for image in model.images.values()) > 60
