@@ -114,12 +114,19 @@ class MotionOptions(Options):
 
     trajectory: Literal["linear", "cubic", "bezier", "spline"] = option(
         "linear",
-        "motion curve of a view: linear (2 knots), cubic (one segment of a B-spline), bezier (cubic), "
-        "or one B-spline over the whole recording (spline)",
+        "motion curve of a view: linear (2 knots), cubic (one segment of a B-spline), bezier, or one B-spline over "
+        "the whole recording (spline)",
         common=True,
+    )
+    curve_degree: int = option(
+        3, "degree of the curve bezier: the higher, the faster the motion that it can follow", at_least=1, at_most=15
     )
     knot_spacing: float = option(0.5, "distance between the knots of the spline, exposures", above=0)
     pose_opt: bool = option(True, "optimize the poses", common=True)
+    pose_precondition: bool = option(
+        False, "optimize the poses in directions that move the image unlike each other (CamP), so that a turn and a "
+        "sideways step are told apart, and the scale of the scene does not matter"
+    )  # fmt: skip
     motion_init: bool = option(True, "initial motion from the neighboring views; off: at rest")
     view_spacing: float = option(
         0.0, "spike frames between the middles of two views (0: the length of a view, or two exposures)"
@@ -195,8 +202,8 @@ class RateOptions(StepOptions):
     pose_opt_lr: float = option(1e-3, "initial rate of the knots")
     pose_opt_lr_final: float = option(1e-5, "final rate of the knots", above=0)
     length_unit: Literal["world", "depth"] = option(
-        "world", "unit of length of the rate of the knots' positions and of MCMC's noise: the world's unit, or a third "
-        "of the median depth of the initial points, so that the scale of the scene does not matter"
+        "world", "unit of length of MCMC's noise and, without --pose_precondition, of the rate of the positions: the "
+        "world's unit, or a third of the median depth of the initial points, so that the scale does not matter"
     )  # fmt: skip
     pose_every: int = option(25, "iterations over which gradients of the knots are summed", at_least=1)
     average_decay: float = option(

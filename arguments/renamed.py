@@ -48,7 +48,7 @@ def upgraded(stored: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     recipe = PRESETS[stored["preset"]] if values["spike"] else "images"
     if recipe == "timing" and not values["lambda_sub"]:
         recipe = "paper"
-    values |= {"average_decay": 0.0, "length_unit": "world"}
+    values |= {"average_decay": 0.0, "length_unit": "world", "curve_degree": 3, "pose_precondition": False}
     if recipe == "timing":
         values["retime_every"] = 0
     of_images = {*_OF_TIMING, *_OF_NETWORK, *_OF_PAPER} - {"lambda_dssim"}

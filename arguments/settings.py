@@ -262,6 +262,7 @@ class TimingSettings(SpikeSettings):
     summary = "supervises single instants by spike timing (the default)"
     supervises_instants = True
     defaults: ClassVar[dict[str, Any]] = _OURS | {
+        "curve_degree": 7, "pose_precondition": True, "pose_opt_lr": 5e-4, "pose_opt_lr_final": 1e-5,
         "targets": "timing", "recon_net": "slim", "recon_lr_final": 1e-4, "crop": 96
     }  # fmt: skip
 

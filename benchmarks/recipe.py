@@ -27,7 +27,7 @@ import torch
 from arguments.parser import current_names, parse_training
 from gaussian_renderer import render_trajectory
 from recon_net import recon_frames
-from scene.dataset import read_scene
+from scene.dataset import scene_of
 from scene.views import load_picture, true_images, true_poses
 from training.recipes import build
 from training.training import Training
@@ -78,7 +78,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as model:
         flags = current_names(["-s", args.scene, "-m", model, *args.flags])
-        training = build(parse_training(flags), read_scene(args.scene))
+        settings = parse_training(flags)
+        training = build(settings, scene_of(settings.scene))
         cpu = wall = 0.0
         last = min(max(args.at), training.steps)
         while training.iteration < last:

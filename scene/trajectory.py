@@ -6,12 +6,13 @@ BAD-Gaussians (Zhao et al. 2024, eq. 5).  Poses between knots are cumulative pro
     T(u) = exp(b_K-1(u) d_K-1) ... exp(b_1(u) d_1) T_0,      d_k = log(T_k T_k-1^-1)
 
 with the cumulative basis b of the curve: ``linear`` (2 knots, b_1 = u: the geodesic), ``cubic`` (one segment
-of the uniform B-spline, 4 knots), ``bezier`` (cubic Bernstein, 4 knots), and ``spline``: one uniform cubic
-B-spline over a whole recording.  Its views share knots, so that neighbors constrain each other.
+of the uniform B-spline, 4 knots), ``bezier`` (Bernstein, of any degree, with one knot more), and ``spline``: one
+uniform cubic B-spline over a whole recording.  Its views share knots, so that neighbors constrain each other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,14 +32,17 @@ CURVES = ("linear", "cubic", "bezier", "spline")
 _REACH = 0.25
 
 
-def _basis(curve: str, u: Tensor) -> Tensor:
-    """Blending weights [B, K] of the curve's knots at the times ``u`` [B]; each row sums to one."""
+def _basis(curve: str, degree: int, u: Tensor) -> Tensor:
+    """Blending weights [B, degree + 1] of the curve's knots at the times ``u`` [B]; each row sums to one."""
     v = 1 - u
-    if curve == "linear":
-        return torch.stack([v, u], dim=-1)
-    if curve == "bezier":
-        return torch.stack([v**3, 3 * u * v**2, 3 * u**2 * v, u**3], dim=-1)
+    if curve in ("linear", "bezier"):
+        return torch.stack([math.comb(degree, k) * u**k * v ** (degree - k) for k in range(degree + 1)], dim=-1)
     return torch.stack([v**3, 3 * u**3 - 6 * u**2 + 4, 3 * v**3 - 6 * v**2 + 4, u**3], dim=-1) / 6
+
+
+def _degree(curve: str, bezier: int) -> int:
+    """The degree of a curve, given that of ``bezier``; a pose depends on one knot more."""
+    return {"linear": 1, "bezier": bezier}.get(curve, 3)
 
 
 def interpolate_poses(times: np.ndarray, w2c: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -108,6 +112,7 @@ class Trajectory(nn.Module):
             otherwise every view starts at rest.  Required for ``spline``.
         knot_spacing: distance between the knots of ``spline``, in exposures.
         reach: how far ``spline`` extends beyond an exposure, in exposures: windows around its ends are wider than it.
+        degree: degree of ``bezier``; the others have their own.
     """
 
     def __init__(
@@ -117,20 +122,21 @@ class Trajectory(nn.Module):
         timing: Timing | None = None,
         knot_spacing: float = 0.5,
         reach: float = 0.0,
+        degree: int = 3,
     ):
         super().__init__()
         if curve not in CURVES:
             raise ValueError(f"trajectory {curve!r} is unknown; expected one of {', '.join(CURVES)}")
         if curve == "spline" and timing is None:
             raise ValueError("trajectory 'spline' needs the order and spacing of the views in their recording")
-        self.curve = curve
+        self.curve, self.degree = curve, _degree(curve, degree)
         poses = w2c.double().cpu().numpy()
         if curve == "spline":
             assert timing is not None
             anchors, first = self._recording_knots(poses, timing, knot_spacing, reach)
             increments = torch.zeros(len(anchors), 6)
         else:
-            anchors, increments, first = self._view_knots(poses, curve, timing)
+            anchors, increments, first = self._view_knots(poses, curve, self.degree, timing)
         self.increments = nn.Parameter(increments.to(w2c.device, torch.float32))
         self.register_buffer("anchors", torch.as_tensor(anchors, dtype=torch.float32, device=w2c.device))
         self.register_buffer("first", torch.as_tensor(first, dtype=torch.float64, device=w2c.device))
@@ -140,17 +146,17 @@ class Trajectory(nn.Module):
 
     @staticmethod
     def _view_knots(
-        poses: np.ndarray, curve: str, timing: Timing | None
+        poses: np.ndarray, curve: str, degree: int, timing: Timing | None
     ) -> tuple[np.ndarray, Tensor, np.ndarray]:
         """Separate knots for every view, fitted to the initial motion in the tangent space of the middle pose."""
-        knots = 2 if curve == "linear" else 4
-        u = torch.linspace(0, 1, 9, dtype=torch.float64)
+        knots = degree + 1
+        u = torch.linspace(0, 1, 2 * knots + 1, dtype=torch.float64)
         if timing is None:
             increments = torch.zeros(len(poses) * knots, 6)
         else:
             guess = torch.as_tensor(first_guess(poses, timing, u.numpy()))
             twists = se3.log(guess @ se3.inverse(torch.as_tensor(poses))[:, None])
-            basis = _basis(curve, u).expand(len(poses), -1, -1)
+            basis = _basis(curve, degree, u).expand(len(poses), -1, -1)
             increments = torch.linalg.lstsq(basis, twists).solution.reshape(-1, 6)
         return np.repeat(poses, knots, axis=0), increments, np.arange(len(poses)) * float(knots)
 
@@ -164,6 +170,7 @@ class Trajectory(nn.Module):
         reach = max(_REACH, 1.1 * reach)  # some margin, so that rounding never leaves the last segment
         for label in np.unique(timing.recording):
             members = np.flatnonzero(timing.recording == label)
+            members = members[np.argsort(timing.middle[members])]
             times = timing.middle[members]
             start, span = times.min() - 0.5 - reach, times.max() - times.min() + 1 + 2 * reach
             count = int(np.ceil(span / spacing - 1e-9)) + 3
@@ -189,7 +196,7 @@ class Trajectory(nn.Module):
             base, local = segment.long(), (position - segment).to(u.dtype)
         else:
             base, local = self.first[views].long(), u
-        basis = _basis(self.curve, local)
+        basis = _basis(self.curve, self.degree, local)
         rows = base[:, None] + torch.arange(basis.shape[-1], device=views.device)
         # Only the knots that are asked for: a recording may have a hundred thousand of them.
         asked, position_of = rows.unique(return_inverse=True)
@@ -202,6 +209,14 @@ class Trajectory(nn.Module):
             pose = moves[:, k] @ pose
         return pose
 
+    def per_knot(self, values: Tensor) -> Tensor:
+        """Values of the views [V, ...] for the knots [Q, ...]: of the view that a knot belongs to, or is nearest to."""
+        half = 1 + 0.5 / self.knot_spacing if self.curve == "spline" else self.degree / 2
+        middle, view = (self.first + half).sort()
+        borders = (middle[1:] + middle[:-1]) / 2
+        knots = torch.arange(len(self.increments), dtype=borders.dtype, device=borders.device)
+        return values[view[torch.searchsorted(borders, knots)].to(values.device)]
+
     @torch.no_grad()
     def reverse(self, view: int) -> slice:
         """Reverse the trajectory of one view; returns its rows of ``increments``, which are now in reverse order.
@@ -211,14 +226,15 @@ class Trajectory(nn.Module):
         """
         if self.curve == "spline":
             raise ValueError("a view of a spline over the whole recording cannot be reversed alone")
-        first, count = int(self.first[view]), _basis(self.curve, torch.zeros(1)).shape[-1]
-        rows = slice(first, first + count)  # all relative to the same anchor
+        first = int(self.first[view])
+        rows = slice(first, first + self.degree + 1)  # all relative to the same anchor
         self.increments[rows] = self.increments[rows].flip(0)
         return rows
 
     def checkpoint(self) -> dict[str, object]:
         """Plain tensors and values from which ``from_checkpoint`` restores the curves."""
-        return {"curve": self.curve, "knot_spacing": self.knot_spacing, "state": self.state_dict()}
+        shape = {"curve": self.curve, "degree": self.degree, "knot_spacing": self.knot_spacing}
+        return shape | {"state": self.state_dict()}
 
     @classmethod
     def from_checkpoint(cls, stored: dict[str, Any], source: str) -> Trajectory:
@@ -227,6 +243,8 @@ class Trajectory(nn.Module):
             state = stored["state"]
             trajectory = cls(torch.eye(4)[None], "linear")
             trajectory.curve, trajectory.knot_spacing = stored["curve"], stored["knot_spacing"]
+            # Older models have no degree: all their curves were linear or cubic.
+            trajectory.degree = stored.get("degree", _degree(trajectory.curve, 3))
             trajectory.increments = nn.Parameter(state["increments"])
             trajectory.anchors, trajectory.first = state["anchors"], state["first"]
             trajectory._check()
@@ -238,13 +256,16 @@ class Trajectory(nn.Module):
         """Raise a ``ValueError`` if stored knots do not fit together."""
         if self.curve not in CURVES or not isinstance(self.knot_spacing, float) or not 0 < self.knot_spacing < 1e6:
             raise ValueError(f"curve {self.curve!r} with the knot spacing {self.knot_spacing!r}")
+        known = isinstance(self.degree, int) and 1 <= self.degree < 100
+        if not known or self.degree != _degree(self.curve, self.degree):
+            raise ValueError(f"curve {self.curve} of the degree {self.degree!r}")
         knots = len(self.increments)
         shapes = [tuple(x.shape) for x in (self.increments, self.anchors, self.first)]
         if shapes != [(knots, 6), (knots, 4, 4), (len(self.first),)]:
             raise ValueError(f"increments, anchors and first of the shapes {shapes}")
         if not all(x.is_floating_point() and bool(x.isfinite().all()) for x in self.state_dict().values()):
             raise ValueError("numbers that are not finite")
-        count = _basis(self.curve, torch.zeros(1)).shape[-1]
+        count = self.degree + 1
         last = count if self.curve != "spline" else int(1 / self.knot_spacing) + count
         if len(self.first) and not (0 <= float(self.first.min()) and int(self.first.max()) + last <= knots):
             raise ValueError(f"{knots} knots, but the views need more")

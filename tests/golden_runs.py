@@ -80,6 +80,8 @@ def flags_of(name: str, steps: int) -> list[str]:
     if name.startswith("ours-") or name == "images-cpu":
         # The run ``ours`` has what the others leave out: their figures would say the same about it.
         shared += "--average_decay 0 --length_unit world".split()
+        if "--images" not in flags:
+            shared += "--curve_degree 3 --no-pose_precondition --pose_opt_lr 1e-3 --pose_opt_lr_final 3e-5".split()
         shared += [] if "--images" in flags else ["--retime_every", "0"]
     if "--recipe" in flags or name == "images-paper":
         shared += ["--pose_every", "3", "--densify_grad_threshold", "1e-5"]

@@ -22,11 +22,11 @@ from evaluation.methods import METHODS
 # The flags of train.py by recipe.  A change here is a change of the command line that users have: note it in
 # CHANGELOG.md, and keep a removed name for one version in arguments/renamed.py.
 SHARED = """
-antialiased average_decay average_from cap_max checkpoint_every densification_interval densify_from_iter
+antialiased average_decay average_from cap_max checkpoint_every curve_degree densification_interval densify_from_iter
 densify_grad_threshold densify_subframes
 densify_until_iter device eval exposure init_num_pts init_opa iterations json_log knot_spacing lambda_scale_ratio
 length_unit llffhold log_every low_pass means_lr means_lr_final means_unit min_opacity model_path motion_init
-opacities_lr
+opacities_lr pose_precondition
 opacity_reg opacity_reset_interval pose_every pose_opt pose_opt_lr pose_opt_lr_final quats_lr quiet rasterizer resume
 save_iterations scale_reg scales_lr seed sh0_lr sh_degree sh_degree_interval shN_lr source_path start_from strategy
 subframes tensorboard trajectory transforms view_spacing viewer viewer_host viewer_port perturb perturb_seed
@@ -297,9 +297,10 @@ def test_a_model_of_version_0_1_is_read(tmp_path):
     file = tmp_path / "cfg_args.json"
     file.write_text(json.dumps(OLD))
     expected = TimingSettings.of(source_path="data/demo", model_path="output/demo", device="cpu")
-    # That version neither shaped the spikes' intervals nor averaged the last steps.
+    # That version neither shaped the spikes' intervals nor averaged the last steps, and its curves were cubic.
     without = {"retime_every": 0, "retime_from": None, "average_decay": 0.0, "average_from": None}
-    without |= {"length_unit": "world"}
+    without |= {"length_unit": "world", "curve_degree": 3, "pose_precondition": False}
+    without |= {"pose_opt_lr": 1e-3, "pose_opt_lr_final": 3e-5}
     assert load_settings(tmp_path) == expected.for_scene(16, 200, 124).replaced(**without)
     file.write_text(json.dumps(OLD | {"data": OLD["data"] | {"spike": False}}))
     assert isinstance(load_settings(tmp_path), ImageSettings)

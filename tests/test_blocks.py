@@ -28,6 +28,7 @@ from scene.dataset import read_cameras as cameras_of
 from scene.lens import PerspectiveLens
 from scene.model_folder import load_gaussians, load_trajectory, read_cameras, save_gaussians
 from scene.partition import _Writer
+from scene.preconditioning import preconditioners
 from scene.trajectory import Trajectory
 from spike import Layout, SensorModel
 from training import checkpoint
@@ -423,7 +424,10 @@ def test_blocks_that_start_from_a_model_train_their_part_of_it(
         means = torch.cat([field.gaussians.means, field.surroundings.means]).detach()
         depth = median_depth(means, torch.stack([view.camera.w2c for view in training.state.recording.scene.train]))
         assert training.optimizers.field_rates["means"].unit == pytest.approx(depth)
-        assert training.optimizers.pose_unit == pytest.approx(depth / 3)
+        cameras = [exposure.camera for exposure in training.state.recording.exposures]
+        poses, k = torch.stack([c.w2c for c in cameras]), torch.stack([c.K for c in cameras])
+        known = preconditioners(means, poses, k, cameras[0].width, cameras[0].height)
+        assert torch.equal(training.optimizers.pose_steps, training.state.trajectory.per_knot(known))
         around = {key: value.clone() for key, value in field.surroundings.raw.items()}
         if name == "00":  # interrupted
             stepped(training, 2)

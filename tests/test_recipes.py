@@ -328,12 +328,42 @@ def test_fixed_poses_have_no_gradient(scene_folder, tmp_path):
     assert "pose_gradient" not in t.optimizers.state_dict()
 
 
+def test_poses_are_optimized_in_the_coordinates_of_their_steps(scene_folder, tmp_path):
+    """Adam's first step has the rate's length along each coordinate, against the gradient there."""
+    t = small_training(scene_folder, tmp_path, *TIMING, "--pose_every", "1")
+    increments, steps = t.state.trajectory.increments, t.optimizers.pose_steps
+    assert len(steps) == len(increments) and float((steps[0] - torch.diag(steps[0].diagonal())).abs().max()) > 0.1
+    before = increments.detach().clone()
+    gradient = torch.randn(increments.shape, generator=torch.Generator().manual_seed(1))
+    increments.grad, t.state.iteration = gradient.clone(), 1
+    t.optimizers.step({}, None, with_network=False)
+    rate = t.optimizers.pose_rate.at(1 / t.steps)
+    along = torch.stack([rate * (p.T @ g).sign() for p, g in zip(steps, gradient, strict=True)])
+    expected = torch.stack([-p @ s for p, s in zip(steps, along, strict=True)])
+    torch.testing.assert_close(increments.detach() - before, expected, atol=1e-6, rtol=1e-3)
+    assert increments.grad is None
+
+
+@pytest.mark.parametrize("unit", ["world", "depth"])
+def test_without_preconditioning_positions_count_in_the_unit_of_length(unit, scene_folder, tmp_path):
+    t = small_training(
+        scene_folder, tmp_path, *TIMING, "--pose_every", "1", "--no-pose_precondition", "--length_unit", unit
+    )
+    before = t.state.trajectory.increments.detach().clone()
+    t.step()
+    moved = (t.state.trajectory.increments.detach() - before).abs()
+    rate, depth = t.optimizers.pose_rate.at(1 / t.steps), t.optimizers.field_rates["means"].unit
+    for part, length in ((moved[:, :3], depth / 3 if unit == "depth" else 1), (moved[:, 3:], 1)):
+        steps = part[part > 0]
+        torch.testing.assert_close(steps, torch.full_like(steps, rate * length), atol=1e-6, rtol=1e-2)
+
+
 def test_rates_decay_from_their_start_to_their_end(scene_folder, tmp_path):
     t = stepped(small_training(scene_folder, tmp_path, *TIMING))
     depth = t.optimizers.field_rates["means"].unit
     rates = {group["name"]: group["lr"] for group in t.optimizers.field.param_groups}
     assert rates["means"] == pytest.approx(6e-5 * depth) and rates["log_scales"] == 2e-2 and rates["quats"] == 3e-3
-    assert t.optimizers.poses.param_groups[0]["lr"] == pytest.approx(3e-5)
+    assert t.optimizers.poses.param_groups[0]["lr"] == pytest.approx(1e-5)
     assert t.optimizers.network.param_groups[0]["lr"] == pytest.approx(1e-4)
     half = t.optimizers.field_rates["means"].at(0.5)
     assert half == pytest.approx((2e-3 * 6e-5) ** 0.5 * depth)
@@ -467,7 +497,10 @@ def scaled(scene, factor: float):
 
 @pytest.mark.parametrize("factor", [1 / 16, 256.0])
 def test_the_unit_of_the_world_does_not_matter(factor, scene_folder):
-    """What is learned is the same, in other units, except where a gradient next to zero decides the sign of a step."""
+    """What is learned is the same, in other units, except where rounding decides.
+
+    It decides the sign of a step where a gradient is next to zero, and which Gaussian a dead one joins.
+    """
     scene = read_scene(scene_folder)
     settings = TimingSettings.of(
         iterations=12, init_num_pts=300, cap_max=330, lambda_joint=0.0, densify_from_iter=0, densification_interval=4,
@@ -482,7 +515,7 @@ def test_the_unit_of_the_world_does_not_matter(factor, scene_folder):
     assert (a["poses"] - start)[:, :3].abs().max() > 3e-3  # they moved
     for name in ("means", "log_scales", "opacity_logits", "poses"):
         off = (a[name] - b[name]).abs().flatten()
-        assert off.quantile(0.8) < 5e-3 and off.max() < 0.3, name
+        assert off.quantile(0.8) < 5e-3 and off.quantile(0.9) < 0.3, name
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e-5])

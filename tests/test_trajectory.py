@@ -154,16 +154,16 @@ def test_the_order_of_the_views_does_not_matter_to_the_first_guess():
     assert np.allclose(first_guess(POSES[turned], shuffled, u), first_guess(POSES, TIMING, u)[turned])
 
 
-@pytest.mark.parametrize("curve", ["linear", "cubic", "bezier"])
-def test_a_reversed_view_runs_backwards_and_alone(curve):
+@pytest.mark.parametrize(("curve", "degree"), [("linear", 1), ("cubic", 3), ("bezier", 3), ("bezier", 5)])
+def test_a_reversed_view_runs_backwards_and_alone(curve, degree):
     random = torch.Generator().manual_seed(3)
-    trajectory = Trajectory(torch.eye(4).repeat(3, 1, 1), curve)
+    trajectory = Trajectory(torch.eye(4).repeat(3, 1, 1), curve, degree=degree)
     with torch.no_grad():
         trajectory.increments.add_(0.05 * torch.randn(trajectory.increments.shape, generator=random))
     u = torch.linspace(0, 1, 7)
     before = [trajectory.view(v, u).detach() for v in range(3)]
     rows = trajectory.reverse(1)
-    assert rows == (slice(2, 4) if curve == "linear" else slice(4, 8))
+    assert rows == slice(degree + 1, 2 * degree + 2)
     # Steps on SE(3) do not commute, so all but the straight line are a little different in reverse.
     near = 1e-6 if curve == "linear" else 3e-3
     torch.testing.assert_close(trajectory.view(1, u), before[1].flip(0), atol=near, rtol=0)
@@ -193,3 +193,41 @@ def test_a_step_costs_the_knots_it_asks_for_and_not_the_recording(curve):
     assert sizes and max(sizes) <= 6 * 16
     asked = trajectory.increments.grad.abs().sum(-1).nonzero()[:, 0]
     assert 4 <= len(asked) <= 16
+
+
+@pytest.mark.parametrize(("curve", "degree"), [("linear", 1), ("cubic", 3), ("bezier", 3)])
+def test_curves_of_older_models_are_as_they_were(curve, degree):
+    """They were stored without a degree."""
+    trajectory = Trajectory(torch.as_tensor(POSES), curve, TIMING)
+    older = {name: value for name, value in trajectory.checkpoint().items() if name != "degree"}
+    restored = Trajectory.from_checkpoint(older, "model")
+    assert restored.degree == degree
+    u = torch.linspace(0, 1, 5)
+    assert torch.equal(restored.view(1, u), trajectory.view(1, u))
+
+
+@pytest.mark.parametrize("degree", [0, 2.0, "7", 10**9, 2])
+def test_a_stored_degree_that_is_no_curve_s_is_refused(degree):
+    trajectory = Trajectory(torch.as_tensor(POSES), "linear")
+    with pytest.raises(ValueError, match=r"model: holds no trajectories .*curve linear of the degree"):
+        Trajectory.from_checkpoint(trajectory.checkpoint() | {"degree": degree}, "model")
+
+
+@pytest.mark.parametrize("degree", [3, 7])
+def test_a_curve_follows_what_its_degree_allows(degree):
+    """A tremor of one period in an exposure: a cubic cannot follow it, a curve of degree 7 nearly does."""
+    u = torch.linspace(0, 1, 13)
+    wanted = torch.eye(4).repeat(13, 1, 1)
+    wanted[:, 0, 3] = 0.01 * torch.sin(2 * torch.pi * u + 0.7)
+    trajectory = Trajectory(torch.eye(4)[None], "bezier", degree=degree)
+    optimizer = torch.optim.LBFGS(trajectory.parameters(), max_iter=200, tolerance_grad=0, tolerance_change=0)
+
+    def distance():
+        optimizer.zero_grad()
+        loss = 1e4 * (trajectory.view(0, u) - wanted).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(distance)
+    off = (trajectory.view(0, u) - wanted).detach().abs().max()
+    assert (off > 1e-3) if degree == 3 else (off < 1e-4)

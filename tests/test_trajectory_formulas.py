@@ -30,12 +30,17 @@ def casteljau(knots, u):
 def test_the_bases_are_the_textbooks():
     for k in range(4):
         knots = np.eye(4)[k]
-        bezier = [casteljau(knots.tolist(), float(u)) for u in U]
         spline = BSpline(np.arange(-3.0, 5), knots, 3)(U.numpy())
-        np.testing.assert_allclose(_basis("bezier", U)[:, k], bezier, atol=1e-12)
-        np.testing.assert_allclose(_basis("cubic", U)[:, k], spline, atol=1e-12)
-        np.testing.assert_allclose(_basis("spline", U)[:, k], spline, atol=1e-12)
-    np.testing.assert_allclose(_basis("linear", U), torch.stack([1 - U, U], -1))
+        np.testing.assert_allclose(_basis("cubic", 3, U)[:, k], spline, atol=1e-12)
+        np.testing.assert_allclose(_basis("spline", 3, U)[:, k], spline, atol=1e-12)
+    np.testing.assert_allclose(_basis("linear", 1, U), torch.stack([1 - U, U], -1))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 7])
+def test_bezier_s_basis_divides_the_control_polygon(degree):
+    for k, knots in enumerate(np.eye(degree + 1)):
+        expected = [casteljau(knots.tolist(), float(u)) for u in U]
+        np.testing.assert_allclose(_basis("bezier", degree, U)[:, k], expected, atol=1e-12)
 
 
 def knots_of(trajectory: Trajectory, scale: float = 0.3) -> torch.Tensor:
@@ -46,13 +51,14 @@ def knots_of(trajectory: Trajectory, scale: float = 0.3) -> torch.Tensor:
     return trajectory.knots.detach().double()
 
 
-@pytest.mark.parametrize("curve", ["linear", "cubic", "bezier"])
-def test_a_pose_is_the_cumulative_product_from_the_first_knot(curve):
+@pytest.mark.parametrize(("curve", "degree"), [("linear", 1), ("cubic", 3), ("bezier", 3), ("bezier", 6)])
+def test_a_pose_is_the_cumulative_product_from_the_first_knot(curve, degree):
     """exp(b_3 d_3) exp(b_2 d_2) exp(b_1 d_1) T_0, b_k the sum of the weights from k on."""
-    trajectory = Trajectory(torch.eye(4)[None], curve)
+    trajectory = Trajectory(torch.eye(4)[None], curve, degree=degree)
     knots = knots_of(trajectory)
+    assert len(knots) == degree + 1
     for u in (0.0, 0.3, 1.0):
-        weights = _basis(curve, torch.tensor([u], dtype=torch.float64))[0]
+        weights = _basis(curve, degree, torch.tensor([u], dtype=torch.float64))[0]
         pose = knots[0]
         for k in range(1, len(knots)):
             step = se3.log(knots[k] @ torch.linalg.inv(knots[k - 1]))
@@ -60,9 +66,9 @@ def test_a_pose_is_the_cumulative_product_from_the_first_knot(curve):
         torch.testing.assert_close(trajectory.view(0, torch.tensor([u]))[0].double(), pose, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("curve", ["linear", "bezier"])
-def test_curves_with_knots_at_their_ends_begin_and_end_there(curve):
-    trajectory = Trajectory(torch.eye(4)[None], curve)
+@pytest.mark.parametrize(("curve", "degree"), [("linear", 1), ("bezier", 3), ("bezier", 8)])
+def test_curves_with_knots_at_their_ends_begin_and_end_there(curve, degree):
+    trajectory = Trajectory(torch.eye(4)[None], curve, degree=degree)
     knots = knots_of(trajectory).float()
     ends = trajectory.view(0, torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(ends, knots[[0, -1]], atol=1e-5, rtol=0)
@@ -78,10 +84,12 @@ def sideways(times: np.ndarray, speed: float = 0.2, turn: float = 0.1) -> np.nda
 
 @pytest.mark.parametrize("curve", ["linear", "cubic", "bezier", "spline"])
 @pytest.mark.parametrize("spacing", [0.4, 1.0])
-def test_even_motion_is_guessed_exactly_in_every_view(curve, spacing):
+@pytest.mark.parametrize("degree", [3, 7])
+def test_even_motion_is_guessed_exactly_in_every_view(curve, spacing, degree):
     """Also of the first and the last view, and wherever the knots lie."""
     middle = np.array([0.0, 1.5, 3.0, 4.5])
-    trajectory = Trajectory(torch.as_tensor(sideways(middle, turn=0)), curve, Timing(middle, np.zeros(4)), spacing)
+    poses, timing = torch.as_tensor(sideways(middle, turn=0)), Timing(middle, np.zeros(4))
+    trajectory = Trajectory(poses, curve, timing, spacing, degree=degree)
     for view, time in enumerate(middle):
         expected = torch.as_tensor(sideways(time - 0.5 + U.numpy(), turn=0)).float()
         torch.testing.assert_close(trajectory.view(view, U.float()), expected, atol=1e-4, rtol=0)

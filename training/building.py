@@ -22,6 +22,7 @@ from gaussians.initialization import Picture, depth_range, fill_points, median_d
 from gaussians.model import GaussianModel
 from gaussians.ply import LowPass
 from scene.dataset import SceneData, refuse_distortion
+from scene.preconditioning import preconditioners
 from scene.trajectory import Trajectory
 from scene.views import Quadrature, TargetSpec, view_timing
 from spike import WindowSpec
@@ -145,9 +146,14 @@ def means_unit(c: GaussianSettings, state: State) -> float:
 def _depth_of(state: State) -> float:
     """Median depth of the Gaussians in all views, those around a block included, world units."""
     poses = torch.stack([exposure.camera.w2c for exposure in state.recording.exposures])
+    return median_depth(_points_of(state), poses)
+
+
+def _points_of(state: State) -> Tensor:
+    """The means [N, 3] of the Gaussians, those around a block included, on the CPU."""
     field = state.gaussian_field
     parts = [field.gaussians] if field.surroundings is None else [field.gaussians, field.surroundings]
-    return median_depth(torch.cat([part.means.detach() for part in parts]).cpu(), poses)
+    return torch.cat([part.means.detach() for part in parts]).cpu()
 
 
 def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Trajectory:
@@ -156,15 +162,28 @@ def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Traje
     poses = torch.stack([view.camera.w2c for view in views])
     moves = motion.motion_init or motion.trajectory == "spline"
     timing = view_timing(views, scene, c.window.exposure, motion.view_spacing) if moves else None
-    return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach)
+    return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach, motion.curve_degree)
 
 
 # The scene on which the rates were found had a median depth of three units.
 _DEPTH = 3.0
 
 
+def pose_steps(c: GaussianSettings, state: State) -> Tensor | None:
+    """The coordinates in which the poses are optimized (see ``Optimizers``); call it before the first step."""
+    if not c.motion.pose_precondition:
+        unit = length_unit(c, state)
+        steps = torch.diag(torch.tensor([unit, unit, unit, 1, 1, 1], device=state.recording.device))
+        return None if unit == 1 else steps.expand(len(state.trajectory.increments), 6, 6)
+    recording, cameras = state.recording, [exposure.camera for exposure in state.recording.exposures]
+    w2c, k = torch.stack([camera.w2c for camera in cameras]), torch.stack([camera.K for camera in cameras])
+    height, width = recording.size
+    of_views = preconditioners(_points_of(state), w2c.cpu(), k.cpu(), width, height)
+    return state.trajectory.per_knot(of_views.to(recording.device))
+
+
 def length_unit(c: GaussianSettings, state: State) -> float:
-    """Length that the poses' rate and MCMC's noise count in, world units; call it before the first step."""
+    """Length that MCMC's noise and plain poses count in, world units; call it before the first step."""
     if c.rates.length_unit == "world":
         return 1.0
     return _depth_of(state) / _DEPTH

@@ -37,15 +37,16 @@ class Optimizers:
         field: learning rate of each field parameter.
         poses: learning rate of the knots; None keeps the poses fixed.
         pose_every: number of steps whose knot gradients are summed before an update.
-        pose_unit: length in world units that the rate of the knots' positions counts in.
+        pose_steps: how the coordinates in which the poses are optimized move the knots' increments [Q, 6, 6]
+            (``scene.preconditioning``); None: they are the increments.
         network: learning rate of Recon-Net; its decay starts after ``network_from`` iterations.
     """
 
     def __init__(
         self, state: State, steps: int, field: dict[str, Rate], poses: Rate | None, pose_every: int = 1,
-        network: Rate | None = None, network_from: int = 0, pose_unit: float = 1.0,
+        network: Rate | None = None, network_from: int = 0, pose_steps: Tensor | None = None,
     ):  # fmt: skip
-        self.pose_unit = pose_unit
+        self.pose_steps = pose_steps
         self.state, self.steps, self.pose_every, self.network_from = state, steps, pose_every, network_from
         self.field_rates, self.pose_rate, self.network_rate = field, poses, network
         state.trajectory.increments.requires_grad_(poses is not None)
@@ -85,16 +86,16 @@ class Optimizers:
             _step(self.network, self.network_rate.at(own))
 
     def _step_poses(self, optimizer: torch.optim.Adam, rate: float) -> None:
-        """One update of the knots: positions by ``rate`` times the unit of length, rotations by ``rate`` radians.
-
-        Adam's step does not depend on the size of the gradients, so a longer unit needs a longer step.
-        """
-        increments = self.state.trajectory.increments
-        before = increments.detach()[:, :3].clone()
+        """One update of the knots, in the coordinates of ``pose_steps``."""
+        increments, steps = self.state.trajectory.increments, self.pose_steps
+        if steps is None or increments.grad is None:
+            return _step(optimizer, rate)
+        before = increments.detach().clone()
+        increments.grad = torch.einsum("qij,qi->qj", steps, increments.grad)
         _step(optimizer, rate)
-        if self.pose_unit != 1:
-            with torch.no_grad():
-                increments[:, :3] = before + self.pose_unit * (increments[:, :3] - before)
+        with torch.no_grad():
+            increments.copy_(before + torch.einsum("qij,qj->qi", steps, increments - before))
+        return None
 
     def reverse(self, view: int) -> None:
         """Reverse the trajectory of one view, including the moments and gradients of its knots."""

@@ -76,6 +76,10 @@ def _curves(c: GaussianSettings, model: Path, iteration: int, state: State) -> T
     curves = load_trajectory(model, iteration)
     if curves.curve != c.path.trajectory:
         raise ValueError(f"{model}: its curves are {curves.curve}, expected {c.path.trajectory} (--trajectory)")
+    if curves.curve == "bezier" and curves.degree != c.path.curve_degree:
+        raise ValueError(
+            f"{model}: its curves are of degree {curves.degree}, expected {c.path.curve_degree} (--curve_degree)"
+        )
     return curves.of_views([place[name] for name in names])
 
 
