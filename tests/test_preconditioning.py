@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scene import preconditioning
 from scene.preconditioning import DAMPING, image_motion, preconditioners
 from scene.trajectory import Timing, Trajectory
 from utils import se3
@@ -86,6 +87,13 @@ def test_what_hardly_moves_the_image_is_reached_in_fewer_steps():
     longest, shortest = needed(steps)[1] / needed(plain)[1], needed(steps)[0] / needed(plain)[0]
     assert longest == pytest.approx(math.sqrt(2 + DAMPING), rel=0.01)  # the root of the correlations' eigenvalues
     assert shortest == pytest.approx(math.sqrt(DAMPING), rel=0.01)
+
+
+def test_of_very_many_points_every_nth_counts(monkeypatch):
+    points, pose = cloud(5.0), torch.eye(4)[None]
+    expected = preconditioners(points[::4], pose, K[None], *SIZE)
+    monkeypatch.setattr(preconditioning, "_MOST", 100)
+    assert torch.equal(preconditioners(points, pose, K[None], *SIZE), expected)
 
 
 @pytest.mark.parametrize("scale", [0.01, 50.0])
