@@ -251,7 +251,7 @@ class Renderer:
         poses = torch.stack([*self._middle_poses(), *moved])
         curve = "bezier" if self.model.curve == "spline" else self.model.curve
         timing = self.model.timing([*self.scene.train, *views]) if self.model.motion_init else None
-        trajectory = Trajectory(poses, curve, timing, degree=self.model.curve_degree).to(self.model.device)
+        trajectory = Trajectory(poses, curve, timing, degree=self.trajectory.degree).to(self.model.device)
         indices = [trained + i for i in _numbers(own)]
         fitted = [] if self.model.keeps_poses else list(zip(indices, exposures, strict=True))
         for index, exposure in progress(fitted, "Fitting held-out poses"):

@@ -89,13 +89,13 @@ class Optimizers:
         """One update of the knots, in the coordinates of ``pose_steps``."""
         increments, steps = self.state.trajectory.increments, self.pose_steps
         if steps is None or increments.grad is None:
-            return _step(optimizer, rate)
+            _step(optimizer, rate)
+            return
         before = increments.detach().clone()
         increments.grad = torch.einsum("qij,qi->qj", steps, increments.grad)
         _step(optimizer, rate)
         with torch.no_grad():
             increments.copy_(before + torch.einsum("qij,qj->qi", steps, increments - before))
-        return None
 
     def reverse(self, view: int) -> None:
         """Reverse the trajectory of one view, including the moments and gradients of its knots."""

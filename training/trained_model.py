@@ -189,11 +189,6 @@ class TrainedModel:
         return self.settings.path.trajectory
 
     @property
-    def curve_degree(self) -> int:
-        """The degree of the curve ``bezier``."""
-        return self.settings.path.curve_degree
-
-    @property
     def motion_init(self) -> bool:
         """Whether a view's initial motion was estimated from its neighbors."""
         return self.settings.path.motion_init
