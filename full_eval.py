@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from arguments.command_line import CommandLine
 from arguments.parser import add_quiet_argument, seed
 from arguments.parts import ImageOptions
 from commands.guard import guarded
@@ -35,7 +36,7 @@ from utils.telling import announce, bar, be_quiet, say
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = CommandLine(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [*GROUPS, *BASELINES, *METHODS]
     made.add_argument("-s", "--scenes", nargs="+", type=Path, required=True, help="scene folders")
     made.add_argument(

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from arguments.parser import add_model_arguments, underscored
+from arguments.command_line import CommandLine
+from arguments.parser import add_model_arguments
 from commands.guard import guarded
 from evaluation.measuring import measure_model
 from evaluation.tables import results_table
@@ -30,7 +31,7 @@ from utils.telling import be_quiet, say
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the images and trajectories of a trained model.")
+    parser = CommandLine(description="Measure the images and trajectories of a trained model.")
     add_model_arguments(parser, is_drawn=False)
     parser.add_argument("--iteration", type=int, help="saved iteration to measure (default: the newest)")
     parser.add_argument(
@@ -41,7 +42,7 @@ def main() -> int:
         "--known", type=Path,
         help="cache of the values of images that are the same in many runs, such as counted spikes; read and written",
     )  # fmt: skip
-    args = parser.parse_args(underscored(sys.argv[1:]))
+    args = parser.parse_args()
     with Processes.of_environment() as processes:
         be_quiet(args.quiet or not processes.first)
         share_processors(0, processes.local_size)

@@ -13,7 +13,8 @@ import argparse
 import sys
 
 from arguments import Video
-from arguments.parser import add_model_arguments, underscored
+from arguments.command_line import CommandLine
+from arguments.parser import add_model_arguments
 from commands.guard import guarded
 from commands.video import add_video_arguments, parse_video
 from evaluation.rendering import Renderer, render_model
@@ -28,7 +29,7 @@ from utils.telling import be_quiet, say
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Render a trained model.")
+    parser = CommandLine(description="Render a trained model.")
     add_model_arguments(parser)
     parser.add_argument("--iteration", type=int, help="saved iteration to render (default: the newest)")
     parser.add_argument("--skip_train", action="store_true", help="do not render training views")
@@ -37,7 +38,7 @@ def main() -> int:
         "--fit_steps", type=int, default=150, help="steps to fit the pose of each held-out view; 0: none (default: 150)"
     )
     add_video_arguments(parser)
-    args = parser.parse_args(underscored(sys.argv[1:]))
+    args = parser.parse_args()
     with Processes.of_environment() as processes:
         be_quiet(args.quiet or not processes.first)
         share_processors(0, processes.local_size)

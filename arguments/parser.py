@@ -6,9 +6,11 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from arguments.command_line import CommandLine, underscored
 from arguments.options import Options, choices_of
 from arguments.parts import LARGEST_SEED, QUIET, RunOptions, SceneOptions
 from arguments.renamed import FLAGS, PRESETS
@@ -69,10 +71,26 @@ _ALIASES = {
 }
 
 
+def _other_recipes(recipe: str, flag: str) -> str:
+    """Where a flag belongs that ``recipe`` does not have; empty if no recipe has it."""
+    is_off = flag.startswith("--no-")
+    name = flag.removeprefix("--no-" if is_off else "--")
+    names = {name, f"lambda_{name}"} if is_off else {name}
+    having = [
+        other
+        for other, kind in RECIPES.items()
+        for part in kind.parts().values()
+        for item in dataclasses.fields(part)
+        if names & {item.name, *item.metadata["names"]}
+    ]
+    listed = " or ".join([", ".join(having[:-1])] * (len(having) > 1) + having[-1:])
+    return f"it belongs to --recipe {listed}, and this run has --recipe {recipe}" if having else ""
+
+
 def training_parser(settings: Settings, all_flags: bool = True) -> argparse.ArgumentParser:
     """The command line of ``train.py`` with the recipe of ``settings``; its help shows their values."""
-    parser = argparse.ArgumentParser(
-        prog="train.py", add_help=False, allow_abbrev=False,
+    parser = CommandLine(
+        prog="train.py", add_help=False, remark=partial(_other_recipes, settings.recipe),
         description="Learn Gaussians, camera trajectories and Recon-Net from spike streams.",
         epilog=None if all_flags else "--help-all shows every flag of the recipe; docs/flags.md lists all flags.",
     )  # fmt: skip
@@ -88,17 +106,6 @@ def training_parser(settings: Settings, all_flags: bool = True) -> argparse.Argu
     for part in settings.parts().values():
         add_options(parser, part, settings.values(), all_flags)
     return parser
-
-
-def underscored(argv: Iterable[str]) -> list[str]:
-    """A command line with its flags as the parsers know them: ``--sh-degree`` is ``--sh_degree``."""
-    words = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        start = "--no-" if name.startswith("--no-") else "--"
-        is_flag = name.startswith("--") and name != "--help-all"
-        words.append(start + name.removeprefix(start).replace("-", "_") + equals + value if is_flag else word)
-    return words
 
 
 def current_names(argv: Iterable[str]) -> list[str]:
@@ -141,7 +148,7 @@ def scene_options(argv: Sequence[str]) -> SceneOptions:
     Raises:
         ValueError: no scene, or a results folder that contains the scene.
     """
-    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser = CommandLine(prog="train.py", add_help=False)
     add_options(parser, SceneOptions, {})
     given, _ = parser.parse_known_args(argv)
     if not getattr(given, "source_path", ""):
@@ -163,7 +170,7 @@ def given_recipe(argv: Sequence[str]) -> str:
     Raises:
         ValueError: --images and another recipe.
     """
-    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser = CommandLine(prog="train.py", add_help=False)
     parser.add_argument("--recipe", choices=list(RECIPES), default="")
     parser.add_argument("--images", action="store_true")
     given, _ = parser.parse_known_args(argv)

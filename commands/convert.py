@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from arguments.command_line import CommandLine
 from arguments.parser import add_quiet_argument
 from commands.recording_flags import add_color_arguments, add_recording_arguments, known_packing, opened
 from conversion.pipeline import convert, preview, sensor_of
@@ -27,7 +28,7 @@ OF_CLIPS = ("consecutive", "clip_gap")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description="Make a scene from a spike recording or clips without known poses.")
+    p = CommandLine(description="Make a scene from a spike recording or clips without known poses.")
     p.add_argument("-s", "--source_path", type=Path, required=True, help="scene folder to write")
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--recording", type=Path, help="one long recording (.dat, .npy, .npz, or SpikeCV folder)")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from arguments.command_line import CommandLine
 from arguments.parser import add_quiet_argument, seed
 from simulation.demo import PLACES, SPACINGS, Recipe, make
 from simulation.sensor import SENSORS
@@ -12,7 +12,7 @@ from utils.telling import be_quiet, say
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make the demo scene.")
+    parser = CommandLine(description="Make the demo scene.")
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write (default: data/demo)")
     parser.add_argument("--views", type=int, default=16, help="views of the recording (default: 16)")
     parser.add_argument("--size", default="200x124", help="width x height in pixels (default: 200x124)")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from arguments.command_line import CommandLine
 from arguments.parser import add_quiet_argument, seed
 from commands.recording_flags import (
     add_color_arguments,
@@ -43,7 +44,7 @@ RESULTS, FRAMES, VIDEO = "results.json", "frames", "video.mp4"
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m recon_net", description="Train Recon-Net alone on one recording.")
+    p = CommandLine(prog="python -m recon_net", description="Train Recon-Net alone on one recording.")
     p.add_argument("recording", type=Path, help=".dat, .npy or .npz file, or SpikeCV folder")
     p.add_argument("--out", type=Path, required=True, help="output folder")
     add_force_argument(p)

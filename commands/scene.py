@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arguments.command_line import CommandLine
 from arguments.parser import add_options, add_quiet_argument, add_source_argument
 from arguments.settings import CascadeImages, CascadeSettings
 from baselines.images import image_of
@@ -138,7 +139,7 @@ def find_poses_again(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m scene",
         description="Export a trained model for other programs, convert files of Gaussians, and train large scenes in "
         "blocks.",

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from arguments.command_line import CommandLine
 from arguments.parser import add_quiet_argument, seed
 from arguments.parts import SUBFRAME_WIDTH
 from commands.recording_flags import (
@@ -163,7 +164,7 @@ def run_convert(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m spike", description="The toolbox for spike recordings.")
+    top = CommandLine(prog="python -m spike", description="The toolbox for spike recordings.")
     commands = top.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str, recording: bool = True) -> argparse.ArgumentParser:

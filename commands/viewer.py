@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 import threading
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from arguments.parser import add_model_arguments, underscored
+from arguments.command_line import CommandLine
+from arguments.parser import add_model_arguments
 from gaussian_renderer.backends import get_rasterizer
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, look_at, read_views
@@ -72,7 +71,7 @@ def open_model(model: TrainedModel, drawing: Drawing) -> tuple[Canvas, Tensor | 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m gaussian_renderer.viewer", description="Show a trained model in the browser."
     )
     add_model_arguments(parser)
@@ -85,7 +84,7 @@ def main() -> int:
         "tunnel",
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080 or the next free one)")
-    args = parser.parse_args(underscored(sys.argv[1:]))
+    args = parser.parse_args()
     be_quiet(args.quiet)
     if bool(args.model_path) == bool(args.ply):
         raise ValueError("give either a model folder with -m, for example -m output/tanabata, or a file with --ply")

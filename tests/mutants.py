@@ -264,6 +264,21 @@ MUTANTS: list[Mutant] = [
         ("trajectory: recordings share knots", "base = sum(len(a) for a in anchors)", "base = 0"),
     ),
     *_of(
+        "arguments/command_line.py",
+        "test_command_line",
+        ("command line: no dashes", "super().parse_known_args(underscored(", "super().parse_known_args(list("),
+        ("command line: flags of the whole program", "self._asked(words)._refuse", "self._refuse"),
+        ("command line: no remarks", "self._remark(flag) or ", ""),
+        ("command line: with the usage", 'self.exit(2, f"error: {message}\\n")', "super().error(message)"),
+        ("command line: abbreviations", '**{"allow_abbrev": False, **kwargs}', "**kwargs"),
+    ),
+    *_of(
+        "arguments/parser.py",
+        "test_arguments",
+        ("parser: positive forms of negative flags", 'names = {name, f"lambda_{name}"} if is_off else {name}',
+         'names = {name, f"lambda_{name}"}'),
+    ),
+    *_of(
         "scene/preconditioning.py",
         "test_preconditioning",
         ("preconditioning: no damping", "+ DAMPING * torch", "+ 1e-6 * torch"),
