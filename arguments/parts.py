@@ -119,13 +119,14 @@ class MotionOptions(Options):
         common=True,
     )
     curve_degree: int = option(
-        3, "degree of the curve bezier: the higher, the faster the motion that it can follow", at_least=1, at_most=15
-    )
-    knot_spacing: float = option(0.5, "distance between the knots of the spline, exposures", above=0)
+        3, "degree of the Bezier curve (--trajectory bezier only): the higher, the faster the motion that it can "
+        "follow", at_least=1, at_most=15,
+    )  # fmt: skip
+    knot_spacing: float = option(0.5, "distance between the knots (--trajectory spline only), exposures", above=0)
     pose_opt: bool = option(True, "optimize the poses", common=True)
     pose_precondition: bool = option(
-        False, "optimize the poses in directions that move the image unlike each other (CamP), so that a turn and a "
-        "sideways step are told apart, and the scale of the scene does not matter"
+        False, "optimize the poses (--pose_opt) in coordinates that move the image alike in size and nearly "
+        "independently (CamP): a turn and a sideways step are told apart, and the scale of the scene does not matter"
     )  # fmt: skip
     motion_init: bool = option(True, "initial motion from the neighboring views; off: at rest")
     view_spacing: float = option(
@@ -199,7 +200,10 @@ class RateOptions(StepOptions):
     opacities_lr: float = option(5e-2, "rate of the opacity logits", names=("opacity_lr",))
     scales_lr: float = option(5e-3, "rate of the log scales", names=("scaling_lr",))
     quats_lr: float = option(1e-3, "rate of the quaternions", names=("rotation_lr",))
-    pose_opt_lr: float = option(1e-3, "initial rate of the knots")
+    pose_opt_lr: float = option(
+        1e-3, "initial rate of the knots: with --pose_precondition radians of the image's motion, else radians and "
+        "units of length"
+    )  # fmt: skip
     pose_opt_lr_final: float = option(1e-5, "final rate of the knots", above=0)
     length_unit: Literal["world", "depth"] = option(
         "world", "unit of length of MCMC's noise and, without --pose_precondition, of the rate of the positions: the "

@@ -77,8 +77,8 @@ class Solution:
     """Poses of views: ``w2c`` by name (OpenCV axes), intrinsics [fx, fy, cx, cy] at native size, and points.
 
     ``camera_model`` and ``coefficients`` are the lens: a name that ``scene.lens`` knows, and its coefficients but 0.
-    ``between`` has the poses of the helpers that registered, by their index in the sequence of helpers.  ``measured``
-    is the number of image points, in views and helpers, that the solution explains.
+    ``between`` has the poses of the helpers that registered, by their index in the sequence of helpers.  ``observed``
+    is the number of observations of points, in views and helpers.
     """
 
     w2c: dict[str, Array]
@@ -93,16 +93,16 @@ class Solution:
     camera_model: str = "PINHOLE"
     coefficients: dict[str, float] = field(default_factory=dict)
     between: dict[int, Array] = field(default_factory=dict)
-    measured: int = 0
+    observed: int = 0
 
     @property
     def uncertainty(self) -> float:
         """How far poses and points may be off, up to a factor.
 
-        It is the error of one image point over the root of their number, as of a mean.  The error alone favors
+        It is the error of an observation over the root of their number, as of a mean.  The error alone favors
         solutions of few points, which have little to contradict them.
         """
-        return self.error / math.sqrt(max(self.measured, 1))
+        return self.error / math.sqrt(max(self.observed, 1))
 
 
 def save_previews(
@@ -215,7 +215,7 @@ def solution_of(model: Any, scale: float, origin: str) -> Solution:
         camera.model.name,
         coefficients_of(named_parameters(camera)),
         between,
-        sum(len(point.track.elements) for point in points),
+        int(model.compute_num_observations()),
     )
 
 
@@ -274,8 +274,8 @@ def find_poses(
             continue
         found = solution_of(model, scale, label)
         notes.append(
-            f"{label}: {len(found.w2c)} of {len(windows)} views, {len(found.xyz)} points, "
-            f"reprojection error {found.error:.2f} px, points seen under {found.angle:.1f} degrees"
+            f"{label}: {len(found.w2c)} of {len(windows)} views, {len(found.xyz)} points in {found.observed} "
+            f"observations, reprojection error {found.error:.2f} px, points seen under {found.angle:.1f} degrees"
         )
         solutions.append(found)
         best = max(solutions, key=lambda s: (len(s.w2c), -s.uncertainty))

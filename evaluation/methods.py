@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arguments import RECIPES, TimingSettings
+from arguments import RECIPES, ImageSettings, TimingSettings
 from arguments.parser import given_recipe
 from baselines.providers import PROVIDERS
 from scene.perturbation import LEVELS
@@ -53,7 +53,7 @@ _SPIKEGS = ["--recipe", "spikegs", *_SHORT]
 _RATES = [
     word
     for name in ("means_lr", "means_lr_final", "means_unit", "scales_lr", "quats_lr", "pose_opt_lr_final", "pose_every")
-    for word in (f"--{name}", str(TimingSettings.defaults[name]))
+    for word in (f"--{name}", str(ImageSettings.defaults[name]))
 ]
 
 
@@ -75,14 +75,14 @@ METHODS = {
     "ours-middle": Method("ours, windows' middles alone", "--window_points 1".split()),
     "ours-no-pattern": Method("ours, no fixed pattern", "--fixed_pattern_every 0".split()),
     "ours-no-fuse": Method("ours, Recon-Net distilled from plain renders", ["--no-fuse"]),
-    "ours-default": Method("ours, 3DGS densification", "--strategy default".split()),
+    "ours-adc": Method("ours, 3DGS densification", "--strategy default".split()),
     "ours-paper-net": Method("ours, the paper's network", "--recon_net paper".split()),
     "paper": Method("paper (S)", _PAPER),
     # How much of the difference is due to the optimizer.
     "paper-rates": Method("paper (S), our rates", [*_PAPER, *_RATES]),
     # The result after a longer schedule.
     "paper-long": Method("paper (S), 6,000 steps", [*_PAPER, *"--iterations 6000 --densify_until_iter 4000".split()]),
-    "parity": Method("paper (R parity)", ["--recipe", "released", *_SCALED]),
+    "released": Method("paper (released program)", ["--recipe", "released", *_SCALED]),
     "gs": Method("L_gs alone", [*_PAPER, "--no-rec", "--no-joint"]),
     "rec": Method("L_rec alone", [*_PAPER, "--no-gs", "--no-joint"]),
     "joint-free": Method("paper, no L_joint", [*_PAPER, "--no-joint"]),
@@ -112,10 +112,10 @@ GROUPS = {
         "paper", "ours",
     ],
     "main": ["tfp", "tfi", "timing", "tfp-3dgs", "paper", "ours"],
-    "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "parity", "paper-rates"],
+    "losses": ["gs", "rec", "joint-free", "no-flip", "single", "fixed", "released", "paper-rates"],
     "ablations": [
         "ours-gaussians", "ours-counting", "ours-middle", "ours-no-pattern", "ours-linear", "ours-spline", "ours-rest",
-        "ours-fixed", "ours-no-fuse", "ours-default",
+        "ours-fixed", "ours-no-fuse", "ours-adc",
     ],
 }  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Coordinates in which poses are easy to optimize (CamP, Park et al. 2023, section 4).
 
 Seen from far away, a sideways step of a camera and a turn move the image almost alike.  Their gradients are then almost
-equal, and an optimizer that scales each by itself soon finds their sum, but hardly ever their difference.  In the
-coordinates from here every direction moves the image by the same amount and unlike the others.
+equal, and an optimizer that scales each by itself soon finds their sum, but hardly ever their difference.  The
+coordinates from here move the image alike in size and, as far as the damping allows, independently of each other.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ DAMPING = 0.1
 # Fewer points say little about a view.
 _FEWEST = 16
 # More points say no more, and cost time in every view.
-_MOST = 50_000
+_MOST = 10_000
 # Points nearer than this share of the median depth count as if they were there: a few initial points may be just in
 # front of the camera, and would decide alone.
 _NEAREST = 0.25
 
 
-def image_motion(points: Tensor, intrinsics: Tensor, width: int, height: int) -> Tensor:
+def normal_matrix(points: Tensor, intrinsics: Tensor, width: int, height: int) -> Tensor:
     """How an increment of a pose moves the image of points.
 
     Args:
@@ -50,9 +50,9 @@ def image_motion(points: Tensor, intrinsics: Tensor, width: int, height: int) ->
 
 
 def preconditioners(points: Tensor, w2c: Tensor, intrinsics: Tensor, width: int, height: int) -> Tensor:
-    """For each camera, six increments that move the image by about one radian each, unlike each other.
+    """For each camera, six increments that move the image by about one radian each, nearly independently.
 
-    They are the columns of the symmetric square root of the inverse of ``image_motion``, damped, in units in which
+    They are the columns of the symmetric square root of the inverse of ``normal_matrix``, damped, in units in which
     every component of an increment moves the image by the same amount: the world's unit of length does not matter.
 
     Args:
@@ -61,13 +61,13 @@ def preconditioners(points: Tensor, w2c: Tensor, intrinsics: Tensor, width: int,
         intrinsics: camera matrices [V, 3, 3].
 
     Returns:
-        [V, 6, 6].  A camera that sees no points gets those of the mean of all cameras; if none sees any, they are
-        identities.
+        [V, 6, 6].  A camera that sees fewer than 16 points gets those of the mean of the cameras that see more; if
+        none does, they are identities.
     """
     points = points[:: -(-len(points) // _MOST) or 1]
     motions = torch.stack(
         [
-            image_motion(points @ pose[:3, :3].T + pose[:3, 3], k, width, height)
+            normal_matrix(points @ pose[:3, :3].T + pose[:3, 3], k, width, height)
             for pose, k in zip(w2c, intrinsics, strict=True)
         ]
     )
@@ -75,7 +75,10 @@ def preconditioners(points: Tensor, w2c: Tensor, intrinsics: Tensor, width: int,
     if not seen.any():
         return torch.eye(6).repeat(len(w2c), 1, 1)
     motions[~seen] = motions[seen].mean(0)
-    unit = motions.diagonal(dim1=-2, dim2=-1).rsqrt()
+    sizes = motions.diagonal(dim1=-2, dim2=-1)
+    # Points on the optical axis do not move when the camera rolls.
+    largest = sizes.unflatten(-1, (2, 3)).amax(-1).repeat_interleave(3, -1)
+    unit = sizes.clamp_min(1e-6 * largest).rsqrt()
     correlations = unit[:, :, None] * motions * unit[:, None] + DAMPING * torch.eye(6, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(correlations)
     root = vectors @ (values.rsqrt()[..., None] * vectors.mT)

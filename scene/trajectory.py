@@ -8,6 +8,9 @@ BAD-Gaussians (Zhao et al. 2024, eq. 5).  Poses between knots are cumulative pro
 with the cumulative basis b of the curve: ``linear`` (2 knots, b_1 = u: the geodesic), ``cubic`` (one segment
 of the uniform B-spline, 4 knots), ``bezier`` (Bernstein, of any degree, with one knot more), and ``spline``: one
 uniform cubic B-spline over a whole recording.  Its views share knots, so that neighbors constrain each other.
+
+Before and after the exposure the curve of a view goes on along its tangents.  Hardly any spike tells of the motion
+there, and a polynomial of a high degree would soon be far away.
 """
 
 from __future__ import annotations
@@ -34,14 +37,27 @@ _REACH = 0.25
 
 def _basis(curve: str, degree: int, u: Tensor) -> Tensor:
     """Blending weights [B, degree + 1] of the curve's knots at the times ``u`` [B]; each row sums to one."""
-    v = 1 - u
+    inside = u.clamp(0, 1)
+    beyond, u, v = (u - inside)[:, None], inside, 1 - inside
     if curve in ("linear", "bezier"):
-        return torch.stack([math.comb(degree, k) * u**k * v ** (degree - k) for k in range(degree + 1)], dim=-1)
-    return torch.stack([v**3, 3 * u**3 - 6 * u**2 + 4, 3 * v**3 - 6 * v**2 + 4, u**3], dim=-1) / 6
+        bernstein = [math.comb(degree, k) * u**k * v ** (degree - k) for k in range(degree + 1)]
+        return torch.stack(bernstein, dim=-1) + beyond * degree * _tangents(degree, 1, u)
+    cubic = [v**3, 3 * u**3 - 6 * u**2 + 4, 3 * v**3 - 6 * v**2 + 4, u**3]
+    return torch.stack(cubic, dim=-1) / 6 + beyond * _tangents(3, 2, u) / 2
+
+
+def _tangents(degree: int, apart: int, u: Tensor) -> Tensor:
+    """The difference of two knots ``apart`` as weights [B, degree + 1]: the last two if ``u`` [B] is 1, else the first.
+
+    Times the degree, or by the knots' distance, it is the derivative of a curve at its ends.
+    """
+    first = u.new_zeros(degree + 1)
+    first[0], first[apart] = -1, 1
+    return torch.where(u[:, None] == 1, -first.flip(0), first)
 
 
 def _degree(curve: str, bezier: int) -> int:
-    """The degree of a curve, given that of ``bezier``; a pose depends on one knot more."""
+    """The degree of a curve (``bezier``: the given one); it has degree + 1 knots."""
     return {"linear": 1, "bezier": bezier}.get(curve, 3)
 
 
@@ -243,7 +259,7 @@ class Trajectory(nn.Module):
             state = stored["state"]
             trajectory = cls(torch.eye(4)[None], "linear")
             trajectory.curve, trajectory.knot_spacing = stored["curve"], stored["knot_spacing"]
-            # Older models have no degree: all their curves were linear or cubic.
+            # Older models have no degree: all their curves had degree 1 or 3.
             trajectory.degree = stored.get("degree", _degree(trajectory.curve, 3))
             trajectory.increments = nn.Parameter(state["increments"])
             trajectory.anchors, trajectory.first = state["anchors"], state["first"]

@@ -64,6 +64,11 @@ class WindowSpec:
         return self.short // 2
 
     @property
+    def reach(self) -> float:
+        """How far the context reaches beyond the exposure on either side, exposures (0.21)."""
+        return self.half / max(self.exposure - 1, 1)
+
+    @property
     def middle(self) -> int:
         """Index of the sub-frame at u = 0.5."""
         return self.subframes // 2

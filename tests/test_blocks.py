@@ -422,12 +422,13 @@ def test_blocks_that_start_from_a_model_train_their_part_of_it(
         assert_looks_like(model, training)
         # Steps are as long in every block: in units of the depth of all that it sees.
         means = torch.cat([field.gaussians.means, field.surroundings.means]).detach()
-        depth = median_depth(means, torch.stack([view.camera.w2c for view in training.state.recording.scene.train]))
+        curves = training.state.trajectory
+        poses = torch.cat([curves.view(i, torch.tensor([0.5])) for i in range(len(curves.first))]).detach()
+        depth = median_depth(means, poses)
         assert training.optimizers.field_rates["means"].unit == pytest.approx(depth)
         cameras = [exposure.camera for exposure in training.state.recording.exposures]
-        poses, k = torch.stack([c.w2c for c in cameras]), torch.stack([c.K for c in cameras])
-        known = preconditioners(means, poses, k, cameras[0].width, cameras[0].height)
-        assert torch.equal(training.optimizers.pose_steps, training.state.trajectory.per_knot(known))
+        known = preconditioners(means, poses, torch.stack([c.K for c in cameras]), cameras[0].width, cameras[0].height)
+        assert torch.equal(training.optimizers.preconditioners, training.state.trajectory.per_knot(known))
         around = {key: value.clone() for key, value in field.surroundings.raw.items()}
         if name == "00":  # interrupted
             stepped(training, 2)
@@ -498,6 +499,14 @@ def test_models_that_cannot_be_started_from(scene_folder, trained_blocks, coarse
     stored["gaussians"]["start_from"] = str(coarse)
     (tmp_path / "models" / "01" / "cfg_args.json").write_text(json.dumps(stored))
     with pytest.raises(ValueError, match=r"--start_from is .*, expected  as in"):
+        load_blocks(models(tmp_path))
+    # A curve of another degree reads other knots, whatever the settings say.
+    stored["gaussians"]["start_from"] = ""
+    (tmp_path / "models" / "01" / "cfg_args.json").write_text(json.dumps(stored))
+    curves = next((tmp_path / "models" / "01").glob("point_cloud/*/trajectory.pth"))
+    kept = torch.load(curves, weights_only=True)
+    torch.save(kept | {"degree": kept["degree"] - 1}, curves)
+    with pytest.raises(ValueError, match=rf"--curve_degree is {kept['degree'] - 1}, expected {kept['degree']} as in"):
         load_blocks(models(tmp_path))
 
 

@@ -601,14 +601,14 @@ def test_poses_that_cannot_be_found(monkeypatch, registered, angle, expected):
 
 
 @pytest.mark.parametrize(
-    ("errors", "measured", "better"),
+    ("errors", "observed", "better"),
     [
         ((0.19, 0.31, 0.13), (17_000, 16_000, 2_100), 0),  # a statue: the second is off by four, the third by 1.4 times
         ((0.31, 0.19, 0.13), (17_000, 16_000, 2_100), 1),
         ((0.19, 0.31, 0.13), (1_000, 1_000, 1_000), 2),
     ],
 )
-def test_many_image_points_count_for_more_than_a_small_error(monkeypatch, errors, measured, better):
+def test_many_observations_count_for_more_than_a_small_error(monkeypatch, errors, observed, better):
     class Model:
         images: dict = {}  # noqa: RUF012
 
@@ -617,7 +617,7 @@ def test_many_image_points_count_for_more_than_a_small_error(monkeypatch, errors
         for i, pose in enumerate(poses.values()):
             pose[:3, 3] += np.random.default_rng([number, i]).normal(0, 1, 3)
         nine = np.ones((9, 3))
-        return Solution(poses, np.ones(4), nine, nine, errors[number], 9.0, {}, origin, measured=measured[number])
+        return Solution(poses, np.ones(4), nine, nine, errors[number], 9.0, {}, origin, observed=observed[number])
 
     numbers = iter(range(3))
     monkeypatch.setattr(sfm, "ATTEMPTS", sfm.ATTEMPTS[:3])
@@ -630,9 +630,9 @@ def test_many_image_points_count_for_more_than_a_small_error(monkeypatch, errors
     assert best.origin == notes[better].split(":")[0]
 
 
-def test_a_solution_counts_the_image_points_that_it_explains():
+def test_a_solution_counts_its_observations():
     pycolmap = pytest.importorskip("pycolmap")
     options = pycolmap.SyntheticDatasetOptions(num_frames_per_rig=4, num_points3D=30)
     model = pycolmap.synthesize_dataset(options)
     found = sfm.solution_of(model, 2.0, "made up")
-    assert found.measured == sum(image.num_points3D for image in model.images.values()) > 60
+    assert found.observed == sum(image.num_points3D for image in model.images.values()) > 60

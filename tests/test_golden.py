@@ -17,7 +17,7 @@ OF_NETWORK = {"joint": 3e-3, "rec": 3e-3}
 # PSNR in dB, ATE relative.
 AFTER = {"gaussians": 0.5, "recon": 1.0}
 # Long enough to be worth their time in every test run; the script records all.
-LONG = ("ours", "paper", "parity")
+LONG = ("ours", "paper", "released")
 
 
 def recorded(name: str) -> tuple[list[dict[str, float]], dict[str, float]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scene import preconditioning
-from scene.preconditioning import DAMPING, image_motion, preconditioners
+from scene.preconditioning import DAMPING, normal_matrix, preconditioners
 from scene.trajectory import Timing, Trajectory
 from utils import se3
 
@@ -41,27 +41,27 @@ def test_the_motion_of_the_image_is_that_of_finite_differences():
     step = 1e-6 * torch.eye(6, dtype=torch.float64)
     jacobian = torch.stack([(images(points, s) - images(points)) / 1e-6 for s in step], -1)  # [N, 2, 6]
     expected = torch.einsum("nki,nkj->ij", jacobian, jacobian) / len(points)
-    torch.testing.assert_close(image_motion(points, K, *SIZE), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(normal_matrix(points, K, *SIZE), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_only_points_in_the_image_count():
     points = cloud(6.0)
     beside, behind = points + torch.tensor([40.0, 0, 0]), points - torch.tensor([0, 0, 40.0])
     above, low = points - torch.tensor([0, 20.0, 0]), points + torch.tensor([0, 20.0, 0])
-    expected = image_motion(points, K, *SIZE)
-    assert torch.equal(image_motion(torch.cat([points, beside, behind, above, low, -beside]), K, *SIZE), expected)
+    expected = normal_matrix(points, K, *SIZE)
+    assert torch.equal(normal_matrix(torch.cat([points, beside, behind, above, low, -beside]), K, *SIZE), expected)
 
 
 def test_a_few_points_in_front_of_the_camera_do_not_decide():
     points = cloud(6.0)
     near = torch.cat([points, torch.tensor([[0, 0, 0.01], [1e-4, 0, 0.02]])])
-    torch.testing.assert_close(image_motion(near, K, *SIZE), image_motion(points, K, *SIZE), atol=0.01, rtol=0.12)
+    torch.testing.assert_close(normal_matrix(near, K, *SIZE), normal_matrix(points, K, *SIZE), atol=0.01, rtol=0.12)
 
 
-def test_every_direction_moves_the_image_alike_and_unlike_the_others():
+def test_directions_move_the_image_alike_in_size_and_nearly_independently():
     points = cloud(3.0)
     steps = preconditioners(points, torch.eye(4)[None], K[None], *SIZE)[0]
-    motion = image_motion(points, K, *SIZE)
+    motion = normal_matrix(points, K, *SIZE)
     together = steps.double().T @ motion @ steps.double()
     sizes = together.diagonal().sqrt()
     # A turn and a sideways step, the most alike, are told apart as far as the damping allows.
@@ -77,7 +77,7 @@ def test_what_hardly_moves_the_image_is_reached_in_fewer_steps():
     points = cloud(20.0)
     orbit, pan = torch.tensor([20.0, 0, 0, 0, -1, 0]), torch.tensor([20.0, 0, 0, 0, 1, 0])
     steps = preconditioners(points, torch.eye(4)[None], K[None], *SIZE)[0]
-    plain = torch.diag(image_motion(points, K, *SIZE).diagonal().rsqrt()).float()
+    plain = torch.diag(normal_matrix(points, K, *SIZE).diagonal().rsqrt()).float()
     assert shift(points, pan) > 20 * shift(points, orbit)
 
     def needed(coordinates):  # how far an optimizer must go
@@ -87,6 +87,13 @@ def test_what_hardly_moves_the_image_is_reached_in_fewer_steps():
     longest, shortest = needed(steps)[1] / needed(plain)[1], needed(steps)[0] / needed(plain)[0]
     assert longest == pytest.approx(math.sqrt(2 + DAMPING), rel=0.01)  # the root of the correlations' eigenvalues
     assert shortest == pytest.approx(math.sqrt(DAMPING), rel=0.01)
+
+
+def test_points_on_the_optical_axis_say_nothing_about_a_roll():
+    points = torch.tensor([0, 0, 3.0]) + torch.linspace(0, 1, 20)[:, None] * torch.tensor([0, 0, 1.0])
+    steps = preconditioners(points, torch.eye(4)[None], K[None], *SIZE)
+    assert bool(steps.isfinite().all())
+    assert shift(points, steps[0, :, 4]) == pytest.approx(0.7, abs=0.3)
 
 
 def test_of_very_many_points_every_nth_counts(monkeypatch):

@@ -328,10 +328,10 @@ def test_fixed_poses_have_no_gradient(scene_folder, tmp_path):
     assert "pose_gradient" not in t.optimizers.state_dict()
 
 
-def test_poses_are_optimized_in_the_coordinates_of_their_steps(scene_folder, tmp_path):
+def test_poses_are_optimized_in_the_coordinates_of_their_preconditioners(scene_folder, tmp_path):
     """Adam's first step has the rate's length along each coordinate, against the gradient there."""
     t = small_training(scene_folder, tmp_path, *TIMING, "--pose_every", "1")
-    increments, steps = t.state.trajectory.increments, t.optimizers.pose_steps
+    increments, steps = t.state.trajectory.increments, t.optimizers.preconditioners
     assert len(steps) == len(increments) and float((steps[0] - torch.diag(steps[0].diagonal())).abs().max()) > 0.1
     before = increments.detach().clone()
     gradient = torch.randn(increments.shape, generator=torch.Generator().manual_seed(1))
@@ -342,6 +342,24 @@ def test_poses_are_optimized_in_the_coordinates_of_their_steps(scene_folder, tmp
     expected = torch.stack([-p @ s for p, s in zip(steps, along, strict=True)])
     torch.testing.assert_close(increments.detach() - before, expected, atol=1e-6, rtol=1e-3)
     assert increments.grad is None
+
+
+def test_a_step_of_the_poses_is_not_rounded_by_how_far_they_have_come(scene_folder, tmp_path):
+    """In millimeters, the increments of positions are large, and the steps of Adam are below their rounding."""
+    t = small_training(scene_folder, tmp_path, *TIMING, "--pose_every", "1")
+    increments = t.state.trajectory.increments
+    gradient = torch.randn(increments.shape, generator=torch.Generator().manual_seed(1))
+    moved = []
+    for far in (0.0, 1e5):
+        with torch.no_grad():
+            increments[:, :3] = far
+        t.optimizers.restart()
+        increments.grad, t.state.iteration = gradient.clone(), 1
+        before = increments.detach().clone()
+        t.optimizers.step({}, None, with_network=False)
+        moved.append((increments.detach() - before)[:, 3:])
+    assert float(moved[0].abs().min()) > 0
+    torch.testing.assert_close(moved[1], moved[0], atol=1e-7, rtol=1e-3)
 
 
 @pytest.mark.parametrize("unit", ["world", "depth"])
@@ -356,6 +374,17 @@ def test_without_preconditioning_positions_count_in_the_unit_of_length(unit, sce
     for part, length in ((moved[:, :3], depth / 3 if unit == "depth" else 1), (moved[:, 3:], 1)):
         steps = part[part > 0]
         torch.testing.assert_close(steps, torch.full_like(steps, rate * length), atol=1e-6, rtol=1e-2)
+
+
+def test_a_spline_reaches_as_far_as_the_renders_that_guide_the_re_timing(scene_folder, tmp_path):
+    """The shorter the exposure, the farther the context reaches beyond it."""
+    t = small_training(scene_folder, tmp_path, *TIMING, "--trajectory", "spline", "--exposure", "49")
+    curves, last = t.state.trajectory, len(t.state.recording) - 1
+    for view, u in ((0, -20 / 48), (last, 1 + 20 / 48)):
+        curves.increments.grad = None
+        curves(torch.tensor([view]), torch.tensor([u])).sum().backward()
+        touched = curves.increments.grad.abs().sum(1).nonzero()[:, 0]
+        assert len(touched) and int(touched.max() - touched.min()) < 4
 
 
 def test_rates_decay_from_their_start_to_their_end(scene_folder, tmp_path):
@@ -516,6 +545,7 @@ def test_the_unit_of_the_world_does_not_matter(factor, scene_folder):
     for name in ("means", "log_scales", "opacity_logits", "poses"):
         off = (a[name] - b[name]).abs().flatten()
         assert off.quantile(0.8) < 5e-3 and off.quantile(0.9) < 0.3, name
+    assert (a["poses"] - b["poses"]).abs().max() < 0.3
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e-5])

@@ -43,6 +43,16 @@ def test_bezier_s_basis_divides_the_control_polygon(degree):
         np.testing.assert_allclose(_basis("bezier", degree, U)[:, k], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("curve", "degree"), [("linear", 1), ("cubic", 3), ("bezier", 3), ("bezier", 7)])
+def test_beyond_its_exposure_a_curve_goes_on_along_its_tangents(curve, degree):
+    for end, way in ((0.0, -1), (1.0, 1)):
+        at = torch.tensor([end], dtype=torch.float64)
+        slope = torch.autograd.functional.jacobian(lambda u: _basis(curve, degree, u)[0], at - 1e-9 * way)[:, 0]
+        for beyond in (0.04, 0.2, 1.0):
+            expected = _basis(curve, degree, at)[0] + way * beyond * slope
+            torch.testing.assert_close(_basis(curve, degree, at + way * beyond)[0], expected, atol=1e-6, rtol=0)
+
+
 def knots_of(trajectory: Trajectory, scale: float = 0.3) -> torch.Tensor:
     """Random knots of a trajectory of one view."""
     random = torch.Generator().manual_seed(0)

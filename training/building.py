@@ -91,8 +91,7 @@ def initial_gaussians(c: GaussianSettings, recording: Recording) -> GaussianFiel
 
 def _refuse_nearness(recording: Recording, points: Tensor) -> None:
     """Raise an error if much of the scene is nearer to the cameras than anything that is drawn, as in kilometers."""
-    poses = torch.stack([exposure.camera.w2c for exposure in recording.exposures])
-    depth = median_depth(points, poses)
+    depth = median_depth(points, recording.w2c)
     if depth < 2 * NEAR_PLANE:
         raise ValueError(
             f"{recording.scene.root}: half of the initial points are less than {depth:.2g} units in front of the "
@@ -118,8 +117,7 @@ class _Pictures(Sequence[Picture]):
 def empty_field(c: SpikeNerfSettings, recording: Recording) -> RadianceGrid | RadianceNets:
     """A radiance field in the frustum that the cameras share, between the depths of the scene's points."""
     options, points = c.radiance, recording.scene.points
-    cameras = [exposure.camera for exposure in recording.exposures]
-    w2c, k = torch.stack([camera.w2c for camera in cameras]), torch.stack([camera.K for camera in cameras])
+    w2c, k = recording.w2c, recording.K
     near, far = depth_range(points, w2c)
     if points is not None and len(points):
         near *= 3  # initial points may start far in front of the scene; samples there would be lost
@@ -145,8 +143,17 @@ def means_unit(c: GaussianSettings, state: State) -> float:
 
 def _depth_of(state: State) -> float:
     """Median depth of the Gaussians in all views, those around a block included, world units."""
-    poses = torch.stack([exposure.camera.w2c for exposure in state.recording.exposures])
-    return median_depth(_points_of(state), poses)
+    return median_depth(_points_of(state), _middle_poses(state))
+
+
+def _middle_poses(state: State) -> Tensor:
+    """World-to-camera poses [V, 4, 4] at the middles of the exposures in the world of the Gaussians, on the CPU.
+
+    They are not those of the scene if the training started from a model.
+    """
+    views = torch.arange(len(state.recording), device=state.recording.device)
+    with torch.no_grad():
+        return state.trajectory(views, torch.full(views.shape, 0.5, device=views.device)).cpu()
 
 
 def _points_of(state: State) -> Tensor:
@@ -162,23 +169,23 @@ def start_trajectory(c: Settings, scene: SceneData, window: Quadrature) -> Traje
     poses = torch.stack([view.camera.w2c for view in views])
     moves = motion.motion_init or motion.trajectory == "spline"
     timing = view_timing(views, scene, c.window.exposure, motion.view_spacing) if moves else None
-    return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, window.reach, motion.curve_degree)
+    reach = max(window.reach, window_of(c).reach)
+    return Trajectory(poses, motion.trajectory, timing, motion.knot_spacing, reach, motion.curve_degree)
 
 
 # The scene on which the rates were found had a median depth of three units.
 _DEPTH = 3.0
 
 
-def pose_steps(c: GaussianSettings, state: State) -> Tensor | None:
-    """The coordinates in which the poses are optimized (see ``Optimizers``); call it before the first step."""
+def pose_preconditioners(c: GaussianSettings, state: State) -> Tensor | None:
+    """Preconditioners of the knots [Q, 6, 6], None for none (see ``Optimizers``); call it before the first step."""
     if not c.motion.pose_precondition:
         unit = length_unit(c, state)
-        steps = torch.diag(torch.tensor([unit, unit, unit, 1, 1, 1], device=state.recording.device))
-        return None if unit == 1 else steps.expand(len(state.trajectory.increments), 6, 6)
-    recording, cameras = state.recording, [exposure.camera for exposure in state.recording.exposures]
-    w2c, k = torch.stack([camera.w2c for camera in cameras]), torch.stack([camera.K for camera in cameras])
+        scaled = torch.diag(torch.tensor([unit, unit, unit, 1, 1, 1], device=state.recording.device))
+        return None if unit == 1 else scaled.expand(len(state.trajectory.increments), 6, 6)
+    recording = state.recording
     height, width = recording.size
-    of_views = preconditioners(_points_of(state), w2c.cpu(), k.cpu(), width, height)
+    of_views = preconditioners(_points_of(state), _middle_poses(state), recording.K.cpu(), width, height)
     return state.trajectory.per_knot(of_views.to(recording.device))
 
 

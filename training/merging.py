@@ -178,8 +178,8 @@ class TrainedBlock:
         return {
             "--recipe": settings.recipe, "windows": self.model.target_spec,
             "points of a window": settings.window_points, "re-timing": settings.retimes,
-            "--trajectory": path.trajectory, "--curve_degree": path.curve_degree, "--pose_opt": path.pose_opt,
-            "--motion_init": path.motion_init, "--start_from": self.started_from,
+            "--trajectory": path.trajectory, "--curve_degree": self.model.trajectory.degree,
+            "--pose_opt": path.pose_opt, "--motion_init": path.motion_init, "--start_from": self.started_from,
         }  # fmt: skip
 
 

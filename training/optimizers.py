@@ -37,16 +37,16 @@ class Optimizers:
         field: learning rate of each field parameter.
         poses: learning rate of the knots; None keeps the poses fixed.
         pose_every: number of steps whose knot gradients are summed before an update.
-        pose_steps: how the coordinates in which the poses are optimized move the knots' increments [Q, 6, 6]
-            (``scene.preconditioning``); None: they are the increments.
+        preconditioners: matrices [Q, 6, 6] from the coordinates in which the knots are optimized to their increments
+            (``scene.preconditioning``); None: the coordinates are the increments.
         network: learning rate of Recon-Net; its decay starts after ``network_from`` iterations.
     """
 
     def __init__(
         self, state: State, steps: int, field: dict[str, Rate], poses: Rate | None, pose_every: int = 1,
-        network: Rate | None = None, network_from: int = 0, pose_steps: Tensor | None = None,
+        network: Rate | None = None, network_from: int = 0, preconditioners: Tensor | None = None,
     ):  # fmt: skip
-        self.pose_steps = pose_steps
+        self.preconditioners = preconditioners
         self.state, self.steps, self.pose_every, self.network_from = state, steps, pose_every, network_from
         self.field_rates, self.pose_rate, self.network_rate = field, poses, network
         state.trajectory.increments.requires_grad_(poses is not None)
@@ -86,16 +86,17 @@ class Optimizers:
             _step(self.network, self.network_rate.at(own))
 
     def _step_poses(self, optimizer: torch.optim.Adam, rate: float) -> None:
-        """One update of the knots, in the coordinates of ``pose_steps``."""
-        increments, steps = self.state.trajectory.increments, self.pose_steps
-        if steps is None or increments.grad is None:
+        """One update of the knots, in the coordinates of ``preconditioners``."""
+        increments, matrices = self.state.trajectory.increments, self.preconditioners
+        if matrices is None or increments.grad is None:
             _step(optimizer, rate)
             return
         before = increments.detach().clone()
-        increments.grad = torch.einsum("qij,qi->qj", steps, increments.grad)
-        _step(optimizer, rate)
+        increments.grad = torch.einsum("qij,qi->qj", matrices, increments.grad)
         with torch.no_grad():
-            increments.copy_(before + torch.einsum("qij,qj->qi", steps, increments - before))
+            increments.zero_()  # Adam's step does not depend on them, and large ones would round it
+            _step(optimizer, rate)
+            increments.copy_(before + torch.einsum("qij,qj->qi", matrices, increments))
 
     def reverse(self, view: int) -> None:
         """Reverse the trajectory of one view, including the moments and gradients of its knots."""

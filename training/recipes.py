@@ -45,7 +45,7 @@ from training.building import (
     initial_gaussians,
     length_unit,
     means_unit,
-    pose_steps,
+    pose_preconditioners,
     spike_recording,
     start_trajectory,
     target_spec,
@@ -375,5 +375,5 @@ def optimizers(c: GaussianSettings, state: State, network: Rate | None = None, n
         "shN": Rate(r.shN_lr),
     }
     poses = Rate(r.pose_opt_lr, r.pose_opt_lr_final) if c.motion.pose_opt else None
-    steps = None if poses is None else pose_steps(c, state)
-    return Optimizers(state, r.iterations, rates, poses, r.pose_every, network, network_from, steps)
+    matrices = None if poses is None else pose_preconditioners(c, state)
+    return Optimizers(state, r.iterations, rates, poses, r.pose_every, network, network_from, matrices)

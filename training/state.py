@@ -101,6 +101,16 @@ class Recording:
     def __len__(self) -> int:
         return len(self.exposures)
 
+    @property
+    def w2c(self) -> Tensor:
+        """World-to-camera poses [V, 4, 4] of the scene at the middles of the exposures."""
+        return torch.stack([exposure.camera.w2c for exposure in self.exposures])
+
+    @property
+    def K(self) -> Tensor:
+        """Camera matrices [V, 3, 3]."""
+        return torch.stack([exposure.camera.K for exposure in self.exposures])
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint stores to recognize this recording."""
