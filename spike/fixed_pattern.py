@@ -2,6 +2,10 @@
 
 Pixels differ in sensitivity by a few percent.  A trained scene predicts what every pixel saw in every view.
 A deviation from the prediction that a pixel shows in all views, whatever they show it, is its fixed pattern.
+
+Only differences between neighboring pixels count.  While it is being trained, a scene may be a percent too bright in
+one part of all images and too dark in another.  Taken for a pattern, such an error would stay, because the scene is
+then compared with targets that have it.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from spike.sensor import LEAST_GAIN, SensorModel
@@ -16,10 +21,12 @@ from spike.stuck import without
 
 # Renders are off by a few hundredths; pixels that never saw more light than this say nothing about their gain.
 _LEAST_LIGHT = 0.05
+# A pixel is compared with a Gaussian mean of its neighborhood of this standard deviation, pixels.
+_NEIGHBORHOOD = 3.0
 
 
 class FixedPattern:
-    """Relative gain of each pixel, accumulated view by view in order, shrunk by how well two halves of them agree.
+    """Gain of each pixel relative to its neighborhood, accumulated view by view, shrunk by how well two halves agree.
 
     Args:
         views: number of views that will be added.
@@ -64,7 +71,7 @@ class FixedPattern:
         clear = halves.isfinite().all(0)
         if not clear.any():
             return torch.ones_like(halves[0]), 0.0
-        a, b = (half[clear] - half[clear].median() for half in halves)
+        a, b = ((_local(half, clear) - 1)[clear] for half in halves)
         # A few pixels see an edge that the scene renders wrongly; these outliers must not count as the pattern.
         limit = 4 * 1.4826 * torch.cat([a, b]).abs().median()
         a, b = a.clamp(-limit, limit), b.clamp(-limit, limit)
@@ -72,8 +79,7 @@ class FixedPattern:
         noise = float((a - b).square().mean()) / 4  # of the mean of both halves
         if signal <= 0:
             return torch.ones_like(halves[0]), 0.0
-        factor = self._factor(moments, self.views)
-        factor = factor / factor[clear].median()
+        factor = _local(self._factor(moments, self.views), clear)
         factor = torch.where(clear & (factor >= LEAST_GAIN), factor, torch.ones_like(factor))
         return 1 + (factor - 1) * signal / (signal + noise), signal**0.5
 
@@ -92,3 +98,10 @@ class FixedPattern:
         gain, _ = self.gain()
         own = torch.ones_like(gain) if sensor.gain_map is None else sensor.gain_map.to(gain)
         return replace(sensor, gain_map=(own * gain).cpu())
+
+
+def _local(factor: Tensor, clear: Tensor) -> Tensor:
+    """Factors [H, W] divided by the mean of their neighborhoods, in which only the pixels ``clear`` [H, W] count."""
+    known = torch.where(clear, factor, torch.zeros_like(factor)).numpy()
+    total, count = (gaussian_filter(values, _NEIGHBORHOOD) for values in (known, clear.to(factor).numpy()))
+    return factor * torch.from_numpy(count / total.clip(1e-12))

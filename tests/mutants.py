@@ -163,6 +163,8 @@ MUTANTS: list[Mutant] = [
         "spike/fixed_pattern.py",
         "test_fixed_pattern test_spike_formulas",
         ("pattern: clipped to little", "limit = 4 * 1.4826", "limit = 0.4 * 1.4826"),
+        ("pattern: smooth errors count", "gaussian_filter(values, _NEIGHBORHOOD)", "gaussian_filter(values, 1e4)"),
+        ("pattern: pixels without light count", "count / total.clip(1e-12)", "1 / total.clip(1e-12)"),
         ("pattern: noise doubled", ".square().mean()) / 4  # of", ".square().mean()) / 2  # of"),
         ("pattern: not drawn to one", "return 1 + (factor - 1) * signal / (signal + noise)", "return factor"),
         ("pattern: light's threshold not squared", "views * _LEAST_LIGHT**2", "views * _LEAST_LIGHT"),

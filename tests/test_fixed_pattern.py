@@ -49,6 +49,25 @@ def test_the_scene_s_brightness_stays():
     assert float(gain.median()) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.03])
+def test_smooth_errors_of_the_scene_are_no_pattern(sigma):
+    """A scene that is brighter on the left than what was seen, in all views."""
+    true = true_pattern(sigma)
+    slope = torch.linspace(1.03, 0.97, SIZE[1]).expand(SIZE)
+    gain, deviation = gathered(true * slope).gain()
+    columns = gain.mean(0)
+    assert float((columns[:10].mean() - columns[-10:].mean()).abs()) < 0.004
+    assert deviation == pytest.approx(sigma, rel=0.2, abs=0.004)
+    assert float((gain - true).std()) < max(0.55 * sigma, 0.003)
+
+
+def test_a_pattern_of_columns_is_found():
+    """Of the columns' amplifiers, for example."""
+    true = 1 + 0.03 * torch.randn(SIZE[1], generator=torch.Generator().manual_seed(9)).expand(SIZE)
+    gain, _ = gathered(true, error=0.01, views=60).gain()
+    assert float((gain - true).std()) < 0.4 * 0.03
+
+
 def test_dark_pixels_and_few_views_say_nothing():
     pattern = gathered(true_pattern())
     for half in pattern._halves:
