@@ -82,13 +82,19 @@ def check(args: argparse.Namespace) -> None:
     if args.lens != "none" and (args.from_colmap is not None or args.previews_only):
         other = "previews_only" if args.previews_only else "from_colmap"
         raise ValueError(f"--lens {args.lens} is estimated along with the poses, which --{other} leaves to you")
+    intrinsics = [name for name in ("fl_x", "fl_y", "cx", "cy") if getattr(args, name) is not None]
+    if intrinsics and (args.from_colmap is not None or args.previews_only):
+        other = "previews_only" if args.previews_only else "from_colmap"
+        raise ValueError(f"--{intrinsics[0]} is for the search for poses, which --{other} leaves to you")
+    if args.previews_only and args.from_colmap is not None:
+        raise ValueError("--previews_only makes no scene: leave out --from_colmap")
     if args.max_blur is not None and not args.max_blur > 0:
         raise ValueError(f"--max_blur must be positive, not {args.max_blur:g}")
 
 
 def open_clips(folder: Path, known: Packing) -> tuple[list[SpikeStream], list[str]]:
     """Open the clips of a folder; returns them and their names, sorted by name."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES) if folder.is_dir() else []
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise ValueError(f"{folder}: no clips ({', '.join(SUFFIXES)}) in this folder")
     clips = []

@@ -77,12 +77,16 @@ def starting_network(weights: Path | None, variant: str | None) -> SpikeToImage:
 
 def write_pictures(out: Path, frames: list[int], images: Iterator[NDArray[np.float32]], fps: float) -> None:
     """Write images numbered by spike frame, and a video if there are several."""
-    kept = []
-    for frame, image in zip(frames, images, strict=True):
-        save_image(out / FRAMES / f"{frame:06d}.png", image)
-        kept.append(np.asarray(three_channels(image), np.float32))
-    if len(kept) > 1:
-        write_mp4(out / VIDEO, kept, fps)
+
+    def saved() -> Iterator[NDArray[np.float32]]:
+        for frame, image in zip(frames, images, strict=True):
+            save_image(out / FRAMES / f"{frame:06d}.png", image)
+            yield np.asarray(three_channels(image), np.float32)
+
+    if len(frames) > 1:
+        write_mp4(out / VIDEO, saved(), fps)
+    else:
+        list(saved())
 
 
 def main() -> int:

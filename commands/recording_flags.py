@@ -18,7 +18,9 @@ from utils.telling import say
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that describe how a ``.dat`` is packed."""
-    group = parser.add_argument_group("packing of a .dat (default: from its config.yaml, else guessed)")
+    group = parser.add_argument_group(
+        "packing of a .dat (default: from its config.yaml, else guessed; if the size is known, the bit order is little)"
+    )
     group.add_argument("--height", type=int, help="rows of pixels")
     group.add_argument("--width", type=int, help="used columns of pixels")
     group.add_argument("--stored_width", type=int, help="stored columns per row, if padded")
@@ -69,7 +71,7 @@ def opened(path: Path, known: Packing, insist: bool = False) -> tuple[SpikeStrea
             f"bit order: {sureness(guess.order_sure)})"
         )
         if insist and sureness(guess.size_sure) == "a guess":
-            raise ValueError(f"{path}: the size is only a guess; give --height and --width")
+            raise ValueError(f"{path}: the size is only a guess; give --height, --width and --bit_order")
     return stream, guess
 
 

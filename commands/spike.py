@@ -111,7 +111,12 @@ def run_preview(args: argparse.Namespace) -> None:
 
 def run_calibrate(args: argparse.Namespace) -> None:
     refuse_existing(maps_of(args.out), args.force)
-    dark, flat = (None if p is None else opened(p, known_packing(args))[0] for p in (args.dark, args.flat))
+    known, dark, flat = known_packing(args), None, None
+    if args.flat is not None:
+        flat, guess = opened(args.flat, known, insist=True)
+        known = known if guess is None else guess.packing  # the dark has no structure to guess from
+    if args.dark is not None:
+        dark, _ = opened(args.dark, known, insist=True)
     sensor = calibrate(dark, flat, args.level, args.reset)
     save_sensor(args.out, sensor)
     rates = {"gain": sensor.gain, "dark_rate": sensor.dark_rate, "spurious_rate": sensor.spurious_rate}

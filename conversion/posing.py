@@ -155,7 +155,7 @@ def _entry(scene: SceneData, view: View, dropped: bool) -> dict[str, Any]:
     camera = view.camera
     fx, fy, cx, cy = _intrinsics(view).tolist()
     entry: dict[str, Any] = {
-        "file_path": _inside(scene.root, view.image_path) or f"sharp_data/{camera.name}.png",
+        "name": camera.name, "file_path": _inside(scene.root, view.image_path) or f"sharp_data/{camera.name}.png",
         "transform_matrix": opengl(camera.w2c.double().numpy()),
         "recording": view.recording, "w": camera.width, "h": camera.height,
         "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy,

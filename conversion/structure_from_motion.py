@@ -183,10 +183,10 @@ def structure_from_motion(
 def solution_of(model: Any, scale: float, origin: str) -> Solution:
     """Convert a reconstruction at ``scale`` times the sensor's size to a solution.
 
-    Images of views are named like them, images of helpers ``between/INDEX.png``.
+    Images of views are named like them, in any folder; images of helpers are ``between/INDEX.png``.
     """
     posed = [i for i in model.images.values() if i.has_pose]
-    registered = {Path(i.name).stem: i for i in posed if "/" not in i.name}
+    registered = {Path(i.name).stem: i for i in posed if not i.name.startswith(BETWEEN)}
     between = {int(Path(i.name).stem): pose_of(i) for i in posed if i.name.startswith(BETWEEN)}
     w2c = {name: pose_of(registered[name]) for name in sorted(registered)}
     camera = next(iter(model.cameras.values()))
@@ -307,7 +307,7 @@ def read_colmap(folder: Path, names: Sequence[str], width: int, height: int) -> 
             size.
     """
     model = open_model(folder)
-    known = {Path(i.name).stem for i in model.images.values() if i.has_pose}
+    known = {Path(i.name).stem for i in model.images.values() if i.has_pose and not i.name.startswith(BETWEEN)}
     if len(known & set(names)) < FEWEST:
         raise ValueError(
             f"{folder}: {len(known & set(names))} of its images are named like views; expected names like "

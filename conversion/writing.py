@@ -58,13 +58,16 @@ def write_scene(
         spike["stored_width"] = padded_width(stream)
     if stream.bayer is not None:
         spike["bayer"] = stream.bayer
-    bent = "OPENCV_FISHEYE" if solution.camera_model in FISHEYES else "OPENCV"
-    lens = solution.coefficients
+    lens, kind = solution.coefficients, "PINHOLE"
+    if solution.camera_model in FISHEYES:  # without coefficients, too, it is no pinhole
+        kind = "OPENCV_FISHEYE"
+    elif lens:
+        kind = "OPENCV"
     write_json(
         root / "transforms.json",
         {
             "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": stream.width, "h": stream.height,
-            "camera_model": bent if lens else "PINHOLE", **lens, "spike": spike, "ply_file_path": POINTS,
+            "camera_model": kind, **lens, "spike": spike, "ply_file_path": POINTS,
             "frames": entries,
         },
     )  # fmt: skip

@@ -22,7 +22,7 @@ from gaussian_renderer.video import record
 from pictures.kinds import FUSED, GAUSSIANS, LONG, RECON_NET, TFP, TIMING, TRUTH, Kind
 from recon_net import recon_frames
 from scene.cameras import View
-from scene.exposure import Exposure
+from scene.exposure import Exposure, stuck_in_images
 from scene.fusion import fuse
 from scene.manifest import DEBLURRING, HELD_OUT, NOVEL_VIEWS, TRAINING_VIEWS, ImageWriter
 from scene.model_folder import CAMERAS, NOVEL, camera_entries, camera_entry, read_cameras, write_cameras
@@ -134,8 +134,8 @@ class Renderer:
         seen, middle = torch.einsum("p,pmchw->mchw", window.weights.to(across), across), renders
         if self.mosaic is not None:
             seen, middle = self.mosaic.of(seen), self.mosaic.of(renders)
-        stuck = self.scene.sensor.stuck
-        residual = without(None if stuck is None else stuck.mask.to(seen.device), exposure.subframes - seen)
+        stuck = stuck_in_images(self.scene.sensor, [exposure.camera])
+        residual = without(None if stuck is None else stuck.to(seen.device), exposure.subframes - seen)
         corrected = fuse(middle, residual, self.noise)
         return renders + self._in_color(corrected - middle)
 

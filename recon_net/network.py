@@ -47,6 +47,7 @@ class SpikeToImage(nn.Module):
     Attributes:
         variant: name in settings and files.
         channels: numbers of channels of the short and the long input.
+        grouping: how the long input sums frames (``spike.targets.long_input``).
         receptive_radius: radius of the receptive field, pixels.  A crop computed with this much surround equals
             the same crop of the full frame.
         reads_wide: whether the inputs need the half-width windows.
@@ -55,6 +56,7 @@ class SpikeToImage(nn.Module):
 
     variant: str
     channels: tuple[int, int]
+    grouping: Grouping = "adjacent"
     receptive_radius: int
     reads_wide = False
     reads_spikes = False
@@ -96,7 +98,7 @@ class ReconNet(SpikeToImage):
     def __init__(self, short_channels: int = 41, long_channels: int = 34, grouping: Grouping = "adjacent"):
         super().__init__()
         self.channels = short_channels, long_channels
-        self.grouping = grouping
+        self.grouping: Grouping = grouping
         self.short = _conv(short_channels, 64)
         self.long = _conv(long_channels, 64)
         self.body = nn.ModuleList([_conv(64, 128), _conv(128, 64), _conv(64, 16), _conv(16, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 from recon_net import SpikeToImage, make_network
 from spike.targets import Grouping
@@ -12,12 +13,12 @@ WEIGHTS = "recon_net.pth"
 
 
 def save_network(path: str | os.PathLike[str], network: SpikeToImage) -> None:
-    """Write the network's kind and weights: a checkpoint with ``variant`` and ``weights``.
+    """Write the network's kind, input and weights: a checkpoint with ``variant``, ``grouping`` and ``weights``.
 
     Raises:
         ValueError: the file cannot be written.
     """
-    save_checkpoint(path, {"variant": network.variant, "weights": network.state_dict()})
+    save_checkpoint(path, {"variant": network.variant, "grouping": network.grouping, "weights": network.state_dict()})
 
 
 def load_network(
@@ -29,7 +30,7 @@ def load_network(
 
     Args:
         short_channels, long_channels: inputs of the paper's network (``WindowSpec.short`` and ``long_channels``).
-        grouping: how its long input groups frames, which is not stored with the weights.
+        grouping: how its long input groups frames, for files of earlier versions, which do not say.
 
     Raises:
         ValueError: missing, damaged, of another version, or weights of another network.
@@ -41,6 +42,9 @@ def load_network(
         stored = check_version(path, stored)
         weights = stored.get("weights")
     try:
+        grouping = stored.get("grouping", grouping)
+        if grouping not in get_args(Grouping):
+            raise ValueError(f"a long input with the grouping {grouping!r}")
         network = make_network(stored.get("variant"), short_channels, long_channels, grouping)
         network.load_state_dict(weights)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:

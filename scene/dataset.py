@@ -80,7 +80,10 @@ _CAMERA = {
     **dict.fromkeys(COEFFICIENTS, _NUMBER), **dict.fromkeys(LISTS, items(_NUMBER)), IS_FISHEYE: flag,
 }  # fmt: skip
 _FRAME = record(
-    {}, _CAMERA | {"file_path": text(), "spike_path": text(), "recording": text(), "middle_frame": number(most=1e9)}
+    {},
+    _CAMERA
+    | dict.fromkeys(("name", "file_path", "spike_path", "recording"), text())
+    | {"middle_frame": number(most=1e9)},
 )
 _SPIKES = {
     "spike_gain": _NUMBER,
@@ -150,7 +153,8 @@ class SceneData:
             return view.spikes
         if view.spike_path is None:
             raise ValueError(f"view {view.camera.name}: no spike stream in {self.root / 'spike_data'}")
-        return SpikeStream.open(view.spike_path, view.camera.height, view.camera.width, self.layout)
+        pattern = None if self.mosaic is None else self.mosaic.pattern
+        return SpikeStream.open(view.spike_path, view.camera.height, view.camera.width, self.layout, pattern)
 
     def with_stuck_pixels(self) -> SceneData:
         """The scene, with the dead and hot pixels that the spikes of its views show."""
@@ -263,6 +267,9 @@ def read_scene(
         raise ValueError(f"llffhold is {llffhold}, expected at least 1 (every llffhold-th view is held out)")
     views, meta, path, poses = _read_poses(root, transforms)
     notes = other_models(poses) if poses != path else []
+    listed = poses == path
+    if listed:  # before any is left out: the others keep their times
+        views = _in_order(path, views)
     if not from_images:
         views, unmatched = with_streams(root, poses, views)
         notes += unmatched
@@ -285,7 +292,8 @@ def read_scene(
         raise ValueError(f"{root}: --resolution and --image_folder are for photographs; spikes cannot be resampled")
     elif _mosaic(meta) is not None:
         refuse_distortion(root, views, "a color sensor's filters are in the way")
-    views = _in_order(path, views)
+    if not listed:  # a COLMAP model may have photographs and helpers between the views
+        views = _in_order(path, views)
     points, rgb = _read_points(root, path, meta)
     points = None if points is None else points_from(origin, points)
     if perturb:
@@ -431,7 +439,7 @@ def _refuse_duplicates(path: Path, views: list[View]) -> None:
 
 
 def _in_order(path: Path, views: list[View]) -> list[View]:
-    """The views with their positions in their recordings, assigned before any view is held out."""
+    """The views with their positions in their recordings."""
     counts: dict[str, int] = {}
     known: dict[str, bool] = {}
     latest: dict[str, float] = {}
@@ -525,9 +533,11 @@ def _read_transforms(root: Path, path: Path, are_exposures: bool) -> tuple[list[
     sequences = _sequences(root) if are_exposures else {}
     views = []
     for frame in meta["frames"]:
-        name = listed_path(frame.get("file_path") or frame.get("spike_path") or "").stem
+        name = frame.get("name") or listed_path(frame.get("file_path") or frame.get("spike_path") or "").stem
         if not name:
             raise ValueError(f"{path}: a frame has neither file_path nor spike_path")
+        if listed_path(name).name != name:
+            raise ValueError(f"{path}: the name of a view is {name!r}, expected one without folders")
         for key in ("file_path", "spike_path"):
             if key in frame:
                 inside(path, root, str(listed_path(frame[key])), key)
@@ -560,7 +570,7 @@ def _sequences(root: Path) -> dict[str, dict[int, Path]]:
 def _view(root: Path, camera: Camera, frame: dict[str, Any], sequence: dict[int, Path], is_exposure: bool) -> View:
     """Match a camera to its files by name; only exposures have spikes and sub-frames."""
     name = camera.name
-    image = find_image(root, frame.get("file_path", f"sharp_data/{name}.png"))
+    image = find_image(root, frame.get("file_path", f"sharp_data/{name}.png"), name)
     recording = frame.get("recording", "")
     if not is_exposure:
         return View(camera, image_path=image, recording=recording)

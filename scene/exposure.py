@@ -65,6 +65,22 @@ def through_lens(camera: Camera, sight: Sight) -> Sight:
     return lambda u: remap(sight(u))
 
 
+# Least share of a pixel of a pinhole image that is from a stuck pixel of the sensor.
+_SHARE = 1e-3
+
+
+def stuck_in_images(sensor: SensorModel, cameras: Iterable[Camera]) -> Tensor | None:
+    """Mask [H, W] of the pixels in the cameras' pinhole images that a stuck pixel of the sensor has a part in, or None.
+
+    If the cameras have several lenses, a pixel counts that is stuck through any of them.
+    """
+    if sensor.stuck is None:
+        return None
+    mask, lenses = sensor.stuck.mask, {camera.lens for camera in cameras}
+    shown = [mask if lens is None else to_pinhole(lens)(mask.float()).abs() > _SHARE for lens in lenses]
+    return torch.stack(shown).any(0)
+
+
 class Exposure:
     """Targets of one view, from its spikes or from its long-exposure image.
 

@@ -43,20 +43,26 @@ def _lowered(name: str) -> str:
 
 def _find(folder: Path, name: str, endings: Sequence[str]) -> Path | None:
     """The file ``name`` of a folder, with its own ending in any case, or with one of ``endings``."""
+    ending = PurePosixPath(name).suffix.lower()
+    if ending in (*SUFFIXES, *IMAGE_SUFFIXES) and ending not in endings:
+        return None  # a file of the other kind: spikes for an image
     if (folder / name).is_file():
         return folder / name
     if not folder.is_dir():
         return None
     names = _names(folder, folder.stat().st_mtime_ns)
-    wanted = [name] if PurePosixPath(name).suffix.lower() in endings else [name + ending for ending in endings]
+    wanted = [name] if ending in endings else [name + ending for ending in endings]
     return next((folder / names[_lowered(w)] for w in wanted if _lowered(w) in names), None)
 
 
-def find_image(root: Path, listed: str | PurePosixPath) -> Path | None:
-    """The image that a pose file lists; ``sharp_data/NAME.png`` if it has no image in its own place."""
+def find_image(root: Path, listed: str | PurePosixPath, view: str = "") -> Path | None:
+    """The image that a pose file lists; ``sharp_data/VIEW.png`` if it has no image in its own place.
+
+    ``view`` is the view's name if that is not the name of its file.
+    """
     path = listed_path(str(listed))
     found = _find(root / path.parent, path.name, IMAGE_SUFFIXES)
-    return found or _find(root / "sharp_data", path.stem, IMAGE_SUFFIXES)
+    return found or _find(root / "sharp_data", view or path.stem, IMAGE_SUFFIXES)
 
 
 def find_stream(root: Path, view: str) -> Path | None:
@@ -147,7 +153,7 @@ def with_photographs(root: Path, views: list[View], folder: str, reduction: int)
         width, height = image_size(path)
         if not factor:
             factor = -(-width // _WIDEST)
-        small = _moved(root, path, f"{path.relative_to(root).parts[0]}_{factor}") if factor > 1 else path
+        small = _moved(root, path, f"{_folder_of(root, path)}_{factor}") if factor > 1 else path
         if small != path and small.is_file():
             path, factor = small, 1
             width, height = image_size(path)
@@ -162,6 +168,11 @@ def with_photographs(root: Path, views: list[View], folder: str, reduction: int)
             )
         fitted.append(replace(view, camera=resized(camera, *size), image_path=path, reduced=factor))
     return fitted, notes
+
+
+def _folder_of(root: Path, file: Path) -> str:
+    """The first folder in a file's path within the scene; its own folder if it is elsewhere."""
+    return file.relative_to(root).parts[0] if file.is_relative_to(root) else file.parent.name
 
 
 def _moved(root: Path, file: Path, folder: str) -> Path:

@@ -147,7 +147,8 @@ class _Writer:
         k = camera.K.double()
         fx, fy, cx, cy = map(float, (k[0, 0], k[1, 1], k[0, 2], k[1, 2])) if lens is None else lens.intrinsics
         entry: dict[str, Any] = {
-            "file_path": f"sharp_data/{camera.name}.png", "transform_matrix": opengl(camera.w2c.double().numpy()),
+            "name": camera.name, "file_path": f"sharp_data/{camera.name}.png",
+            "transform_matrix": opengl(camera.w2c.double().numpy()),
             "w": camera.width, "h": camera.height, "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy,
         }  # fmt: skip
         if view.image_path is not None:

@@ -44,7 +44,7 @@ def _short(views: Sequence[View], layout: Layout) -> list[str]:
     frames = {}
     for view in views:
         path = view.spike_path
-        if path is not None and path.suffix == ".dat":
+        if path is not None and path.suffix.lower() == ".dat":
             width = layout.stored_width or view.camera.width
             frames[path] = path.stat().st_size * 8 // max(view.camera.height * width, 1)
     if not frames:

@@ -37,9 +37,9 @@ _RHYTHM_FRAMES = 512
 _STRETCHES = 24
 # Views, or stretches of a recording, in which stuck pixels are looked for, and frames in a stretch.
 _LOOKS, _LOOK = 16, 128
-# A calibrated pixel is hot if it fires in the dark at this share of the rate for white, or fires in (nearly) every
-# frame of a flat field in which the others do not.
-_HOT_DARK, _ALWAYS, _HEADROOM = 0.25, 0.98, 0.9
+# A calibrated pixel is hot if it fires in the dark at this share of the rate for white and so many times as often as
+# half of the pixels, or fires in (nearly) every frame of a flat field in which the others do not.
+_HOT_DARK, _HOT_TIMES, _ALWAYS, _HEADROOM = 0.25, 3.0, 0.98, 0.9
 
 
 def calibrate(
@@ -89,7 +89,7 @@ def calibrate(
     relative = torch.from_numpy((light / (gain * level)).astype(np.float32))
     bad = (relative < LEAST_GAIN).numpy() | ((fired > _ALWAYS) & (np.median(fired) < _HEADROOM))
     if dark_map is not None:
-        bad |= dark_map.numpy() > _HOT_DARK * gain
+        bad |= dark_map.numpy() > max(_HOT_DARK * gain, _HOT_TIMES * float(dark_map.median()))
     # The field may be lit evenly, but neighbors may have different color filters.
     try:
         stuck = joined(None, bad, colored=min(bad.shape) > 1)

@@ -34,7 +34,7 @@ def open_recording(path: str | os.PathLike[str], known: Packing = Packing()) -> 
     if not path.is_file():
         raise ValueError(f"{path}: no such recording")
     height, width, layout = known.height, known.width, known.layout
-    if path.suffix in (".npy", ".npz"):
+    if path.suffix.lower() in (".npy", ".npz"):
         return SpikeStream.open(path, height, width, bayer=known.bayer), None
     config = path.parent / CONFIG
     if (height is None or width is None) and config.is_file():
@@ -103,7 +103,7 @@ def _pixels(path: Path, settings: dict[str, str], key: str) -> int:
 
 def _stream_of(folder: Path) -> Path:
     """The only stream in a folder, or the one of several that ``config.yaml`` names."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES)
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
     config = folder / CONFIG
     if len(files) > 1 and config.is_file():
         named = Path(read_config(config).get("filename", "")).stem

@@ -166,9 +166,10 @@ class SpikeStream:
         """
         path = Path(path)
         size = require_file(path, "spike stream")
-        if path.suffix in (".npy", ".npz"):
+        ending = path.suffix.lower()
+        if ending in (".npy", ".npz"):
             with reading(path, "a readable array of spikes"):
-                stream = cls._from_npy(path) if path.suffix == ".npy" else cls._from_npz(path)
+                stream = cls._from_npy(path) if ending == ".npy" else cls._from_npz(path)
             if (height or stream.height, width or stream.width) != (stream.height, stream.width):
                 raise ValueError(
                     f"{path}: frames of {stream.width}x{stream.height} pixels, "

@@ -59,6 +59,7 @@ def test_methods_are_prepared_by_name(scene_folder, tmp_path):
 
 def test_a_color_sensor_gives_color_images(scene_folder):
     scene = replace(read_scene(scene_folder), mosaic=Mosaic("RGGB"))
+    assert scene.open_stream(scene.train[0]).bayer == "RGGB"
     assert image_of(WindowMean(41), scene, scene.train[0]).shape == (3, 32, 48)
 
 

@@ -188,6 +188,22 @@ def test_own_colmap_poses(converted, recording, tmp_path, monkeypatch, capsys):
     torch.testing.assert_close(again.train[0].camera.K, first.train[0].camera.K)
     assert run(monkeypatch, convert.main, *words[:-2], tmp_path, "--force") == 1
     assert "not a readable COLMAP model" in capsys.readouterr().err
+    # Images in a folder, as when COLMAP ran in the scene's.
+    pycolmap = pytest.importorskip("pycolmap")
+    model = pycolmap.Reconstruction(str(converted / "sparse" / "0"))
+    for image in model.images.values():
+        image.name = f"previews/{image.name}" if "/" not in image.name else image.name
+    (tmp_path / "moved").mkdir()
+    model.write(str(tmp_path / "moved"))
+    moved = ("-s", tmp_path / "moved_scene", "--recording", recording, "--from_colmap", tmp_path / "moved", "--quiet")
+    assert run(monkeypatch, convert.main, *moved) == 0
+    assert [v.camera.name for v in read_scene(tmp_path / "moved_scene").train] == [v.camera.name for v in first.train]
+    for flags, expected in (
+        (["--fl_x", "99"], "--fl_x is for the search for poses, which --from_colmap leaves to you"),
+        (["--previews_only"], "--previews_only makes no scene: leave out --from_colmap"),
+    ):
+        assert run(monkeypatch, convert.main, *words, *flags, "--force") == 1
+        assert expected in capsys.readouterr().err
     assert (root / "transforms.json").exists()  # what was there stays when a run fails
 
 

@@ -1,6 +1,7 @@
 """Lenses against OpenCV, and recordings through them against pinhole cameras."""
 
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,8 @@ from scene.dataset import SceneData, read_scene
 from scene.lens import FisheyeLens, PerspectiveLens, to_pinhole, to_sensor
 from scene.views import TargetSpec, load_picture, spike_exposures
 from simulation import Simulator
-from spike import FixedPattern, SpikeStream, WindowSpec
+from spike import FixedPattern, SpikeStream, StuckPixels, WindowSpec
+from training.state import Recording
 from utils.crops import Crop
 from utils.image_metrics import psnr
 from utils.remapping import Remap
@@ -187,6 +189,20 @@ def test_fixed_pattern_is_found_in_the_sensors_pixels():
     inside = to_sensor(lens).inside
     assert np.corrcoef(found[inside], gains[inside])[0, 1] > 0.95
     assert torch.equal(found[~inside], torch.ones(int((~inside).sum())))
+
+
+def test_stuck_pixels_are_where_the_pinhole_image_shows_them(bent, tmp_path):
+    """The fixed pattern, which is in the sensor's pixels, leaves out those of the sensor."""
+    mask = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    mask[3, 4] = mask[HEIGHT - 5, WIDTH // 2] = True
+    scene = read_scene(bent)
+    scene = replace(scene, sensor=scene.sensor.with_stuck(StuckPixels(mask)))
+    recording = Recording.of_spikes(scene, TargetSpec(WindowSpec()), CPU)
+    reached = to_pinhole(radial(-0.2))(mask.float()).abs() > 1e-3
+    assert torch.equal(recording.stuck, reached) and not torch.equal(reached, mask)
+    assert torch.equal(recording.sensor.stuck.mask, mask)
+    images = torch.rand(2, 1, HEIGHT, WIDTH)
+    assert torch.equal(recording.seen(images, images + 1) > images, reached.expand(2, 1, -1, -1))
 
 
 FLAGS = (

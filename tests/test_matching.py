@@ -131,6 +131,39 @@ def test_views_and_streams_without_a_partner_are_counted(tmp_path):
         read_scene(tmp_path, strict=True)
 
 
+def test_a_view_whose_stream_is_missing_leaves_a_gap_in_time(tmp_path):
+    transforms(tmp_path, [f"sharp_data/{name}.png" for name in NAMES])
+    for name in ("000", "001", "003"):
+        stream(tmp_path, f"{name}.dat")
+    assert [view.position for view in read_scene(tmp_path).train] == [0, 1, 3]
+
+
+def test_spikes_are_no_image(tmp_path):
+    """Some list the streams as the files of the views."""
+    for name in NAMES:
+        stream(tmp_path, f"{name}.dat")
+    transforms(tmp_path, [f"spike_data/{name}.dat" for name in NAMES])
+    assert all(view.image_path is None for view in read_scene(tmp_path).train)
+
+
+def test_a_view_may_have_another_name_than_its_file(tmp_path):
+    transforms(tmp_path, ["images/left/0.png", "images/right/0.png"])
+    file = tmp_path / "transforms.json"
+    content = json.loads(file.read_text())
+    for frame, name in zip(content["frames"], ("left_0", "right_0"), strict=True):
+        frame["name"] = name
+        stream(tmp_path, f"{name}.dat")
+    file.write_text(json.dumps(content))
+    photo(tmp_path, "sharp_data/left_0.png")
+    left, right = read_scene(tmp_path).train
+    assert (left.camera.name, right.camera.name) == ("left_0", "right_0")
+    assert left.image_path == tmp_path / "sharp_data/left_0.png" and right.image_path is None
+    content["frames"][1]["name"] = "right/0"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="the name of a view is 'right/0', expected one without folders"):
+        read_scene(tmp_path)
+
+
 def test_photographs_of_the_same_name_in_two_folders(tmp_path):
     """Several cameras, or a helper beside the views."""
     files = ["left/0.png", "right/0.png", "0.png", "right/1.png"]
@@ -144,6 +177,13 @@ def test_photographs_of_the_same_name_in_two_folders(tmp_path):
     stream(tmp_path, "0.dat")
     stream(tmp_path, "1.dat")
     assert listed(tmp_path) == ["0", "1"]
+    # The truth of the spikes of a view is called like the view.
+    for file in ("images/left/0.png", "images/right/0.png"):
+        (tmp_path / file).unlink()
+    stream(tmp_path, "left_0.dat")
+    photo(tmp_path, "sharp_data/left_0.png")
+    views = {view.camera.name: view for view in read_scene(tmp_path).train}
+    assert views["left_0"].image_path == tmp_path / "sharp_data/left_0.png"
 
 
 def test_images_that_are_asked_for_are_used_whatever_has_spikes(tmp_path):

@@ -130,12 +130,25 @@ def same_weights(a, b):
     return a.variant == b.variant and all(n == m and torch.equal(x, y) for (n, x), (m, y) in pairs)
 
 
+def test_weights_know_their_input(tmp_path):
+    """Those of ``--recipe released`` sum other frames."""
+    save_network(tmp_path / "w.pth", make_network("paper", PAPER.short, PAPER.long_channels, "strided"))
+    assert load_network(tmp_path / "w.pth").grouping == "strided"
+    stored = load_checkpoint(tmp_path / "w.pth")
+    save_checkpoint(tmp_path / "w.pth", stored | {"grouping": "by color"})
+    with pytest.raises(ValueError, match=r"w.pth: expected weights .* \(a long input with the grouping 'by color'\)"):
+        load_network(tmp_path / "w.pth")
+    del stored["grouping"]  # of an earlier version
+    save_checkpoint(tmp_path / "w.pth", stored)
+    assert load_network(tmp_path / "w.pth").grouping == "adjacent"
+
+
 @pytest.mark.parametrize("variant", ["slim", "paper"])
 def test_weights_read_back(tmp_path, variant):
     network = make_network(variant, PAPER.short, PAPER.long_channels)
     save_network(tmp_path / "w.pth", network)
     assert same_weights(load_network(tmp_path / "w.pth"), network)
-    assert set(load_checkpoint(tmp_path / "w.pth")) == {"variant", "weights", "version"}
+    assert set(load_checkpoint(tmp_path / "w.pth")) == {"variant", "grouping", "weights", "version"}
     # What an earlier python -m recon_net wrote.
     torch.save({"variant": variant, "state": network.state_dict()}, tmp_path / "recon_net.pt")
     assert same_weights(load_network(tmp_path / "recon_net.pt"), network)

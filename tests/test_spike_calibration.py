@@ -70,6 +70,13 @@ def test_pixels_that_fire_in_the_dark_are_hot():
     assert float(sensor.dark_map[5, 6]) == pytest.approx(0.056, abs=0.01)
 
 
+def test_what_all_pixels_do_in_the_dark_is_not_hot():
+    """A warm sensor, whose dark current is a third of the gain."""
+    sensor = calibrate(*(record(level, gain=0.3, dark_rate=0.1) for level in (0.0, 0.8)), level=0.8)
+    assert sensor.stuck is None and sensor.gain == pytest.approx(0.3, rel=0.02)
+    assert sensor.dark_rate == pytest.approx(0.1, abs=2e-3)
+
+
 @pytest.mark.parametrize("mode", ["counting", "timing"])
 def test_dead_pixels_are_filled_and_do_not_spoil_the_noise(mode):
     """Two of them, with spurious spikes: neither dark in the targets nor most of the expected variance."""

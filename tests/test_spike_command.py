@@ -381,6 +381,15 @@ def test_calibrate_command(tmp_path, monkeypatch, capsys):
     assert status == 0 and "gain 0.4" in out and "dead or hot pixels: 2" in out
     sensor = load_sensor(tmp_path / "sensor.json")
     assert sensor.gain == pytest.approx(0.4, rel=0.02) and sensor.dark_rate == pytest.approx(0.01, abs=1e-3)
+    # Neither an even field nor the dark show their size.
+    for name in ("dark", "flat"):
+        write_dat(tmp_path / f"{name}.dat", SpikeStream.open(tmp_path / f"{name}.npy"))
+    files = ("--dark", tmp_path / "dark.dat", "--flat", tmp_path / "flat.dat", "--level", "0.8")
+    status, _, err = run(monkeypatch, capsys, "calibrate", *files, "--out", tmp_path / "none.json")
+    assert status == 1 and "give --height" in err and not (tmp_path / "none.json").exists()
+    size = ("--height", "20", "--width", "20")
+    assert run(monkeypatch, capsys, "calibrate", *files, *size, "--out", tmp_path / "same.json")[0] == 0
+    assert load_sensor(tmp_path / "same.json").gain == pytest.approx(sensor.gain)
     status, _, err = run(monkeypatch, capsys, "calibrate", "--out", tmp_path / "other.json")
     assert status == 1 and "a dark recording, a flat field, or both" in err and not (tmp_path / "other.json").exists()
 

@@ -96,8 +96,8 @@ class FixedPatternUpdates:
             return
         count = len(state.recording)
         views = torch.linspace(0, count - 1, min(count, self.views)).round().long().tolist()
-        stuck = state.recording.stuck
-        pattern = FixedPattern(len(views), None if stuck is None else stuck.cpu())
+        stuck = state.recording.sensor.stuck
+        pattern = FixedPattern(len(views), None if stuck is None else stuck.mask)
         with torch.no_grad():
             for view in views:
                 sample = Sample.exposure(view, state.recording.window.subframes)

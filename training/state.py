@@ -19,7 +19,7 @@ from gaussians.model import GaussianModel
 from recon_net import SpikeToImage
 from scene.cameras import View
 from scene.dataset import SceneData
-from scene.exposure import Exposure, Sight
+from scene.exposure import Exposure, Sight, stuck_in_images
 from scene.fusion import white
 from scene.identity import identity
 from scene.trajectory import Trajectory
@@ -38,7 +38,7 @@ class Recording:
         device: the device of the targets.
         exposures: targets of every training view.
         sensor: the sensor model used to read the targets; its gains may be learned (``use_gains``).
-        stuck: mask [H, W] of the dead and hot pixels, on the device; None if there are none.
+        stuck: mask [H, W] of the dead and hot pixels in the pinhole images, on the device; None if there are none.
         mosaic: color filters of the pixels that renders are compared with, or None.
         u: times [M] of the sub-frames in the exposure, on the device.
         read: function that reads the targets of views with a given sensor.
@@ -61,8 +61,8 @@ class Recording:
         self.mosaic = scene.mosaic if from_spikes else None
         self.u = torch.tensor(window.times, device=device)
         self.from_spikes = from_spikes
-        stuck = scene.sensor.stuck if from_spikes else None
-        self.stuck = None if stuck is None else stuck.mask.to(device)
+        stuck = stuck_in_images(scene.sensor, (view.camera for view in scene.train)) if from_spikes else None
+        self.stuck = None if stuck is None else stuck.to(device)
         self.read = read
         self.exposures = read(scene.train, scene.sensor)
         self._reread = reread
