@@ -82,6 +82,10 @@ def cut_scene(args: argparse.Namespace) -> int:
 def merge_blocks(args: argparse.Namespace) -> int:
     """Merge trained blocks into one model."""
     blocks = load_blocks(args.model_paths, args.source_path)
+    for one in blocks:
+        folder = one.model.folder.resolve()
+        if Path(args.out).resolve() in (folder, *folder.parents):
+            raise ValueError(f"--out {args.out} holds the block {one.model.folder}: expected another folder")
     lock, aside = claim(args.out)
     with lock:
         if aside is not None:

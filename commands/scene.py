@@ -101,6 +101,7 @@ def convert(source: Path, target: Path) -> int:
 def export_gaussians(model: TrainedModel, suffix: str) -> list[Path]:
     """Write the Gaussians in another format next to their PLY."""
     ply = iteration_folder(model.folder, model.iteration) / "point_cloud.ply"
+    model.load_gaussians()  # says what else it has
     if suffix != ply.suffix:
         convert(ply, ply.with_suffix(suffix))
     return [ply.with_suffix(suffix)]

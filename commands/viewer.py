@@ -25,12 +25,16 @@ from training.trained_model import TrainedModel
 from utils.device import pick_device, use_threads
 from utils.telling import announce, be_quiet, say
 
+# Gaussians that a view of all of them is chosen by.
+_LOOKED_AT = 100_000
+
 
 def surrounding_view(gaussians: GaussianModel) -> SavedView:
     """A camera that sees most of the Gaussians of a file without cameras (3DGS's y axis points down)."""
     means = gaussians.means.detach()
+    means = means[:: -(-len(means) // _LOOKED_AT)]
     middle = means.median(dim=0).values
-    radius = float((means - middle).norm(dim=-1).quantile(0.7)) if len(means) < 1_000_000 else 1.0
+    radius = float((means - middle).norm(dim=-1).quantile(0.7))
     eye = middle - torch.tensor([0.0, 0.3, 1.0]) * max(2 * radius, 1e-3)
     w2c = look_at(eye[None].double().numpy(), middle.double().numpy(), torch.tensor([0.0, -1.0, 0.0]).numpy())
     k = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
@@ -96,6 +100,8 @@ def main() -> int:
     use_threads(heavy=False)
     if args.ply:
         gaussians = GaussianModel.of(without_equal_channels(read_gaussians(args.ply)))
+        if not len(gaussians):
+            raise ValueError(f"{args.ply}: has no Gaussians")
         drawing = Drawing(gaussians.to(device), rasterizer)
         canvas, initial = Canvas(drawing, [surrounding_view(gaussians)]), None
         path_file = args.ply.with_suffix(".path.json")
@@ -103,7 +109,9 @@ def main() -> int:
         # Recon-Net runs on the CPU, one image at a time.
         model = TrainedModel.load(args.model_path, args.iteration, source=args.source_path)
         gaussians = model.load_gaussians()
-        drawing = Drawing(gaussians.to(device), rasterizer)
+        around = model.load_surroundings(gaussians.channels)
+        around = None if around is None else around.to(device)
+        drawing = Drawing(gaussians.to(device), rasterizer, surroundings=around)
         canvas, initial = open_model(model, drawing)
         path_file = model.folder / "camera_path.json"
     viewer = Viewer(canvas, initial=initial, host=args.host, port=args.port, path_file=path_file)

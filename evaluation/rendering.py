@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
@@ -30,13 +30,12 @@ from scene.trajectory import Trajectory
 from scene.views import load_picture, true_images
 from simulation.twin import target_noise
 from spike.stuck import without
+from training.merging import motion_between
 from training.trained_model import TrainedModel
 from utils.crops import Crop
 from utils.device import on_one_thread
 from utils.processes import ALONE, Processes
-from utils.se3 import camera_centers
 from utils.telling import progress
-from utils.trajectory_metrics import umeyama
 
 # Function from times u [T] of a view's exposure to world-to-camera poses [T, 4, 4].
 PosesAt = Callable[[Tensor], Tensor]
@@ -87,12 +86,15 @@ class Renderer:
         k = camera.K.to(self.model.device).expand(len(poses), 3, 3)
         return self.field.render(poses, k, camera.width, camera.height).images
 
-    def _exposures(self, views: Sequence[View], paths: Sequence[PosesAt]) -> list[Exposure]:
-        """The recorded exposures of ``views``; the model shapes the spikes' intervals if it did so in training."""
-        if not self.model.retimes:
-            return self.model.exposures(views)
-        sights = [partial(self._seen, view, poses_at) for view, poses_at in zip(views, paths, strict=True)]
-        return self.model.exposures(views, sights=sights)
+    def _exposures(self, views: Sequence[View], paths: Sequence[PosesAt]) -> Iterator[Exposure]:
+        """The recorded exposures of ``views``; the model shapes the spikes' intervals if it did so in training.
+
+        As many are read at a time as there are threads: the targets of all views may not fit into memory.
+        """
+        for first in range(0, len(views), torch.get_num_threads()):
+            some = slice(first, first + torch.get_num_threads())
+            sights = [partial(self._seen, view, path) for view, path in zip(views[some], paths[some], strict=True)]
+            yield from self.model.exposures(views[some], sights=sights if self.model.retimes else None)
 
     @cached_property
     def noise(self) -> Tensor:
@@ -150,7 +152,7 @@ class Renderer:
         protocol = DEBLURRING if self.model.learns_from_spikes else TRAINING_VIEWS
         own = self.processes.part(len(self.scene.train))
         views, paths = self.scene.train[own], self._training_paths()[own]
-        self._write_exposures(images, protocol, views, self._exposures(views, paths), paths)
+        self._write_exposures(images, protocol, views, paths)
 
     def write_held_out_views(self, images: ImageWriter, first: int) -> list[dict[str, Any]]:
         """Fit the poses of this process's held-out views and write their images.
@@ -184,12 +186,11 @@ class Renderer:
         images: ImageWriter,
         protocol: str,
         views: Sequence[View],
-        exposures: Sequence[Exposure],
         paths: Sequence[PosesAt],
     ) -> None:
         """Write views with their own exposure: the middle and, if the scene has ground truth, other sub-frames."""
-        rows = progress(zip(views, exposures, paths, strict=True), "Rendering", len(views))
-        for view, exposure, poses_at in rows:
+        rows = zip(views, self._exposures(views, paths), paths, strict=True)
+        for view, exposure, poses_at in progress(rows, "Rendering", len(views)):
             name, truths = view.camera.name, true_images(view, self.spec)
 
             def save(kind: Kind, image: Tensor, m: int | None = None, name: str = name) -> None:
@@ -244,7 +245,6 @@ class Renderer:
         views, trained = self.scene.test, len(self.scene.train)
         if not views[own]:
             return []
-        exposures = self.model.exposures(views[own])
         # Their initial motion is estimated from their neighbors, which are the training views.
         to_recovered = self._recovered_frame([view.camera.w2c for view in self.scene.train])
         moved = similarity_of([view.camera.w2c for view in views], **to_recovered)
@@ -253,8 +253,9 @@ class Renderer:
         timing = self.model.timing([*self.scene.train, *views]) if self.model.motion_init else None
         trajectory = Trajectory(poses, curve, timing, degree=self.trajectory.degree).to(self.model.device)
         indices = [trained + i for i in _numbers(own)]
-        fitted = [] if self.model.keeps_poses else list(zip(indices, exposures, strict=True))
-        for index, exposure in progress(fitted, "Fitting held-out poses"):
+        fitted = [] if self.model.keeps_poses else list(zip(indices, views[own], strict=True))
+        for index, view in progress(fitted, "Fitting held-out poses"):
+            [exposure] = self.model.exposures([view])
             if exposure.subframes is not None:
                 times, targets = self.u, exposure.subframes
             else:
@@ -271,7 +272,7 @@ class Renderer:
                     steps=self.fit_steps,
                 )
         paths = [partial(trajectory.view, index) for index in indices]
-        self._write_exposures(images, HELD_OUT, views[own], self._exposures(views[own], paths), paths)
+        self._write_exposures(images, HELD_OUT, views[own], paths)
         with torch.no_grad():
             return [path(self.u) for path in paths]
 
@@ -306,13 +307,11 @@ class Renderer:
 
     def _recovered_frame(self, known: Sequence[Tensor]) -> dict[str, Any]:
         """The similarity to the recovered world from the world of ``known`` mid-exposure training poses."""
-        before, after = (camera_centers(torch.stack([*w2c])).double().numpy() for w2c in (known, self._middle_poses()))
-        scale, rotation, translation = umeyama(before, after)
+        before, after = (torch.stack([*poses]).double().cpu() for poses in (known, self._middle_poses()))
+        motion = motion_between(before, after)
         return {
-            "scale": float(scale),
-            "rotation": torch.as_tensor(rotation, dtype=torch.float32),
-            "translation": torch.as_tensor(translation, dtype=torch.float32),
-        }
+            "scale": motion.scale, "rotation": motion.rotation.float(), "translation": motion.translation.float()
+        }  # fmt: skip
 
     # ---- videos ----------------------------------------------------------------------------------------------
 
@@ -329,15 +328,17 @@ class Renderer:
 
     def video(self, video: Video) -> Path:
         """Record a video of the Gaussians along a camera path; returns its path."""
-        every = self._exposures(self.scene.train, self._training_paths())
-        exposures = {exposure.camera.name: exposure for exposure in every}
+        seen = {v.camera.name: (v, p) for v, p in zip(self.scene.train, self._training_paths(), strict=True)}
 
         def recon(view: SavedView) -> Tensor:
-            frames = self.frames(exposures[view.name])
+            own, poses_at = seen[view.name]
+            [exposure] = self._exposures([own], [poses_at])
+            frames = self.frames(exposure)
             assert frames is not None
             return frames
 
-        drawing = Drawing(self.model.load_gaussians(self.channels), self.rasterizer)
+        gaussians = self.model.load_gaussians(self.channels)
+        drawing = Drawing(gaussians, self.rasterizer, surroundings=self.model.load_surroundings(self.channels))
         return record(video, self.views(), drawing, None if self.network is None else recon)
 
 

@@ -19,7 +19,7 @@ from pictures.kinds import BY_NAME, GAUSSIANS, KINDS, TRUTH, Kind, label_of
 from scene.manifest import IN_TRAINING
 from utils.io import atomic_write
 from utils.json_files import Schema, anything, number, read_json, record, table, text
-from utils.run_log import CIRCUMSTANCES, CURVES, read_curves
+from utils.run_log import CIRCUMSTANCES, CURVES, SIZES, read_curves
 from utils.trajectory_metrics import align, centers
 
 _MEASURES = (
@@ -141,12 +141,12 @@ def _training(model: Path) -> dict[str, Any]:
     def curve(key: str) -> Points:
         return [(record["iteration"], record[key]) for record in records if key in record]
 
-    own = {"iteration", "loss", "psnr", "gaussians", "seconds"}
+    own = {"iteration", "loss", "psnr", "seconds", *SIZES}
     terms = sorted({key for record in records for key in record} - own)
     charts = [
         chart("PSNR against a training view's own target, dB", {"PSNR": curve("psnr")}),
         chart("Loss and its terms", {key: curve(key) for key in ("loss", *terms)}, log=True),
-        chart("Gaussians", {"Gaussians": curve("gaussians")}),
+        chart("Size of the scene", {key: points for key in SIZES if (points := curve(key))}),
         chart("Seconds since the start", {"seconds": curve("seconds")}),
     ]
     return {"missing": "", "charts": charts, "unreadable": unreadable}

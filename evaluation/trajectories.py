@@ -64,7 +64,9 @@ def read_trajectories(model: TrainedModel, cameras: Sequence[dict[str, Any]]) ->
 
 @torch.no_grad()
 def _initial_poses(model: TrainedModel, names: Sequence[str]) -> np.ndarray | None:
-    """The poses [V, M, 4, 4] from which training started; None if the scene now has other views."""
+    """The poses [V, M, 4, 4] from which training started; None if it started from a model, or the scene changed."""
+    if model.settings.values().get("start_from"):
+        return None
     index = {view.camera.name: i for i, view in enumerate(model.scene.train)}
     if not set(names) <= index.keys():
         return None

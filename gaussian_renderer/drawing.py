@@ -13,11 +13,15 @@ from gaussians.model import GaussianModel
 
 @dataclass(frozen=True)
 class Drawing:
-    """Renders Gaussians in front of a gray ``background``, without gradients."""
+    """Renders Gaussians in front of a gray ``background``, without gradients.
+
+    ``surroundings`` are rendered, too: what a block of a large scene sees of its neighbors.
+    """
 
     gaussians: GaussianModel
     rasterizer: Rasterizer
     background: float = 0.0
+    surroundings: GaussianModel | None = None
 
     @torch.no_grad()
     def __call__(self, w2c: Tensor, intrinsics: Tensor, width: int, height: int, depth: bool = False) -> RenderOutput:
@@ -33,4 +37,5 @@ class Drawing:
             self.rasterizer,
             background=gray if self.background else None,
             depth=depth,
+            surroundings=self.surroundings,
         )

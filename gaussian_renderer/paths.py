@@ -183,12 +183,15 @@ class Surround:
         # The rows of a world-to-camera rotation are the camera's right, down and forward axes in world coordinates.
         forward, up = poses[:, 2, :3].numpy(), -poses[:, 1, :3].mean(0).numpy()
         across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
-        focus, *_ = np.linalg.lstsq(across.sum(0), (across @ centers[..., None])[..., 0].sum(0), rcond=1e-4)
+        middle = centers.mean(0)
+        sums = across.sum(0), (across @ (centers - middle)[..., None])[..., 0].sum(0)
+        away, _, rank, _ = np.linalg.lstsq(*sums, rcond=1e-4)
+        focus = middle + away
         depth = ((focus - centers) * forward).sum(-1)
-        if not (np.median(depth) > 0):
+        if rank < 3 or not (np.median(depth) > 0):
             # Parallel axes do not meet: use a point in front of the cameras, at a few times their spread.
-            spread = float(np.linalg.norm(centers - centers.mean(0), axis=-1).mean()) or 1.0
-            focus = centers.mean(0) + 3 * spread * forward.mean(0) / max(float(np.linalg.norm(forward.mean(0))), 1e-9)
+            spread = float(np.linalg.norm(centers - middle, axis=-1).mean()) or 1.0
+            focus = middle + 3 * spread * forward.mean(0) / max(float(np.linalg.norm(forward.mean(0))), 1e-9)
         return cls(focus, up / max(float(np.linalg.norm(up)), 1e-9), centers, forward)
 
 

@@ -163,6 +163,10 @@ def _packed_quats(quats: Tensor) -> bytes:
     return code.numpy().astype("<u4").tobytes()
 
 
+# Largest log scale: scales are bytes, in sixteenths from -10 on.
+_SPZ_LARGEST = 255 / 16 - 10
+
+
 def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
     """Write Gaussians as ``.spz`` (version 3), mono as gray; of the low-pass, only its compensation flag is stored.
 
@@ -170,7 +174,7 @@ def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
     colors have 8 bits, spherical harmonics (clipped to [-1, 1]) 5 bits in degree 1 and 4 above.
 
     Raises:
-        ValueError: Gaussians too far from the origin, or the file cannot be written.
+        ValueError: Gaussians too large or too far from the origin, or the file cannot be written.
     """
     g = gaussians.on_cpu()
     count, coefficients = g.shN.shape[:2]
@@ -178,6 +182,11 @@ def write_spz(path: str | os.PathLike[str], gaussians: GaussianParams) -> None:
     reach = float(g.means.abs().max()) if count else 1.0
     if reach >= 2**22:
         raise ValueError(f"{path}: Gaussians {reach:.3g} units from the origin, .spz holds less than {2**22}")
+    largest = float(g.log_scales.max()) if count else 0.0
+    if largest > _SPZ_LARGEST:
+        raise ValueError(
+            f"{path}: Gaussians of {math.exp(largest):.3g} units, .spz holds at most {math.exp(_SPZ_LARGEST):.0f}"
+        )
     fraction_bits = min(22 - math.ceil(math.log2(max(reach, 1e-9))), 20)
     rest = g.shN.expand(-1, -1, 3) * _SPZ_FLIP_SH[:coefficients, None]
     steps = torch.tensor([2.0 ** (8 - _SPZ_SH_BITS[d]) for d in range(degree) for _ in range(2 * d + 3)])[:, None]

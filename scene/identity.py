@@ -47,8 +47,14 @@ def identity(scene: SceneData, from_spikes: bool) -> dict[str, Any]:
         | ({} if view.camera.lens is None else {"lens": _lens(view.camera.lens)})
         for view in scene.train
     ]
-    sensor = scene.sensor.to_dict().items()
-    return {"views": views, "sensor": {name: x if isinstance(x, str) else round(x, 9) for name, x in sensor}}
+    sensor = {name: x if isinstance(x, str) else round(x, 9) for name, x in scene.sensor.to_dict().items()}
+    maps = {"gain_map": scene.sensor.gain_map, "dark_map": scene.sensor.dark_map}
+    sensor |= {
+        name: hashlib.blake2b(values.numpy().tobytes(), digest_size=8).hexdigest()
+        for name, values in maps.items()
+        if values is not None
+    }
+    return {"views": views, "sensor": sensor}
 
 
 _WORDS = {"size": "pixels", "intrinsics": "intrinsics", "lens": "lens distortion", "content": "spikes or another image"}

@@ -151,7 +151,9 @@ def load_gaussians(model: str | Path, iteration: int, channels: int | None = Non
     path = iteration_folder(model, iteration) / GAUSSIANS
     if not path.exists() and (path.parent / RADIANCE_FIELD).exists():
         field = path.parent / RADIANCE_FIELD
-        raise ValueError(f"{field}: a radiance field, expected Gaussians; only render.py and metrics.py take it")
+        raise ValueError(
+            f"{field}: a radiance field, expected Gaussians; only render.py (without --video) and metrics.py take it"
+        )
     if channels is None:
         return GaussianModel.of(without_equal_channels(read_gaussian_ply(path)))
     return GaussianModel.of(read_gaussian_ply(path, channels))

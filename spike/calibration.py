@@ -75,7 +75,7 @@ def calibrate(
     if dark is not None:
         rate = torch.from_numpy(dark.count() / len(dark))
         spurious = min(spurious, float(rate.mean()))
-        dark_map = SensorModel(spurious_rate=spurious).without_spurious(rate).clamp_min(0).float()
+        dark_map = SensorModel(spurious_rate=spurious, reset=reset).intensity(rate).clamp_min(0).float()
     dark_rate = 0.0 if dark_map is None else float(dark_map.mean())
     without_gain = SensorModel(1.0, dark_rate, spurious, dark_map=dark_map, reset=reset)
     if flat is None:

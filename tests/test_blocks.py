@@ -349,6 +349,14 @@ def test_mistakes_are_told_in_one_sentence(scene_folder, trained_blocks, tmp_pat
 
     with_settings("motion", trajectory="linear")
     assert "--trajectory is linear, expected bezier as in" in sentence("merge", "-m", *models(root), "--out", out)
+    with_settings("gaussians", low_pass=0.3)
+    assert "--low_pass is 0.3, expected 0.1 as in" in sentence("merge", "-m", *models(root), "--out", out)
+    with_settings("gaussians", sh_degree=1)
+    assert "--sh_degree is 1, expected 3 as in" in sentence("merge", "-m", *models(root), "--out", out)
+    with_settings("gaussians")
+    for place in (models(root)[1], root / "models"):
+        assert "holds the block" in sentence("merge", "-m", *models(root), "--out", place)
+    assert all(folder.is_dir() for folder in models(root))
     with_settings("scene", source_path=str(scene_folder))
     assert "has no block.json, so it is no block" in sentence("merge", "-m", *models(root), "--out", out)
     shutil.copytree(trained_blocks / "blocks", tmp_path / "blocks", symlinks=True)
@@ -484,6 +492,7 @@ def test_models_that_cannot_be_started_from(scene_folder, trained_blocks, coarse
     assert "its curves are bezier, expected linear (--trajectory)" in why(coarse, "--trajectory", "linear")
     assert "its Gaussians have a low-pass 0.1 square pixels, compensated, expected" in why(coarse, "--low_pass", "0.2")
     assert "colors of degree 3, expected 2 (--sh_degree)" in why(coarse, "--sh_degree", "2")
+    assert "--perturb moves the poses of the scene, but training starts from those of" in why(coarse, "--perturb", "1")
     assert "is also the folder of the results" in why(coarse, "-m", str(coarse))
     shutil.copytree(coarse, tmp_path / "coarse")
     cameras = json.loads((coarse / "cameras.json").read_text())

@@ -43,6 +43,21 @@ def render(p: GaussianParams, w2c: torch.Tensor | None = None, low_pass: LowPass
     return drawing((pose(0.2) if w2c is None else w2c)[None], k, WIDTH, HEIGHT).images[0]
 
 
+def test_surroundings_are_drawn_too():
+    """A block of a large scene is shown among its neighbors, in videos and in the viewer."""
+    rasterizer, k = get_rasterizer("cpu", torch.device("cpu")), torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
+    raw, degree = tiny_gaussians(channels=1).raw, tiny_gaussians(channels=1).sh_degree
+    low_pass = tiny_gaussians(channels=1).low_pass
+    parts = [
+        GaussianModel({name: value.detach()[part] for name, value in raw.items()}, degree, low_pass)
+        for part in (slice(0, 10), slice(10, None), slice(None))
+    ]
+    shown = Drawing(parts[0], rasterizer, surroundings=parts[1])(pose(0.2)[None], k, 64, 48).images
+    whole, alone = (Drawing(part, rasterizer)(pose(0.2)[None], k, 64, 48).images for part in (parts[2], parts[0]))
+    torch.testing.assert_close(shown, whole, atol=1e-5, rtol=0)
+    assert float((shown - alone).abs().max()) > 0.05
+
+
 # ---- TUM ---------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +255,8 @@ def test_broken_spz_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=rf"g\.spz: .*{message}"):
             read_spz(path)
     far = dataclasses.replace(params(), means=params().means * 1e8)
+    with pytest.raises(ValueError, match=r"g\.spz: Gaussians of 1.1e\+03 units, \.spz holds at most 379"):
+        write_spz(path, dataclasses.replace(params(), log_scales=params().log_scales + 7 - params().log_scales.max()))
     with pytest.raises(ValueError, match=r"g\.spz: Gaussians .* from the origin"):
         write_spz(path, far)
     # A scene of kilometres has fewer binary places.

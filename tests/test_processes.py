@@ -113,6 +113,24 @@ def test_a_killed_process_is_started_again_and_the_result_is_the_same(scene_fold
     assert latest_checkpoint(tmp_path / "killed") is not None
 
 
+@pytest.mark.parametrize("strategy", ["mcmc", "default"])
+def test_a_process_without_a_camera_of_a_step_takes_part(strategy, scene_folder, tmp_path):
+    """A step of one instant, on two processes."""
+    short = "--iterations 4 --window_from 100 --densify_from_iter 1 --densification_interval 2 --densify_until_iter 4"
+    flags = [*TIMING, "--shards", "2", "--threads", "1", "--instants", "1", "--strategy", strategy, *short.split()]
+    flags = [*map(str, flags), "--densify_grad_threshold", "1e-6", "--lambda_joint", "0", "-s", str(scene_folder)]
+    ended = torchrun(2, "train.py", *flags, "-m", tmp_path / "two")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py", *flags, "-m", str(tmp_path / "one")])
+        patch.setenv("OMP_NUM_THREADS", "1")
+        import train
+
+        assert guarded(train.main) == 0
+    found = [next((tmp_path / run).glob("**/iteration_4/point_cloud.ply")).read_bytes() for run in ("one", "two")]
+    assert found[0] == found[1]
+
+
 @pytest.fixture(scope="module")
 def trained(scene_folder, tmp_path_factory) -> Path:
     """A model with Recon-Net, re-timed intervals and held-out views of both kinds."""

@@ -113,7 +113,7 @@ def test_numbers_of_the_table_and_of_the_run(page):
 
 def test_curves_have_every_entry_of_the_log(page):
     titles = [a["aria-label"] for a in page.all("svg")]
-    assert len(titles) == 4 and "Gaussians" in titles
+    assert len(titles) == 4 and "Size of the scene" in titles
     assert len(page.all("polyline")) == 1 + 2 + 1 + 1
     assert "4,500" in page.text and "rec" in page.words
     assert "1 lines of log.jsonl were not readable" in page.text

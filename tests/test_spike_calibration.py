@@ -70,6 +70,15 @@ def test_pixels_that_fire_in_the_dark_are_hot():
     assert float(sensor.dark_map[5, 6]) == pytest.approx(0.056, abs=0.01)
 
 
+def test_the_dark_current_of_a_hard_reset_is_light_as_all_other():
+    """Its rate is less than the charge, as at every hard reset."""
+    dark, flat = (record(level, gain=0.3, dark_rate=0.1, gain_sigma=0.0, reset="hard") for level in (0.0, 0.8))
+    sensor = calibrate(dark, flat, level=0.8, reset="hard")
+    darkness = sensor.intensity(torch.from_numpy(dark.count() / len(dark)))
+    assert float(darkness.mean()) == pytest.approx(0, abs=1e-3)
+    assert sensor.dark_rate == pytest.approx(0.1, rel=0.06)
+
+
 def test_what_all_pixels_do_in_the_dark_is_not_hot():
     """A warm sensor, whose dark current is a third of the gain."""
     sensor = calibrate(*(record(level, gain=0.3, dark_rate=0.1) for level in (0.0, 0.8)), level=0.8)

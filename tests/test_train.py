@@ -49,6 +49,8 @@ def test_interrupted_and_resumed(number, scene_folder, tmp_path, monkeypatch, ca
     assert f"Stopped by {number.name} after iteration 3" in capsys.readouterr().out
     assert (tmp_path / "chkpnt3.pth").exists() and not (tmp_path / "point_cloud").exists()
 
+    made = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(made | {"seconds": 500}))  # most of it after the last row of the log
     with (tmp_path / "log.jsonl").open("a") as file:  # of steps that no checkpoint kept
         file.write('{"iteration": 4, "seconds": 1, "loss": -1, "psnr": 1, "gaussians": 1}\n{"iteration": 5, "sec')
     flags = ["-s", str(scene_folder), "-m", str(tmp_path), "--resume", "--quiet", "--log_every", "2"]
@@ -57,6 +59,7 @@ def test_interrupted_and_resumed(number, scene_folder, tmp_path, monkeypatch, ca
     assert [row["iteration"] for row in rows] == [2, 4, 6]
     assert all(row["loss"] > 0 and row["psnr"] > 0 and row["gaussians"] > 0 for row in rows)
     record = json.loads((tmp_path / "run.json").read_text())
+    assert 500 < record["seconds"] < 700
     assert record["iterations"] == 6 and record["peak_memory_bytes"] > 1e7 and "torch" in record["versions"]
 
     again = stepped(small_training(scene_folder, tmp_path / "straight", *TIMING))

@@ -19,7 +19,9 @@ import pytest
 import torch
 from tiny_model import HEIGHT, ITERATION, WIDTH, make_model, tiny_drawing, tiny_gaussians, tiny_views
 
+import commands.viewer as viewer_command
 from arguments import TimingSettings, Video
+from commands.guard import guarded
 from gaussian_renderer import uncertainty
 from gaussian_renderer.drawing import Drawing
 from gaussian_renderer.paths import SavedView, file_path, read_views
@@ -340,6 +342,27 @@ def test_bad_commands(argv, message, tmp_path, monkeypatch, capsys):
     assert guarded(main) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("most", [10, 100_000])
+def test_a_view_of_a_file_fits_its_size(most, monkeypatch):
+    """However many Gaussians it has."""
+    monkeypatch.setattr("commands.viewer._LOOKED_AT", most)
+    gaussians = tiny_gaussians()
+    with torch.no_grad():
+        gaussians.raw["means"].mul_(100)
+    view = viewer_command.surrounding_view(gaussians)
+    points = gaussians.means.detach() @ view.w2c[0, :3, :3].T + view.w2c[0, :3, 3]
+    assert float((points[:, 2] > 0).float().mean()) > 0.7
+
+
+def test_a_file_without_gaussians_is_refused(tmp_path, monkeypatch, capsys):
+    gaussians = tiny_gaussians(channels=3)
+    none = GaussianModel({n: v.detach()[:0] for n, v in gaussians.raw.items()}, gaussians.sh_degree, gaussians.low_pass)
+    write_gaussian_ply(tmp_path / "none.ply", none.params)
+    monkeypatch.setattr(sys, "argv", ["viewer", "--ply", str(tmp_path / "none.ply"), "--quiet"])
+    assert guarded(viewer_command.main) == 1
+    assert capsys.readouterr().err.endswith("none.ply: has no Gaussians\n")
 
 
 def test_the_command_shows_a_ply_of_others(tmp_path):

@@ -129,7 +129,8 @@ class Watching:
             subframe_width=c.subframe_width,
             network=copy.deepcopy(state.network),
         )
-        drawing = Drawing(state.gaussians, state.gaussian_field.rasterizer)
+        field = state.gaussian_field
+        drawing = Drawing(field.gaussians, field.rasterizer, surroundings=field.surroundings)
         self._viewer = Viewer(
             Canvas(drawing, read_views(c.scene.model_path), pictures),
             initial=torch.stack([view.camera.w2c for view in recording.scene.train]),

@@ -175,11 +175,13 @@ class TrainedBlock:
     def read_like(self) -> dict[str, Any]:
         """What the blocks of a model must have in common."""
         settings, path = self.model.settings, self.model.settings.path
+        values = settings.values()
         return {
             "--recipe": settings.recipe, "windows": self.model.target_spec,
             "points of a window": settings.window_points, "re-timing": settings.retimes,
             "--trajectory": path.trajectory, "--curve_degree": self.model.trajectory.degree,
             "--pose_opt": path.pose_opt, "--motion_init": path.motion_init, "--start_from": self.started_from,
+            **{f"--{name}": values.get(name) for name in ("sh_degree", "low_pass", "antialiased")},
         }  # fmt: skip
 
 

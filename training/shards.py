@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gaussian_renderer import RenderOutput
+from gaussian_renderer.field import GaussianField
 from training.reconstruction import Frames, Reconstruction
 from training.sampling import Sample
 from training.state import State
@@ -57,6 +58,7 @@ class ShardedStep:
         reconstruct: Reconstruction | None = None, crops: list[Crop] | None = None,
     ):  # fmt: skip
         self._processes, self._shards = processes, shards
+        self._screen_gradients = isinstance(state.field, GaussianField) and state.field.screen_gradients
         instants = len(sample.views)
         cameras = instants * len(sample.window.weights)
         self._parts = []
@@ -104,15 +106,20 @@ class ShardedStep:
     def _statistics(self) -> dict[str, Any]:
         """The rasterizer's statistics; gradients of the projected centers of all cameras, where they were asked for."""
         infos = [part.renders.info for part in self._parts if part.renders is not None]
-        if self._shards == 1 or not all("means2d" in info and info["means2d"].grad is not None for info in infos):
+        if self._shards == 1 or not self._screen_gradients:
             return infos[0] if infos else {}
-        cameras = len(self.renders.images)
-        gradients = [info["means2d"].grad for info in infos]
-        count = gradients[0].shape[-2]
-        means2d = torch.empty(cameras, count, 2, device=gradients[0].device)
-        means2d.grad = self._all([gradient.reshape(-1, count, 2) for gradient in gradients], cameras)
-        radii = self._all([info["radii"].reshape(-1, count, 2) for info in infos], cameras)
-        return infos[0] | {"means2d": means2d, "radii": radii}
+        cameras, _, height, width = self.renders.images.shape
+        centers = [info["means2d"] for info in infos]
+        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in centers]
+        # As numbers of one kind: a process without a camera does not know which they are.
+        radii = [info["radii"].float() for info in infos]
+        means2d, radius = (
+            self._all([value.reshape(-1, *value.shape[-2:]) for value in values], cameras)
+            for values in (gradients, radii)
+        )
+        every = torch.empty_like(means2d)
+        every.grad = means2d
+        return {"width": width, "height": height, "means2d": every, "radii": radius.to(torch.int32)}
 
     def _leaf(self, images: list[Tensor], length: int) -> Tensor:
         return self._all([image.detach() for image in images], length).requires_grad_()

@@ -41,6 +41,8 @@ def start_from_model(c: GaussianSettings, state: State) -> None:
     model, recording, field = Path(c.gaussians.start_from), state.recording, state.gaussian_field
     if c.scene.model_path and model.resolve() == Path(c.scene.model_path).resolve():
         raise ValueError(f"{model}: is also the folder of the results; expected another one for -m")
+    if c.scene.perturb:
+        raise ValueError(f"--perturb moves the poses of the scene, but training starts from those of {model}")
     iteration = find_iteration(model)
     state.trajectory = _curves(c, model, iteration, state).to(recording.device)
     gaussians = load_gaussians(model, iteration, field.gaussians.channels).to(recording.device)

@@ -79,9 +79,14 @@ class TrainedModel:
         path = iteration_folder(self.folder, self.iteration) / RADIANCE_FIELD
         if path.exists():
             return load_radiance_field(path, self.device)
+        return GaussianField(
+            self.load_gaussians(channels), rasterizer, surroundings=self.load_surroundings(channels)
+        )
+
+    def load_surroundings(self, channels: int) -> GaussianModel | None:
+        """What is seen of the neighbors of a block that started from a model of the whole scene, or None."""
         around = load_surroundings(self.folder, self.iteration, channels)
-        around = None if around is None else around.to(self.device)
-        return GaussianField(self.load_gaussians(channels), rasterizer, surroundings=around)
+        return None if around is None else around.to(self.device)
 
     @cached_property
     def trajectory(self) -> Trajectory:

@@ -18,9 +18,11 @@ from typing import Any
 from torch import Tensor
 
 from utils.io import atomic_write, unwritable, write_json
-from utils.json_files import anything, number, read_json_lines, table
+from utils.json_files import anything, number, read_json, read_json_lines, record, table
 
 CURVES, CIRCUMSTANCES = "log.jsonl", "run.json"
+# What a row calls the size of the scene (``Field.sizes``).
+SIZES = ("gaussians", "surroundings", "cells", "weights")
 _PACKAGES = ("torch", "numpy", "diff-gaussian-rasterization-cpu")
 
 
@@ -54,6 +56,15 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _seconds_at(model: Path, iteration: int) -> float:
+    """The training time that an earlier run recorded when it ended at this iteration; 0 if there was none."""
+    path = model / CIRCUMSTANCES
+    if not iteration or not path.is_file():
+        return 0.0
+    stored = read_json(path, record({}, {"iterations": number(least=0), "seconds": number(least=0)}))
+    return float(stored.get("seconds", 0.0)) if stored.get("iterations") == iteration else 0.0
+
+
 class RunLog:
     """Curves and metadata of one training run in ``model``.
 
@@ -64,7 +75,7 @@ class RunLog:
     def __init__(self, model: str | os.PathLike[str], iteration: int):
         self.model = Path(model)
         kept = [row for row in read_curves(model)[0] if row["iteration"] <= iteration] if iteration else []
-        self.before: float = kept[-1].get("seconds", 0.0) if kept else 0.0
+        self.before = max(kept[-1].get("seconds", 0.0) if kept else 0.0, _seconds_at(self.model, iteration))
         with atomic_write(self.model / CURVES, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
 
@@ -91,7 +102,7 @@ class RunLog:
                 versions[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 versions[name] = "not installed"
-        record = {
+        made = {
             "command": " ".join(sys.argv),
             "versions": versions,
             "processors": os.cpu_count(),
@@ -99,7 +110,7 @@ class RunLog:
             "seconds": round(self.before + seconds, 2),
             "peak_memory_bytes": peak_memory(),
         }
-        write_json(self.model / CIRCUMSTANCES, record)
+        write_json(self.model / CIRCUMSTANCES, made)
 
 
 class Board:

@@ -30,6 +30,7 @@ from recon_net import SpikeToImage
 from scene.trajectory import Trajectory
 from spike import SensorModel
 from utils import se3
+from utils.run_log import SIZES
 
 if TYPE_CHECKING:
     import viser
@@ -53,7 +54,7 @@ _MOST_POINTS = 1000
 _PLAY_SECONDS = 3.0
 _CORRECTED, _INITIAL = (255, 150, 40), (80, 160, 255)
 # Names in ``losses`` that are not losses.
-_NOT_LOSSES = ("psnr", "gaussians")
+_NOT_LOSSES = ("psnr", *SIZES)
 
 
 class Viewer:
