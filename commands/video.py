@@ -9,6 +9,9 @@ from pathlib import Path
 from arguments import Video
 from arguments.parser import add_options
 
+# Endings of formats that are not written; a name with another ending is a folder.
+_NOT_WRITTEN = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".png", ".webm", ".webp")
+
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``Video``."""
@@ -34,6 +37,8 @@ def parse_video(args: argparse.Namespace) -> Video:
         video = dataclasses.replace(video, video_out=str(Path(given["model_path"]) / f"video_{name}{suffix}"))
     if video.video_bits not in (8, 16):
         raise ValueError(f"--video_bits must be 8 or 16, not {video.video_bits}")
+    if Path(video.video_out).suffix.lower() in _NOT_WRITTEN:
+        raise ValueError(f"--video_out {video.video_out}: expected a name ending in .mp4, or a folder of numbered PNGs")
     if video.video_bits == 16 and video.video_out.endswith(".mp4"):
         raise ValueError("--video_bits 16 writes PNGs: give a folder as --video_out, not a name ending in .mp4")
     if video.video_view and video.video != "exposure":

@@ -358,6 +358,7 @@ def test_flags():
         (["--video", "orbit", "--video_fps", "nan"], "video_fps"),
         (["--video", "orbit", "--video_bits", "12"], "8 or 16"),
         (["--video", "orbit", "--video_bits", "16", "--video_out", "a.mp4"], "writes PNGs"),
+        (["--video", "orbit", "--video_out", "a.gif"], r"a.gif: expected a name ending in \.mp4, or a folder"),
         (["--video", "orbit", "--video_view", "v1"], "--video exposure"),
         (["--video", "orbit", "--video_of", "side"], "needs spikes"),
     ],
