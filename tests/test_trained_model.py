@@ -99,7 +99,7 @@ def test_only_timing_supervises_single_instants(scene_folder, tmp_path):
 
 
 def test_the_network_sums_frames_as_it_was_trained(scene_folder, tmp_path):
-    make(tmp_path, scene_folder, PaperSettings, make_network("paper", 41, 34), long_grouping="strided")
+    make(tmp_path, scene_folder, PaperSettings, make_network("paper", 41, 34, "strided"), long_grouping="strided")
     assert TrainedModel.load(tmp_path).network.grouping == "strided"
 
 
