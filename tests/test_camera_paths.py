@@ -52,7 +52,7 @@ def test_an_orbit_is_a_circle_at_the_cameras_median_distance_and_mean_height(hei
 @pytest.mark.parametrize("place", [0.05, 1.0, 100.0])
 def test_where_the_world_has_its_origin_does_not_matter_to_an_orbit(place):
     """Also of cameras whose axes never meet."""
-    eyes = np.array([[x, 0.0, z] for x in (-1.0, 0, 1) for z in (-1.0, 0, 1)])
+    eyes = np.array([[x, 0.5 * (x > 0), z] for x in (-1.0, 0, 1) for z in (-1.0, 0, 1)])
     away = np.array([0.0, place, 0])
     ahead = np.array([0.0, 1.0, 0.0])
     one, other = (orbit_path(views_from(e, e + ahead, UP), 8) for e in (eyes, eyes + away))

@@ -24,7 +24,7 @@ from conversion import structure_from_motion as sfm
 from conversion.structure_from_motion import Solution, all_poses, disagreement, normalized
 from conversion.windows import CANDIDATES, HELPERS, Window, choose_windows, image_motion
 from scene.dataset import read_scene
-from scene.lens import PerspectiveLens
+from scene.lens import FisheyeLens, PerspectiveLens
 from scene.tum import write_tum
 from simulation import Simulator
 from spike import SensorModel, SpikeStream, WindowSpec, save_sensor, write_dat
@@ -198,6 +198,14 @@ def test_own_colmap_poses(converted, recording, tmp_path, monkeypatch, capsys):
     moved = ("-s", tmp_path / "moved_scene", "--recording", recording, "--from_colmap", tmp_path / "moved", "--quiet")
     assert run(monkeypatch, convert.main, *moved) == 0
     assert [v.camera.name for v in read_scene(tmp_path / "moved_scene").train] == [v.camera.name for v in first.train]
+    # A fisheye without coefficients is no pinhole camera.
+    lens = model.cameras[next(iter(model.cameras))]
+    k = lens.calibration_matrix()
+    lens.model = pycolmap.CameraModelId.OPENCV_FISHEYE
+    lens.params = [k[0, 0], k[1, 1], k[0, 2], k[1, 2], 0, 0, 0, 0]
+    model.write(str(tmp_path / "moved"))
+    assert run(monkeypatch, convert.main, *moved, "--force") == 0
+    assert isinstance(read_scene(tmp_path / "moved_scene").train[0].camera.lens, FisheyeLens)
     for flags, expected in (
         (["--fl_x", "99"], "--fl_x is for the search for poses, which --from_colmap leaves to you"),
         (["--previews_only"], "--previews_only makes no scene: leave out --from_colmap"),

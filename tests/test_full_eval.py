@@ -19,6 +19,7 @@ import full_eval
 import metrics
 import render
 import train
+from arguments import ImageSettings, PaperSettings
 from arguments.parser import current_names, parse_training
 from arguments.parts import ImageOptions
 from commands.guard import guarded
@@ -457,3 +458,11 @@ def test_weights_of_spk2imgnet_reach_the_recipes_that_read_them(scene_folder, tm
         flags = Job(scene_folder, method, "accurate", 0).train_flags(tmp_path, options)
         assert ("/w.pth" in flags) == reads, method
         assert parse_training(flags)
+
+
+def test_our_rates_are_not_the_papers():
+    """Those of poses that are not preconditioned, as the paper's are not."""
+    given = parse_training(current_names(["-s", "x", *METHODS["paper-rates"].flags])).values()
+    names = "means_lr means_lr_final means_unit scales_lr quats_lr pose_opt_lr_final pose_every"
+    for name in names.split():
+        assert given[name] == ImageSettings.of().values()[name] != PaperSettings.of().values()[name], name

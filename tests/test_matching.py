@@ -138,6 +138,16 @@ def test_a_view_whose_stream_is_missing_leaves_a_gap_in_time(tmp_path):
     assert [view.position for view in read_scene(tmp_path).train] == [0, 1, 3]
 
 
+def test_photographs_with_absolute_paths_are_reduced(tmp_path, monkeypatch):
+    """In a scene that is named relative to where the program runs."""
+    transforms(tmp_path, [str(tmp_path / f"images/{name}.png") for name in NAMES])
+    for name in NAMES:
+        photo(tmp_path, f"images/{name}.png")
+    monkeypatch.chdir(tmp_path.parent)
+    whole, half = (read_scene(tmp_path.name, resolution=factor).size for factor in (1, 2))
+    assert half == (whole[0] // 2, whole[1] // 2)
+
+
 def test_spikes_are_no_image(tmp_path):
     """Some list the streams as the files of the views."""
     for name in NAMES:

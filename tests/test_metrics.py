@@ -15,7 +15,7 @@ from evaluation import images
 from evaluation.images import Frame, decoded, measure, measure_frames, rendered_images, summarize
 from evaluation.measuring import measure_model
 from evaluation.tables import results_table
-from evaluation.trajectories import measure_trajectories, read_trajectories
+from evaluation.trajectories import _initial_poses, measure_trajectories, read_trajectories
 from pictures.kinds import GAUSSIANS, RECON_NET, TRUTH
 from scene.manifest import MANIFEST, PROTOCOLS
 from utils.image_metrics import ssim
@@ -191,6 +191,11 @@ def test_means_are_of_the_middles_and_of_all_subframes():
     rows = {"v": {"PSNR": 30.0}, "v_00": {"PSNR": 10.0, "PSNR_as_recovered": 5.0}, "v_01": {"PSNR": 20.0}}
     means = summarize(rows, frames)
     assert means == {"PSNR": 30, "PSNR_all_subframes": 15, "PSNR_all_subframes_as_recovered": 12.5, "views": 1}
+
+
+def test_errors_before_are_not_those_of_a_scene_that_training_did_not_start_from():
+    started = SimpleNamespace(settings=SimpleNamespace(values=lambda: {"start_from": "a/model"}))
+    assert _initial_poses(started, ["000"]) is None
 
 
 def test_held_out_subframes_are_no_views(tmp_path, monkeypatch):

@@ -423,6 +423,13 @@ def test_a_run_with_a_hard_reset_is_recognized(scene_folder):
     hard = replace(scene, sensor=replace(scene.sensor, reset="hard"))
     assert difference(identity(hard, True), identity(hard, True)) is None
     assert "hard" in difference(identity(scene, True), identity(hard, True))
+    # Gains and dark currents of single pixels, too.
+    shape = scene.size[::-1]
+    maps = [replace(scene.sensor, **{name: torch.full(shape, 0.5)}) for name in ("gain_map", "dark_map")]
+    for sensor in maps:
+        other = replace(scene, sensor=sensor)
+        assert difference(identity(other, True), identity(other, True)) is None
+        assert "its sensor is" in difference(identity(scene, True), identity(other, True))
 
 
 @pytest.mark.parametrize(

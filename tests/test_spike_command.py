@@ -387,6 +387,15 @@ def test_calibrate_command(tmp_path, monkeypatch, capsys):
     files = ("--dark", tmp_path / "dark.dat", "--flat", tmp_path / "flat.dat", "--level", "0.8")
     status, _, err = run(monkeypatch, capsys, "calibrate", *files, "--out", tmp_path / "none.json")
     assert status == 1 and "give --height" in err and not (tmp_path / "none.json").exists()
+    # A field that is not quite even does, and the dark is stored like it.
+    y, x = np.mgrid[:40, :48]
+    hill = 0.2 + 0.7 * np.exp(-((x - 20) ** 2 + (y - 15) ** 2) / 150)
+    for name, light in (("dark", 0 * hill), ("flat", hill)):
+        spikes = simulate([light] * 600, gain=0.4, dark_rate=0.01)
+        write_dat(tmp_path / "uneven" / f"{name}.dat", SpikeStream.from_array(spikes))
+    uneven = ("--dark", tmp_path / "uneven" / "dark.dat", "--flat", tmp_path / "uneven" / "flat.dat")
+    assert run(monkeypatch, capsys, "calibrate", *uneven, "--out", tmp_path / "uneven.json")[0] == 0
+    assert load_sensor(tmp_path / "uneven.json").dark_map.shape == (40, 48)
     size = ("--height", "20", "--width", "20")
     assert run(monkeypatch, capsys, "calibrate", *files, *size, "--out", tmp_path / "same.json")[0] == 0
     assert load_sensor(tmp_path / "same.json").gain == pytest.approx(sensor.gain)

@@ -62,6 +62,8 @@ def test_arrays_read_back(tmp_path, suffix):
     np.testing.assert_array_equal(loaded if suffix == ".npy" else loaded["spikes"], array)
     np.save(tmp_path / "bool.npy", array.astype(bool))
     np.testing.assert_array_equal(SpikeStream.open(tmp_path / "bool.npy", 6, 10).unpack(0, 130), array)
+    (tmp_path / "bool.npy").rename(tmp_path / "LOUD.NPY")
+    np.testing.assert_array_equal(SpikeStream.open(tmp_path / "LOUD.NPY", 6, 10).unpack(0, 130), array)
 
 
 def test_a_stream_converts_without_an_array(tmp_path):
