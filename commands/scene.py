@@ -38,7 +38,7 @@ from conversion.posing import posed_by_images, write_transforms
 from gaussians.formats import FORMATS, read_gaussians, write_gaussians
 from recon_net.onnx import export_onnx
 from scene.dataset import read_scene
-from scene.model_folder import iteration_folder, read_cameras, why_stale
+from scene.model_folder import gaussians_file, iteration_folder, read_cameras, why_stale
 from scene.tum import write_tum
 from scene.views import true_poses
 from training.trained_model import TrainedModel
@@ -100,8 +100,7 @@ def convert(source: Path, target: Path) -> int:
 
 def export_gaussians(model: TrainedModel, suffix: str) -> list[Path]:
     """Write the Gaussians in another format next to their PLY."""
-    ply = iteration_folder(model.folder, model.iteration) / "point_cloud.ply"
-    model.load_gaussians()  # says what else it has
+    ply = gaussians_file(model.folder, model.iteration)
     if suffix != ply.suffix:
         convert(ply, ply.with_suffix(suffix))
     return [ply.with_suffix(suffix)]

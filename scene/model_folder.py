@@ -146,14 +146,24 @@ def save_iteration(
     return folder
 
 
-def load_gaussians(model: str | Path, iteration: int, channels: int | None = None) -> GaussianModel:
-    """The saved Gaussians of an iteration, with ``channels`` color channels (None: one if all three are equal)."""
+def gaussians_file(model: str | Path, iteration: int) -> Path:
+    """The PLY of an iteration.
+
+    Raises:
+        ValueError: the model is a radiance field.
+    """
     path = iteration_folder(model, iteration) / GAUSSIANS
     if not path.exists() and (path.parent / RADIANCE_FIELD).exists():
         field = path.parent / RADIANCE_FIELD
         raise ValueError(
             f"{field}: a radiance field, expected Gaussians; only render.py (without --video) and metrics.py take it"
         )
+    return path
+
+
+def load_gaussians(model: str | Path, iteration: int, channels: int | None = None) -> GaussianModel:
+    """The saved Gaussians of an iteration, with ``channels`` color channels (None: one if all three are equal)."""
+    path = gaussians_file(model, iteration)
     if channels is None:
         return GaussianModel.of(without_equal_channels(read_gaussian_ply(path)))
     return GaussianModel.of(read_gaussian_ply(path, channels))

@@ -109,17 +109,17 @@ class ShardedStep:
         if self._shards == 1 or not self._screen_gradients:
             return infos[0] if infos else {}
         cameras, _, height, width = self.renders.images.shape
-        centers = [info["means2d"] for info in infos]
-        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in centers]
+        own = [info["means2d"] for info in infos]
+        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in own]
         # As numbers of one kind: a process without a camera does not know which they are.
         radii = [info["radii"].float() for info in infos]
-        means2d, radius = (
+        gradient, radius = (
             self._all([value.reshape(-1, *value.shape[-2:]) for value in values], cameras)
             for values in (gradients, radii)
         )
-        every = torch.empty_like(means2d)
-        every.grad = means2d
-        return {"width": width, "height": height, "means2d": every, "radii": radius.to(torch.int32)}
+        means2d = torch.empty_like(gradient)
+        means2d.grad = gradient
+        return {"width": width, "height": height, "means2d": means2d, "radii": radius.to(torch.int32)}
 
     def _leaf(self, images: list[Tensor], length: int) -> Tensor:
         return self._all([image.detach() for image in images], length).requires_grad_()
