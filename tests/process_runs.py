@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -85,6 +86,20 @@ def failing(processes: Processes) -> str:
     return "nothing"
 
 
+def threads() -> list[str]:
+    """Names of this process's threads that wait for other processes, where the system tells them."""
+    names = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
+
+
+def threads_after_an_error() -> int:
+    """Each process leaves the others because of an error; the number of threads that stay."""
+    with suppress(FailedElsewhere), Processes.of_environment() as processes:
+        if failing(processes) != "nothing":
+            raise FailedElsewhere
+    return len(threads())
+
+
 def evaluated(model: str) -> int:
     """render.py and metrics.py, and metrics.py again after an image of the last process has lost its end."""
     statuses = []
@@ -101,6 +116,8 @@ def evaluated(model: str) -> int:
 
 def main() -> int:
     work, arguments = sys.argv[1], sys.argv[2:]
+    if work == "leave":
+        return threads_after_an_error()
     if work == "evaluate":
         return evaluated(*arguments)
     if work == "train":  # train.py, one of whose processes is killed once
@@ -120,8 +137,8 @@ def main() -> int:
         result = {"sums": sums(processes), "gathered": gathered(processes), "failing": failing(processes)}
         result |= {"digests": digests(processes, *arguments), "any": processes.any(processes.rank == 1)}
         result |= {"texts": processes.exchange("é" * processes.rank)}
-        if processes.first:
-            print(json.dumps(result))
+    if processes.first:
+        print(json.dumps(result | {"threads": threads()}))
     return 0
 
 

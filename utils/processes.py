@@ -88,6 +88,10 @@ class Processes:
             return ALONE
         import torch.distributed as dist
 
+        # Before the group exists: functions of this module have the group as a default argument.  Imported later, by an
+        # optimizer, they would keep the group's threads alive until Python ends, and these may then abort the process.
+        import torch.distributed.nn.functional
+
         _end_with_parent()
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
@@ -149,7 +153,7 @@ class Processes:
             dist.all_to_all_single(received, sent)
         part = _tree([[piece] for piece in received.view(self.size, share)])[0]
         with self._connected():
-            dist.all_gather_into_tensor(sent, part.contiguous())
+            _gather_into(sent, part.contiguous())
         pieces = sent[: len(flat)].split([value.numel() for value in total])
         # In each tensor's own memory format: fused Adam walks parameter and gradient in memory order.
         return [
@@ -166,8 +170,6 @@ class Processes:
         if self.size == 1:
             assert own is not None, "a single process has everything"
             return own
-        import torch.distributed as dist
-
         if 0 in lengths:
             shapes = self.exchange("" if own is None else " ".join(map(str, own.shape[1:])))
             shape = next(text for text, n in zip(shapes, lengths, strict=True) if n)
@@ -178,7 +180,7 @@ class Processes:
         padded[: len(own)] = own
         everything = padded.new_empty(self.size * len(padded), *own.shape[1:])
         with self._connected():
-            dist.all_gather_into_tensor(everything, padded)
+            _gather_into(everything, padded)
         of_ranks = everything.view(self.size, *padded.shape)
         return torch.cat([rows[:n] for rows, n in zip(of_ranks, lengths, strict=True)])
 
@@ -252,14 +254,26 @@ class Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave the other processes; after an error at once, so that their connections break."""
-        if self.size > 1 and kind is None:
+        """Leave the other processes, whose connections break if they wait for this one.
+
+        After an error on a GPU the connections break when the process ends: NCCL would wait for what the others do.
+        """
+        if self.size > 1 and (kind is None or not torch.cuda.is_available()):
             import torch.distributed as dist
 
             dist.destroy_process_group()
 
 
 ALONE = Processes()
+
+
+def _gather_into(everything: Tensor, own: Tensor) -> None:
+    """All processes' tensors of one length, one after the other, in ``everything``."""
+    import torch.distributed as dist
+
+    # PyTorch 2.14 renamed it, and warns about the old name.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(everything, own)
 
 
 def _agreed_name(store: Any, rank: int, size: int) -> str:
