@@ -130,9 +130,15 @@ class Settings:
         return type(self).of(**(self.values() | values))
 
     def for_scene(self, views: int, width: int, height: int) -> Self:
-        """A copy of the settings in which values that depend on the scene's size are numbers (``arguments.sizing``)."""
+        """A copy of the settings in which values that depend on the scene's size are numbers (``arguments.sizing``).
+
+        Raises:
+            ValueError: a model is to be saved after the last iteration.
+        """
         values, size = self.values(), size_for(views, width, height)
         steps = size.iterations if values["iterations"] is None else values["iterations"]
+        if late := [iteration for iteration in values["save_iterations"] if iteration > steps]:
+            raise ValueError(f"--save_iterations {late[0]}: training ends after {steps} iterations")
         by_size = {"iterations": steps, "cap_max": size.cap_max, "init_num_pts": size.init_num_pts}
         by_size |= {name: max(round(share * steps), 1) for name, share in SCHEDULE.items()}
         return self.replaced(**{name: value for name, value in by_size.items() if values.get(name, 0) is None})
