@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
 from utils.device import each_on_one_thread
 from utils.io import load_image
-from utils.memory import return_freed
+from utils.memory import returning_freed
 from utils.telling import progress
 
 # If a scene has ground truth, it is at the sub-frames of the default exposure, whatever window the model has.
@@ -128,13 +129,15 @@ class Quadrature:
 
 def spike_exposures(
     views: Sequence[View], scene: SceneData, spec: TargetSpec, device: torch.device, sensor: SensorModel | None = None,
-    sights: Sequence[Sight] | None = None, folder: Path | None = None,
+    sights: Sequence[Sight] | None = None, folder: Path | None = None, earlier: list[Exposure] | None = None,
 ) -> list[Exposure]:  # fmt: skip
     """Read the targets of views from their spikes with ``sensor`` (None: the scene's own).
 
     Args:
         sights: what each view should have seen, to shape the charge within intervals (None: constant).
         folder: keep the targets in files in this folder instead of in memory (on the CPU only).
+        earlier: exposures of these views, which are replaced in this list one by one: two sets of targets may not fit
+            in memory.
 
     Raises:
         ValueError: a view without a stream, or of another size than the first (one call renders several views, and
@@ -142,17 +145,18 @@ def spike_exposures(
     """
     shapes: Sequence[Sight | None] = sights or [None] * len(views)
     label = "Reading targets" if sights is None else "Re-timing targets"
+    exposures: list[Any] = [None] * len(views) if earlier is None else earlier
 
-    def read(pair: tuple[View, Sight | None]) -> Exposure:
-        view, sight = pair
+    def read(i: int) -> None:
+        view = views[i]
         exposure = Exposure.from_spikes(
             view.camera, scene.open_stream(view), spec.window, sensor or scene.sensor, spec.mode, spec.width,
-            spec.intervals, spec.wide, sight,
+            spec.intervals, spec.wide, shapes[i],
         )  # fmt: skip
-        return exposure.to(device) if folder is None else exposure.in_file(folder)
+        exposures[i] = exposure.to(device) if folder is None else exposure.in_file(folder)
 
-    exposures = each_on_one_thread(read, list(zip(views, shapes, strict=True)), label)
-    return_freed()
+    with returning_freed():
+        each_on_one_thread(read, range(len(views)), label)
     return _alike(scene, views, exposures)
 
 

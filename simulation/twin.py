@@ -37,6 +37,8 @@ _LEAST_THRESHOLD_VARIANCE = 1e-4
 _LEVELS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.11, 0.14, 0.17, 0.2, 0.25, 0.3, 0.4)
 _MIDDLES = [(a + b) / 2 for a, b in pairwise(_LEVELS)]
 _ENOUGH = 1000
+# Frames x pixels processed at once.
+_BLOCK = 1 << 22
 
 Floats = NDArray[np.floating]
 
@@ -134,13 +136,18 @@ def _scatter(spikes: NDArray[np.uint8], rates: Floats) -> tuple[Floats, Floats]:
 
     NaN for few of them.
     """
-    frames = len(spikes)
-    flat = np.flatnonzero(np.ascontiguousarray(spikes.reshape(frames, -1).T))
-    flat_rates = np.ascontiguousarray(rates.reshape(frames, -1).T, np.float64)
-    charge = np.diff(np.cumsum(flat_rates, axis=1).reshape(-1)[flat])
-    same = flat[2:] // frames == flat[:-2] // frames
-    apart = np.minimum(np.diff(charge)[same] ** 2, 1)
-    level = np.digitize(flat_rates.reshape(-1)[flat[1:-1]][same], _LEVELS)
-    count = np.bincount(level, minlength=len(_LEVELS) + 1)
-    total = np.bincount(level, apart, minlength=len(_LEVELS) + 1)
-    return np.where(count >= _ENOUGH, total / np.maximum(count, 1), np.nan)[1:-1], count[1:-1].astype(np.float64)
+    frames, pixels = len(spikes), spikes[0].size
+    count, total = np.zeros((2, len(_LEVELS) + 1))
+    step = max(_BLOCK // frames, 1)
+    for first in range(0, pixels, step):
+        flat_spikes, flat_rates = (
+            np.ascontiguousarray(values.reshape(frames, -1)[:, first : first + step].T) for values in (spikes, rates)
+        )
+        fired = np.flatnonzero(flat_spikes)
+        charge = np.diff(np.cumsum(flat_rates, axis=1, dtype=np.float64).reshape(-1)[fired])
+        same = fired[2:] // frames == fired[:-2] // frames
+        apart = np.minimum(np.diff(charge)[same] ** 2, 1)
+        level = np.digitize(flat_rates.reshape(-1)[fired[1:-1]][same], _LEVELS)
+        count += np.bincount(level, minlength=len(count))
+        total += np.bincount(level, apart, minlength=len(total))
+    return np.where(count >= _ENOUGH, total / np.maximum(count, 1), np.nan)[1:-1], count[1:-1]

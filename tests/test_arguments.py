@@ -228,9 +228,9 @@ def test_the_scene_s_size_sets_what_is_not_given():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_model_is_not_saved_after_the_last_iteration(recipe):
     RECIPES[recipe].of(iterations=900, save_iterations=[1, 900]).for_scene(16, 200, 124)
-    with pytest.raises(ValueError, match="^--save_iterations 901: training ends after 900 iterations$"):
+    with pytest.raises(ValueError, match=r"^--save_iterations 901: training ends after 900 iterations$"):
         RECIPES[recipe].of(iterations=900, save_iterations=[1, 901, 30000]).for_scene(16, 200, 124)
-    with pytest.raises(ValueError, match="^--save_iterations 30001: training ends after 3600 iterations$"):
+    with pytest.raises(ValueError, match=r"^--save_iterations 30001: training ends after 3600 iterations$"):
         TimingSettings.of(save_iterations=[30001]).for_scene(16, 200, 124)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -44,6 +45,25 @@ def test_gains_that_come_later_are_as_good_as_gains_known_before(scene, gains):
     assert torch.equal(before.subframe(4), later.subframe(4))
     later.use_gains(None)
     assert torch.equal(later.long, read(scene).long)
+
+
+def test_targets_that_are_read_again_replace_the_earlier_ones_one_by_one(scene, monkeypatch):
+    """Two sets of targets may not fit in memory."""
+    monkeypatch.setattr("utils.device._processors", lambda: 1)
+    views, there = scene.train[:3], []
+    exposures = spike_exposures(views, scene, SPEC, CPU)
+    expected = [exposure.long for exposure in exposures]
+    earlier = [weakref.ref(exposure) for exposure in exposures]
+
+    def sight(times):
+        there.append([kept() is not None for kept in earlier])
+        return torch.full((len(times), 1, 32, 48), 0.5)
+
+    found = spike_exposures(views, scene, SPEC, CPU, sights=[sight] * 3, earlier=exposures)
+    assert there == [[True, True, True], [False, True, True], [False, False, True]]
+    assert found == exposures  # the list itself
+    for exposure, long in zip(exposures, expected, strict=True):
+        torch.testing.assert_close(exposure.long, long, rtol=0, atol=0.2)
 
 
 def test_a_pixel_of_twice_the_gain_saw_half_as_much_light(scene):

@@ -62,6 +62,14 @@ def test_a_twin_has_the_threshold_noise_and_the_spurious_spikes_of_its_model():
     assert twin(Simulator(0.4)(light), 0.4 * light, SensorModel(0.4)).spurious_gap is None
 
 
+def test_a_twin_of_many_pixels_is_found_in_blocks(monkeypatch):
+    light = np.stack([moving(t) for t in range(FRAMES)])
+    spikes = Simulator(0.4, threshold_sigma=0.1, spurious_gap=(140, 50), seed=2)(light)
+    whole = twin(spikes, 0.4 * light, SensorModel(0.4))
+    monkeypatch.setattr("simulation.twin._BLOCK", 7 * FRAMES + 1)  # the last of 172 blocks has three pixels
+    assert twin(spikes, 0.4 * light, SensorModel(0.4)).threshold_sigma == pytest.approx(whole.threshold_sigma, rel=1e-6)
+
+
 def wrong_sight(error, times):
     """Renders with an error of this root mean square, which moves with the scene like its own texture."""
     y, x = np.mgrid[:30, :40]

@@ -24,7 +24,7 @@ from training.sampling import Sample
 from training.state import Recording, State
 from utils.checkpoint import fitting
 from utils.image_metrics import l1
-from utils.memory import return_freed
+from utils.memory import returning_freed
 
 
 class Action(Protocol):
@@ -98,13 +98,12 @@ class FixedPatternUpdates:
         views = torch.linspace(0, count - 1, min(count, self.views)).round().long().tolist()
         stuck = state.recording.sensor.stuck
         pattern = FixedPattern(len(views), None if stuck is None else stuck.mask)
-        with torch.no_grad():
+        with torch.no_grad(), returning_freed():
             for view in views:
                 sample = Sample.exposure(view, state.recording.window.subframes)
                 exposure = state.recording.exposures[view]
                 pattern.add(exposure.measured, exposure.on_sensor(state.render(sample).images))
         state.recording.use_gains(pattern.applied_to(state.recording.sensor).gain_map)
-        return_freed()
 
     def state_dict(self) -> dict[str, Any]:
         return {}  # the recording holds the gains
@@ -199,9 +198,9 @@ class NoiseUpdates:
             (view.camera, recording.scene.open_stream(view), partial(state.sight, i))
             for i, view in enumerate(recording.scene.train)
         ]
-        measured = target_noise(views, self.spec, recording.sensor, recording.retimed)
+        with returning_freed():
+            measured = target_noise(views, self.spec, recording.sensor, recording.retimed)
         recording.measured_noise = measured.to(recording.device)
-        return_freed()
 
     def state_dict(self) -> dict[str, Any]:
         return {"noise": self.recording.measured_noise}

@@ -52,7 +52,8 @@ class Recording:
     def __init__(
         self, scene: SceneData, window: WindowSpec, device: torch.device,
         read: Callable[[Sequence[View], SensorModel], list[Exposure]], from_spikes: bool,
-        reread: Callable[[SensorModel, Sequence[Sight]], list[Exposure]] | None = None, folder: Path | None = None,
+        reread: Callable[[SensorModel, Sequence[Sight], list[Exposure]], object] | None = None,
+        folder: Path | None = None,
     ):  # fmt: skip
         self.scene = scene
         self.window = window
@@ -82,7 +83,9 @@ class Recording:
         recording = cls(
             scene, spec.window, device,
             lambda views, sensor: spike_exposures(views, scene, spec, device, sensor, folder=folder), from_spikes=True,
-            reread=lambda sensor, sights: spike_exposures(scene.train, scene, spec, device, sensor, sights, folder),
+            reread=lambda sensor, sights, earlier: spike_exposures(
+                scene.train, scene, spec, device, sensor, sights, folder, earlier
+            ),
             folder=folder,
         )  # fmt: skip
         recording.measured_noise = white(torch.stack([exposure.noise for exposure in recording.exposures]).mean())
@@ -131,7 +134,8 @@ class Recording:
     def retime(self, sights: Sequence[Sight]) -> None:
         """Read the targets again, with the charge within every interval shaped by what the views should have seen."""
         assert self._reread is not None, "only targets from spikes can be re-timed"
-        self.exposures, self.retimed = self._reread(self.sensor, sights), True
+        self._reread(self.sensor, sights, self.exposures)
+        self.retimed = True
 
     def intrinsics(self, views: Tensor) -> Tensor:
         """Camera matrices [B, 3, 3] of the views ``views`` [B], on the device."""

@@ -1,10 +1,12 @@
-"""The memory that freed arrays leave: kept for the next step's, and returned after what is rare."""
+"""The memory that freed arrays leave: kept for the next step's, and returned around what is rare."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Parameters of glibc's mallopt (its malloc.h).  Larger arrays are still mapped alone, and returned when freed.  Before
 # glibc 2.35 the limit is at most 32 MB.
@@ -26,12 +28,22 @@ def keep_freed() -> None:
         mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
-def return_freed() -> None:
-    """Return freed memory to the system.
+@contextmanager
+def returning_freed() -> Iterator[None]:
+    """Return freed memory to the system before and after what is rare and needs more than a step.
 
-    For the end of what is rare and needs more than a step: its arrays would lie between those that stay, and the next
-    time others would be added.
+    Otherwise it would need its memory in addition to what the steps have kept, and its arrays would then lie between
+    those that stay, and the next time others would be added.
     """
+    return_freed()
+    try:
+        yield
+    finally:
+        return_freed()
+
+
+def return_freed() -> None:
+    """Return freed memory to the system now."""
     if sys.platform.startswith("linux"):
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
