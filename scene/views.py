@@ -21,7 +21,7 @@ from spike import SensorModel, WindowSpec, window_quadrature
 from spike.targets import Mode
 from utils.device import each_on_one_thread
 from utils.io import load_image
-from utils.memory import returning_freed
+from utils.memory import return_freed, returning_freed
 from utils.telling import progress
 
 # If a scene has ground truth, it is at the sub-frames of the default exposure, whatever window the model has.
@@ -154,6 +154,7 @@ def spike_exposures(
             spec.intervals, spec.wide, shapes[i],
         )  # fmt: skip
         exposures[i] = exposure.to(device) if folder is None else exposure.in_file(folder)
+        return_freed()  # another thread could not use what the earlier exposure leaves
 
     with returning_freed():
         each_on_one_thread(read, range(len(views)), label)
