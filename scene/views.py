@@ -154,7 +154,8 @@ def spike_exposures(
             spec.intervals, spec.wide, shapes[i],
         )  # fmt: skip
         exposures[i] = exposure.to(device) if folder is None else exposure.in_file(folder)
-        return_freed()  # another thread could not use what the earlier exposure leaves
+        if earlier is not None:  # another thread could not use what the earlier exposure leaves
+            return_freed()
 
     with returning_freed():
         each_on_one_thread(read, range(len(views)), label)

@@ -50,7 +50,7 @@ def test_gains_that_come_later_are_as_good_as_gains_known_before(scene, gains):
 def test_targets_that_are_read_again_replace_the_earlier_ones_one_by_one(scene, monkeypatch):
     """Two sets of targets may not fit in memory."""
     monkeypatch.setattr("utils.device._processors", lambda: 1)
-    views, there = scene.train[:3], []
+    views, there, returned = scene.train[:3], [], []
     exposures = spike_exposures(views, scene, SPEC, CPU)
     expected = [exposure.long for exposure in exposures]
     earlier = [weakref.ref(exposure) for exposure in exposures]
@@ -59,7 +59,9 @@ def test_targets_that_are_read_again_replace_the_earlier_ones_one_by_one(scene, 
         there.append([kept() is not None for kept in earlier])
         return torch.full((len(times), 1, 32, 48), 0.5)
 
+    monkeypatch.setattr("scene.views.return_freed", lambda: returned.append(len(there)))
     found = spike_exposures(views, scene, SPEC, CPU, sights=[sight] * 3, earlier=exposures)
+    assert returned == [1, 2, 3]  # the memory of each is returned before the next is read
     assert there == [[True, True, True], [False, True, True], [False, False, True]]
     assert found == exposures  # the list itself
     for exposure, long in zip(exposures, expected, strict=True):
